@@ -1,0 +1,1 @@
+//! The Cloud port's adapters.

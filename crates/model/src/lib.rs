@@ -1,0 +1,20 @@
+//! The vocabulary of Wharf: Kubernetes kinds, quantities, selectors, requirements, resources,
+//! money and time. Everything here is a value or a pure function; this crate knows no clock, no
+//! network, no store and no randomness but the seeded generator it defines.
+//!
+//! Start with [`object`] (how an object is held), [`kinds`] (which kinds there are) and
+//! [`resources`] (what a pod asks for and what a node offers).
+
+pub mod duration;
+pub mod instance_type;
+pub mod karpenter;
+pub mod kinds;
+pub mod money;
+pub mod object;
+pub mod quantity;
+pub mod random;
+pub mod requirements;
+pub mod resources;
+pub mod selector;
+pub mod taints;
+pub mod time;
