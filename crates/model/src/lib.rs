@@ -6,6 +6,7 @@
 //! [`resources`] (what a pod asks for and what a node offers).
 
 pub mod duration;
+pub mod instance;
 pub mod instance_type;
 pub mod karpenter;
 pub mod kinds;

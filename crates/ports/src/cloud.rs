@@ -1,0 +1,140 @@
+//! The Cloud port: machines asked for and given up as values; what becomes of them as events.
+
+use std::collections::BTreeMap;
+
+use wharf_model::instance::KubeletArguments;
+use wharf_model::money::Price;
+use wharf_model::time::Time;
+
+use crate::cluster::Write;
+use crate::view::View;
+
+/// What a controller asks of the cloud.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CloudRequest {
+    /// Launch one machine.
+    Launch(LaunchRequest),
+    /// Terminate the machine with this instance id. Repeats are harmless.
+    Terminate {
+        /// `i-…`.
+        instance_id: String,
+    },
+}
+
+/// One machine to launch: like EC2's `CreateFleet` of type `instant` with a target of one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaunchRequest {
+    /// Idempotency token: the same token never launches twice. The NodeClaim's uid.
+    pub token: String,
+    /// Name of the NodeClaim the machine is for.
+    pub node_claim: String,
+    /// `on-demand`, `spot` or `reserved`.
+    pub capacity_type: String,
+    /// What would do, cheapest first.
+    pub overrides: Vec<LaunchOverride>,
+    /// AMI family, as the node class names it (`al2023`, `bottlerocket`).
+    pub ami_family: String,
+    /// AMI id.
+    pub image_id: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// What the boot script tells the kubelet, but for what depends on the chosen type.
+    pub kubelet: KubeletArguments,
+}
+
+/// A type and zone that would do for a launch, and what the machine would be worth there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaunchOverride {
+    /// EC2 instance type.
+    pub instance_type: String,
+    /// Availability zone.
+    pub zone: String,
+    /// Availability zone id.
+    pub zone_id: String,
+    /// Price there.
+    pub price: Price,
+    /// Capacity that the kubelet will find, as quantities.
+    pub capacity: BTreeMap<String, String>,
+    /// Allocatable that the kubelet will report, as quantities.
+    pub allocatable: BTreeMap<String, String>,
+}
+
+/// What the cloud answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CloudEvent {
+    /// A launch was accepted.
+    Launched(Launched),
+    /// A launch was refused.
+    LaunchFailed {
+        /// The request's token.
+        token: String,
+        /// The request's NodeClaim.
+        node_claim: String,
+        /// Why.
+        error: LaunchError,
+    },
+    /// A machine is gone.
+    Terminated {
+        /// `i-…`.
+        instance_id: String,
+    },
+}
+
+/// An accepted launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launched {
+    /// The request's token.
+    pub token: String,
+    /// The request's NodeClaim.
+    pub node_claim: String,
+    /// `i-…`.
+    pub instance_id: String,
+    /// What was chosen.
+    pub chosen: LaunchOverride,
+    /// `on-demand`, `spot` or `reserved`.
+    pub capacity_type: String,
+    /// AMI.
+    pub image_id: String,
+}
+
+/// Why the cloud refused a launch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LaunchError {
+    /// No capacity in any of the pools asked for; each names type and zone.
+    #[error("insufficient capacity: {message}")]
+    InsufficientCapacity {
+        /// The pools that were out of capacity.
+        pools: Vec<(String, String)>,
+        /// EC2's text.
+        message: String,
+    },
+    /// Anything else; trying again may help.
+    #[error("{code}: {message}")]
+    Api {
+        /// EC2's error code.
+        code: String,
+        /// EC2's text.
+        message: String,
+    },
+}
+
+/// What the cloud did since it was last asked.
+#[derive(Debug, Default)]
+pub struct CloudOutput {
+    /// Answers and news.
+    pub events: Vec<CloudEvent>,
+    /// Writes of a cloud that keeps its own state as objects (the simulated one).
+    pub writes: Vec<Write>,
+}
+
+/// A cloud.
+pub trait Cloud: Send {
+    /// Takes a request at cluster time `now`; the answer comes as an event.
+    fn submit(&mut self, request: CloudRequest, now: Time);
+
+    /// Does what is due by `now`. `view` is for a cloud that keeps its state as objects.
+    fn poll(&mut self, now: Time, view: &View, output: &mut CloudOutput);
+
+    /// When [`Cloud::poll`] has something to do next; `None` if nothing is under way.
+    fn next_wake(&self) -> Option<Time>;
+}

@@ -1,0 +1,147 @@
+//! The shape of a controller: a step function that returns what it wants and never awaits.
+
+use std::time::Duration;
+
+use wharf_model::kinds::Kind;
+use wharf_model::object::ObjectKey;
+use wharf_model::random::Random;
+use wharf_model::time::Time;
+
+use crate::cloud::{CloudEvent, CloudRequest};
+use crate::cluster::{Change, Write};
+use crate::error::ApiError;
+use crate::reason::Reason;
+use crate::view::View;
+
+/// What a controller works on: an object, or one of its own singletons.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkKey {
+    /// The kind, for a controller that works on several; `None` for a singleton.
+    pub kind: Option<Kind>,
+    /// The object, or the singleton's name.
+    pub key: ObjectKey,
+}
+
+impl WorkKey {
+    /// Work on one object.
+    pub fn object(kind: Kind, key: &ObjectKey) -> Self {
+        Self { kind: Some(kind), key: key.clone() }
+    }
+
+    /// Work that is about no single object (a scheduling round, a disruption pass).
+    pub fn singleton(name: &'static str) -> Self {
+        Self { kind: None, key: ObjectKey::cluster(name) }
+    }
+}
+
+/// What a step may look at.
+pub struct Context<'a> {
+    /// The cached world.
+    pub view: &'a View,
+    /// Cluster time.
+    pub now: Time,
+    /// The controller's own seeded generator.
+    pub random: &'a mut Random,
+}
+
+/// What a step wants. An empty step is a good answer: nothing to do.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Writes, carried out in this order.
+    pub writes: Vec<Write>,
+    /// Requests to the cloud.
+    pub cloud: Vec<CloudRequest>,
+    /// Look at this key again after so long, even if nothing changes.
+    pub again: Option<Duration>,
+    /// Look at other keys after so long.
+    pub enqueue: Vec<(WorkKey, Duration)>,
+    /// Why.
+    pub reasons: Vec<Reason>,
+    /// Lines for the component's own log, as its users read it with `kubectl logs`.
+    pub logs: Vec<LogLine>,
+}
+
+impl Step {
+    /// Nothing to do.
+    pub fn done() -> Self {
+        Self::default()
+    }
+
+    /// Nothing to do but to look again after `delay`.
+    pub fn again_after(delay: Duration) -> Self {
+        Self { again: Some(delay), ..Self::default() }
+    }
+
+    /// Adds a write.
+    pub fn write(&mut self, write: Write) -> &mut Self {
+        self.writes.push(write);
+        self
+    }
+}
+
+/// A line in the log of a component (`karpenter`), complete as its users see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// The component whose log it is.
+    pub component: &'static str,
+    /// The line, without the line feed.
+    pub line: String,
+}
+
+/// Collects the keys that an event makes work for. Keys already waiting are not added twice.
+#[derive(Debug, Default)]
+pub struct Enqueue {
+    keys: Vec<(WorkKey, Duration)>,
+}
+
+impl Enqueue {
+    /// Work on `key` now.
+    pub fn now(&mut self, key: WorkKey) {
+        self.keys.push((key, Duration::ZERO));
+    }
+
+    /// Work on `key` after `delay`.
+    pub fn after(&mut self, key: WorkKey, delay: Duration) {
+        self.keys.push((key, delay));
+    }
+
+    /// Takes what was collected.
+    pub fn take(&mut self) -> Vec<(WorkKey, Duration)> {
+        std::mem::take(&mut self.keys)
+    }
+}
+
+/// A controller. Level-triggered: a step looks at the world as it is, not at what changed, so that
+/// lost, repeated and late events and a restart between any two writes do no harm.
+pub trait Controller: Send {
+    /// Its name in logs and queues.
+    fn name(&self) -> &'static str;
+
+    /// Says which keys a change makes work for. Called for every change, after the view has it;
+    /// at start it is called once for every object there is, as if just created.
+    fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue);
+
+    /// Says which keys news from the cloud makes work for.
+    fn observe_cloud(&mut self, _event: &CloudEvent, _view: &View, _queue: &mut Enqueue) {}
+
+    /// Called once when the loop starts, before any change: timers of singletons begin here.
+    fn start(&mut self, _queue: &mut Enqueue) {}
+
+    /// Looks at one key and says what to do.
+    fn step(&mut self, key: &WorkKey, context: &mut Context<'_>) -> Step;
+
+    /// Told when a write of a step for `key` was refused. The key is queued again with back-off
+    /// unless this returns [`OnError::Forget`].
+    fn refused(&mut self, _key: &WorkKey, _write: &Write, _error: &ApiError) -> OnError {
+        OnError::Retry
+    }
+}
+
+/// What the loop does with a key whose write was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// Queue it again with exponential back-off.
+    Retry,
+    /// Leave it to the next event.
+    Forget,
+}
