@@ -1,0 +1,1 @@
+//! Karpenter's controllers over the provisioning core.

@@ -1,0 +1,1 @@
+//! kube-scheduler's loop over the scheduler core.

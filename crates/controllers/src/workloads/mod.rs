@@ -1,0 +1,1 @@
+//! kube-controller-manager's part: Deployment, ReplicaSet, garbage collection, namespaces, node lifecycle.
