@@ -1,1 +1,37 @@
-//! (being written)
+//! Karpenter's custom resources: `NodePool` and `NodeClaim` (`karpenter.sh/v1`) and `EC2NodeClass`
+//! (`karpenter.k8s.aws/v1`), with everything an API server must know of them: schema, defaults,
+//! validation and printed columns; and what a controller must know: conditions, event reasons,
+//! static hashes and how a pool's template becomes a claim.
+//!
+//! Start with [`NodePool`]. The field set is that of Karpenter 1.14 and its main branch at
+//! 2026-08-21. Times are always arguments; nothing here reads a clock.
+//!
+//! Public contract: <https://karpenter.sh/docs/concepts/nodepools/>,
+//! <https://karpenter.sh/docs/concepts/nodeclaims/>, <https://karpenter.sh/docs/concepts/nodeclasses/>.
+
+pub mod columns;
+pub mod conditions;
+pub mod ec2nodeclass;
+pub mod events;
+pub mod nodeclaim;
+pub mod nodepool;
+mod resource;
+
+pub use ec2nodeclass::{EC2NodeClass, EC2NodeClassSpec, EC2NodeClassStatus};
+pub use nodeclaim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
+pub use nodepool::{
+    Budget, ConsolidationPolicy, Disruption, DisruptionReason, NodeClaimTemplate,
+    NodeClaimTemplateSpec, NodeClassReference, NodePool, NodePoolSpec, NodePoolStatus,
+    NodeSelectorRequirementWithMinValues,
+};
+
+/// The API group of NodePool and NodeClaim.
+pub const GROUP: &str = "karpenter.sh";
+/// The API group of EC2NodeClass.
+pub const AWS_GROUP: &str = "karpenter.k8s.aws";
+/// The word that switches a duration off (`expireAfter: Never`).
+pub const NEVER: &str = "Never";
+/// Keeps a NodeClaim and its Node until the instance is gone.
+pub const TERMINATION_FINALIZER: &str = "karpenter.sh/termination";
+/// Keeps an EC2NodeClass until no NodeClaim refers to it.
+pub const NODE_CLASS_TERMINATION_FINALIZER: &str = "karpenter.k8s.aws/termination";
