@@ -45,8 +45,11 @@ pub struct KindInfo {
     /// How the store keeps objects of this kind in memory.
     pub keep: Keep,
     /// Decodes JSON into the typed form; the error is the decoder's text.
-    pub decode: fn(&[u8]) -> Result<Box<dyn Typed>, String>,
+    pub decode: Decode,
 }
+
+/// Decodes JSON into a kind's typed form; the error is the decoder's text.
+pub type Decode = fn(&[u8]) -> Result<Box<dyn Typed>, String>;
 
 /// Which form of an object stays in memory after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
