@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::instance::Instance;
-// KARPENTER use crate::karpenter::{EC2NodeClass, NodeClaim, NodePool};
+use crate::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use crate::object::Typed;
 
 /// A kind of API object: a row of the table of kinds. Cheap to copy and compare.
@@ -113,10 +113,10 @@ kinds! {
     Deployment: 10 namespaced Typed, "deployment", ["deploy"], ["all"];
     ReplicaSet: 11 namespaced Typed, "replicaset", ["rs"], ["all"];
     PodDisruptionBudget: 12 namespaced Typed, "poddisruptionbudget", ["pdb"], [];
-    // KARPENTER NodePool: 13 cluster Typed, "nodepool", [], ["karpenter"];
-    // KARPENTER NodeClaim: 14 cluster Typed, "nodeclaim", [], ["karpenter"];
-    // KARPENTER EC2NodeClass: 15 cluster Typed, "ec2nodeclass", ["ec2nc", "ec2ncs"], ["karpenter"];
-    Instance: 13 cluster Typed, "instance", [], [];
+    NodePool: 13 cluster Typed, "nodepool", [], ["karpenter"];
+    NodeClaim: 14 cluster Typed, "nodeclaim", [], ["karpenter"];
+    EC2NodeClass: 15 cluster Typed, "ec2nodeclass", ["ec2nc", "ec2ncs"], ["karpenter"];
+    Instance: 16 cluster Typed, "instance", [], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {
@@ -217,6 +217,6 @@ mod tests {
         assert_eq!(Kind::of::<Pod>().api_version(), "v1");
         assert_eq!(Kind::of::<Deployment>().api_version(), "apps/v1");
         assert_eq!(Kind::of::<Deployment>().group_resource(), "deployments.apps");
-        // KARPENTER assert_eq!(Kind::of::<NodePool>().group_resource(), "nodepools.karpenter.sh");
+        assert_eq!(Kind::of::<NodePool>().group_resource(), "nodepools.karpenter.sh");
     }
 }

@@ -13,7 +13,7 @@ use crate::view::View;
 #[derive(Clone, Debug, PartialEq)]
 pub enum CloudRequest {
     /// Launch one machine.
-    Launch(LaunchRequest),
+    Launch(Box<LaunchRequest>),
     /// Terminate the machine with this instance id. Repeats are harmless.
     Terminate {
         /// `i-…`.
@@ -63,7 +63,7 @@ pub struct LaunchOverride {
 #[derive(Clone, Debug, PartialEq)]
 pub enum CloudEvent {
     /// A launch was accepted.
-    Launched(Launched),
+    Launched(Box<Launched>),
     /// A launch was refused.
     LaunchFailed {
         /// The request's token.
