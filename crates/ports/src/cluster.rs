@@ -217,4 +217,10 @@ pub trait Cluster {
     /// Appends the events since the last call, in order. Events may be repeated after a
     /// reconnection; they are never reordered for one object.
     fn poll(&mut self, events: &mut Vec<ClusterEvent>);
+
+    /// Whether events are under way that a later [`Cluster::poll`] will give without anybody doing
+    /// anything. Only adapters that delay events (fault injection) say so.
+    fn pending(&self) -> bool {
+        false
+    }
 }

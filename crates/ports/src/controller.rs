@@ -49,6 +49,9 @@ pub struct Context<'a> {
 pub struct Step {
     /// Writes, carried out in this order.
     pub writes: Vec<Write>,
+    /// Whether the writes stand alone: then all are attempted and each refusal is told. Otherwise
+    /// the first refusal drops the rest, and the key is looked at afresh.
+    pub independent: bool,
     /// Requests to the cloud.
     pub cloud: Vec<CloudRequest>,
     /// Look at this key again after so long, even if nothing changes.
@@ -88,7 +91,10 @@ pub struct LogLine {
     pub line: String,
 }
 
-/// Collects the keys that an event makes work for. Keys already waiting are not added twice.
+/// Collects the keys that an event makes work for.
+///
+/// A key waits once, for the earliest moment asked for: a step that runs early must itself ask to
+/// be called again for what is still ahead.
 #[derive(Debug, Default)]
 pub struct Enqueue {
     keys: Vec<(WorkKey, Duration)>,
