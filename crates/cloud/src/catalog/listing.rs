@@ -12,8 +12,9 @@ use wharf_model::money::Price;
 use wharf_model::quantity::{Format, Quantity};
 use wharf_model::resources::Resources;
 
+use super::attributes::Candidate;
 use super::data::Machine;
-use super::filter::{Candidate, Filter};
+use super::filter::Filter;
 use super::{Catalog, NodeSettings, UnknownRegion};
 
 pub use super::filter::FilterError;

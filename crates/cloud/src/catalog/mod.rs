@@ -4,6 +4,7 @@
 //! vocabulary of the provisioning core for one node class. Nothing is read from disk or network:
 //! the facts are in the program (`data/ec2.csv`), read when first needed.
 
+mod attributes;
 mod capacity;
 mod data;
 mod filter;
@@ -11,17 +12,20 @@ mod labels;
 pub mod listing;
 mod price;
 mod region;
+mod settings;
 
 use wharf_model::instance_type::{CapacityType, InstanceType, Offering, PriceSource};
 use wharf_model::money::Price;
 
 pub use capacity::{
-    AMD_GPU, AWS_EFA, AWS_NEURON, AWS_NEURON_CORE, AWS_POD_ENI, AmiFamily, BadEvictionThreshold,
-    BlockDevice, EvictionThreshold, HABANA_GAUDI, InstanceStorePolicy, KubeletSettings, NVIDIA_GPU,
-    NodeSettings, UnknownAmiFamily,
+    AMD_GPU, AWS_EFA, AWS_NEURON, AWS_NEURON_CORE, AWS_POD_ENI, HABANA_GAUDI, NVIDIA_GPU,
 };
 pub use data::{Accelerator, Gpu, Machine, machines};
 pub use region::{REGIONS, Region, UnknownRegion, Zone};
+pub use settings::{
+    AmiFamily, BadEvictionThreshold, BlockDevice, EvictionThreshold, InstanceStorePolicy,
+    KubeletSettings, NodeSettings, UnknownAmiFamily,
+};
 
 /// The machine types that a region sells. Cheap to make and to copy.
 #[derive(Clone, Copy, Debug)]
