@@ -101,8 +101,17 @@ pub(super) const ATTRIBUTES: &[(&str, &[&str], Attribute)] = &[
         }),
     ),
     (
+        "capacity-type",
+        &["karpenter.sh/capacity-type"],
+        Attribute::Text(|c, each| {
+            for offering in &c.instance_type.offerings {
+                each(offering.capacity_type.as_str());
+            }
+        }),
+    ),
+    (
         "zone",
-        &["zones"],
+        &["zones", "topology.kubernetes.io/zone", "topology.k8s.aws/zone-id"],
         Attribute::Text(|c, each| {
             for offering in &c.instance_type.offerings {
                 each(&offering.zone);

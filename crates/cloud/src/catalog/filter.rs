@@ -4,7 +4,8 @@
 //! of a type's name (`c5a`, or with wildcards `c5a.*`) or a comparison (`arch=arm64`, `cpu>=8`,
 //! `memory<=32Gi`, `category=c|m`, `karpenter.k8s.aws/instance-size=large`).
 
-use super::attributes::{ATTRIBUTES, Attribute, Candidate, ReadNumber, ReadTexts};
+use super::attributes::{ATTRIBUTES, Attribute, Candidate, ReadNumber, ReadTexts, Unit};
+use super::labels::LABEL_KEYS;
 use super::region::edit_distance;
 
 /// A longer filter is refused: nobody types it.
@@ -68,6 +69,12 @@ enum Term {
         read: ReadNumber,
         operator: Operator,
         values: Vec<i64>,
+    },
+    /// A label whose value is a number, by size.
+    LabelNumber {
+        key: String,
+        operator: Operator,
+        value: i64,
     },
 }
 
@@ -148,16 +155,22 @@ impl Term {
                 return Ok(Term::Number { read: *read, operator, values });
             }
             Some((_, _, Attribute::Text(read))) => ReadText::Attribute(*read),
-            None if key.contains('/') => ReadText::Label(key.clone()),
-            None if key.starts_with("instance-") => ReadText::Label(format!("{LABEL_PREFIX}{key}")),
-            None => {
-                let hint = key_hint(&key);
-                return Err(FilterError::UnknownKey { term: term.to_owned(), key, hint });
-            }
+            None => match label_key(&key) {
+                Some(label) => ReadText::Label(label),
+                None => {
+                    let hint = key_hint(&key);
+                    return Err(FilterError::UnknownKey { term: term.to_owned(), key, hint });
+                }
+            },
         };
-        let negated = match operator {
-            Operator::Equal => false,
-            Operator::NotEqual => true,
+        let negated = match (operator, &read) {
+            (Operator::Equal, _) => false,
+            (Operator::NotEqual, _) => true,
+            (_, ReadText::Label(key)) => {
+                let number = Unit::Count.parse(value);
+                let number = number.ok_or_else(|| bad(value, Unit::Count.expected()))?;
+                return Ok(Term::LabelNumber { key: key.clone(), operator, value: number });
+            }
             _ => return Err(FilterError::NotOrdered { term: term.to_owned(), key }),
         };
         let globs = value.split('|').map(str::to_ascii_lowercase).collect();
@@ -180,6 +193,10 @@ impl Term {
                     }
                 }
                 found != *negated
+            }
+            Term::LabelNumber { key, operator, value } => {
+                let mut values = candidate.instance_type.label_values(key).iter();
+                values.any(|text| text.parse().is_ok_and(|number| operator.holds(number, *value)))
             }
             Term::Number { read, operator, values } => {
                 let number = read(candidate);
@@ -206,6 +223,13 @@ impl Operator {
             Operator::GreaterOrEqual => left >= right,
         }
     }
+}
+
+/// The label that a key names in full or by its last part, if machine types have it.
+fn label_key(key: &str) -> Option<String> {
+    let known = |key: &str| LABEL_KEYS.contains(&key);
+    let with_prefix = format!("{LABEL_PREFIX}{key}");
+    if known(key) { Some(key.to_owned()) } else { Some(with_prefix).filter(|key| known(key)) }
 }
 
 fn key_hint(key: &str) -> String {
@@ -299,6 +323,10 @@ mod tests {
         assert_eq!(names("metal=true burstable=true").len(), 0);
         assert_eq!(names("instance-size=metal instance-category=a"), ["a1.metal"]);
         assert_eq!(names("karpenter.k8s.aws/instance-family=a1 name!=*.metal").len(), 5);
+        assert_eq!(names("instance-gpu-count>4 instance-gpu-name=b*").len(), 2);
+        assert_eq!(names("kubernetes.io/arch=arm64").len(), names("arch=arm64").len());
+        assert_eq!(names("capacity-type=spot family=t2").len(), names("family=t2").len() - 1);
+        assert_eq!(names("topology.kubernetes.io/zone=us-east-1a name=c5a.large"), ["c5a.large"]);
         assert_eq!(names("spot=false family=t2"), ["t2.nano"]);
         assert_eq!(names("zone=e c5a").len(), 0);
         assert_eq!(names("zone=use1-az1 name=c5a.large"), ["c5a.large"]);
@@ -310,6 +338,11 @@ mod tests {
     #[test]
     fn bad_filters_get_one_clear_error() {
         let table = [
+            (
+                "example.com/tier=gold",
+                "filter \"example.com/tier=gold\": unknown key \"example.com/tier\", known are name",
+            ),
+            ("instance-cpu>big", "filter \"instance-cpu>big\": \"big\" is not a whole number"),
             (
                 "cpus>=8 memroy>=1Gi",
                 "filter \"memroy>=1Gi\": unknown key \"memroy\", did you mean memory?",

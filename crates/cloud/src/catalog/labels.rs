@@ -19,6 +19,36 @@ use wharf_model::labels::{
 
 use super::data::Machine;
 
+/// Every label that a machine type can have, by the names of the constants.
+pub(super) const LABEL_KEYS: [&str; 26] = [
+    ARCH,
+    INSTANCE_ACCELERATOR_COUNT,
+    INSTANCE_ACCELERATOR_MANUFACTURER,
+    INSTANCE_ACCELERATOR_NAME,
+    INSTANCE_CAPABILITY_FLEX,
+    INSTANCE_CATEGORY,
+    INSTANCE_CPU,
+    INSTANCE_CPU_MANUFACTURER,
+    INSTANCE_CPU_SUSTAINED_CLOCK_SPEED_MHZ,
+    INSTANCE_EBS_BANDWIDTH,
+    INSTANCE_ENCRYPTION_IN_TRANSIT_SUPPORTED,
+    INSTANCE_FAMILY,
+    INSTANCE_GENERATION,
+    INSTANCE_GPU_COUNT,
+    INSTANCE_GPU_MANUFACTURER,
+    INSTANCE_GPU_MEMORY,
+    INSTANCE_GPU_NAME,
+    INSTANCE_HYPERVISOR,
+    INSTANCE_LOCAL_NVME,
+    INSTANCE_MEMORY,
+    INSTANCE_NETWORK_BANDWIDTH,
+    INSTANCE_SIZE,
+    INSTANCE_TENANCY,
+    INSTANCE_TYPE,
+    OS,
+    TOPOLOGY_REGION,
+];
+
 /// The labels of a type in a region, sorted by key.
 pub(super) fn labels(machine: &Machine, region: &'static str) -> Vec<InstanceTypeLabel> {
     let mut labels = Labels(Vec::with_capacity(26));
@@ -195,6 +225,7 @@ mod tests {
         for machine in machines() {
             let labels = labels(machine, "us-east-1");
             assert!(labels.windows(2).all(|pair| pair[0].key < pair[1].key), "{}", machine.name);
+            assert!(labels.iter().all(|label| LABEL_KEYS.contains(&label.key)), "{}", machine.name);
             assert!(labels.iter().all(|label| label.values.is_sorted()), "{}", machine.name);
         }
     }
