@@ -5,3 +5,4 @@
 //! knows nothing of pods, node pools or time.
 
 pub mod catalog;
+pub mod ec2;

@@ -1,0 +1,31 @@
+//! Shortages of the simulated EC2: which launches fail with insufficient capacity, and when.
+
+use wharf_model::time::Time;
+use wharf_ports::cloud::LaunchOverride;
+
+/// A shortage. A field that is `None` holds for every value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CapacityRule {
+    /// The type that is short.
+    pub instance_type: Option<String>,
+    /// The zone in which it is short.
+    pub zone: Option<String>,
+    /// The capacity type that is short (`spot`).
+    pub capacity_type: Option<String>,
+    /// Since when.
+    pub from: Option<Time>,
+    /// Until when; capacity is back at this very time.
+    pub until: Option<Time>,
+}
+
+impl CapacityRule {
+    /// Whether a launch of `wanted` at `now` falls under this shortage.
+    pub fn applies(&self, wanted: &LaunchOverride, capacity_type: &str, now: Time) -> bool {
+        let is = |rule: &Option<String>, value: &str| rule.as_deref().is_none_or(|r| r == value);
+        is(&self.instance_type, &wanted.instance_type)
+            && is(&self.zone, &wanted.zone)
+            && is(&self.capacity_type, capacity_type)
+            && self.from.is_none_or(|from| from <= now)
+            && self.until.is_none_or(|until| now < until)
+    }
+}

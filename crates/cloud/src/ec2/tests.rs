@@ -1,0 +1,233 @@
+use std::sync::Arc;
+
+use wharf_model::instance::KubeletArguments;
+use wharf_model::object::{Object, Typed};
+use wharf_ports::cluster::Change;
+
+use super::*;
+
+/// A world that does what the writes say.
+struct World {
+    ec2: SimulatedEc2,
+    view: View,
+    now: Time,
+    events: Vec<CloudEvent>,
+    /// Whether writes are lost.
+    deaf: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            ec2: SimulatedEc2::new(Ec2Settings::new("us-east-1", 1)),
+            view: View::new(),
+            now: Time::from_seconds(1_000),
+            events: Vec::new(),
+            deaf: false,
+        }
+    }
+
+    fn poll(&mut self) {
+        let mut output = CloudOutput::default();
+        self.ec2.poll(self.now, &self.view, &mut output);
+        self.events.append(&mut output.events);
+        if self.deaf {
+            return;
+        }
+        for write in output.writes {
+            let revision = self.view.revision() + 1;
+            let (kind, key) = write.subject();
+            let old = self.view.object(kind, &key).cloned();
+            let new = match write {
+                Write::Create(object) => Some(object),
+                Write::Update { object, part: Part::Status } => {
+                    let mut stored = old
+                        .as_ref()
+                        .and_then(|old| old.draft::<Instance>())
+                        .expect("only what exists is updated");
+                    let update = object.as_any().downcast_ref::<Instance>().expect("an instance");
+                    stored.status = update.status.clone();
+                    Some(Box::new(stored) as Box<dyn Typed>)
+                }
+                Write::Delete(_) => None,
+                write => panic!("unexpected {write:?}"),
+            };
+            let new = new.map(|object| Arc::new(Object::from_typed(object, revision)));
+            self.view.apply(&Change { revision, old, new });
+        }
+    }
+
+    /// Polls at each wake until `until`.
+    fn run_until(&mut self, until: Time) {
+        self.poll();
+        while let Some(at) = self.ec2.next_wake().filter(|at| *at <= until) {
+            self.now = self.now.max(at);
+            self.poll();
+        }
+        self.now = until;
+    }
+
+    fn run_for(&mut self, seconds: u64) {
+        self.run_until(self.now + Duration::from_secs(seconds));
+    }
+
+    fn submit(&mut self, request: CloudRequest) {
+        self.ec2.submit(request, self.now);
+    }
+
+    fn launched(&self) -> Vec<&Launched> {
+        self.events
+            .iter()
+            .filter_map(|event| match event {
+                CloudEvent::Launched(launched) => Some(launched.as_ref()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn instance(&self, id: &str) -> &Instance {
+        self.view.get_cluster(id).expect("the instance is there")
+    }
+}
+
+fn offer(instance_type: &str, zone: &str, price: &str) -> LaunchOverride {
+    LaunchOverride {
+        instance_type: instance_type.to_owned(),
+        zone: zone.to_owned(),
+        zone_id: "use1-az1".to_owned(),
+        price: price.parse().expect("a price"),
+        capacity: BTreeMap::from([("cpu".to_owned(), "2".to_owned())]),
+        allocatable: BTreeMap::from([("cpu".to_owned(), "1930m".to_owned())]),
+    }
+}
+
+fn request(token: &str, overrides: Vec<LaunchOverride>) -> CloudRequest {
+    CloudRequest::Launch(Box::new(LaunchRequest {
+        token: token.to_owned(),
+        node_claim: format!("default-{token}"),
+        capacity_type: "on-demand".to_owned(),
+        overrides,
+        ami_family: "al2023".to_owned(),
+        image_id: "ami-1".to_owned(),
+        tags: BTreeMap::new(),
+        kubelet: KubeletArguments::default(),
+    }))
+}
+
+fn zones(price: &str) -> Vec<LaunchOverride> {
+    ["us-east-1b", "us-east-1a"].map(|zone| offer("c5a.large", zone, price)).into()
+}
+
+#[test]
+fn the_cheapest_is_chosen_then_the_emptiest_zone_then_the_first_name() {
+    let mut world = World::new();
+    let cheap = offer("c6a.large", "us-east-1c", "0.01");
+    world.submit(request("a", zones("0.077").into_iter().chain([cheap]).collect()));
+    world.run_for(10);
+    world.submit(request("b", zones("0.077")));
+    world.submit(request("c", zones("0.077")));
+    world.run_for(10);
+    let mut zones: Vec<_> =
+        world.launched().iter().map(|launched| launched.chosen.zone.clone()).collect();
+    zones[1..].sort();
+    assert_eq!(zones, ["us-east-1c", "us-east-1a", "us-east-1b"]);
+    let launched = world.launched()[0];
+    assert_eq!(launched.chosen.instance_type, "c6a.large");
+    assert_eq!(launched.chosen.allocatable["cpu"], "1930m");
+    assert_eq!(world.instance(&launched.instance_id).spec.price_nanos_per_hour, 10_000_000);
+}
+
+#[test]
+fn a_machine_goes_through_its_states() {
+    let mut world = World::new();
+    world.submit(request("a", zones("0.077")));
+    world.run_for(3);
+    let id = world.launched()[0].instance_id.clone();
+    assert_eq!(world.instance(&id).status.state, InstanceState::Pending);
+    assert!(world.instance(&id).spec.private_dns_name.ends_with(".ec2.internal"));
+    world.run_for(10);
+    assert_eq!(world.instance(&id).status.state, InstanceState::Running);
+    let asked = world.now;
+    world.submit(CloudRequest::Terminate { instance_id: id.clone() });
+    world.submit(CloudRequest::Terminate { instance_id: id.clone() });
+    world.run_for(1);
+    let status = &world.instance(&id).status;
+    assert_eq!(status.state, InstanceState::ShuttingDown);
+    assert_eq!(status.shutting_down_at_nanos, Some(asked.as_nanos()));
+    world.run_for(40);
+    assert_eq!(world.instance(&id).status.state, InstanceState::Terminated);
+    let terminated = CloudEvent::Terminated { instance_id: id.clone() };
+    assert_eq!(world.events.iter().filter(|event| **event == terminated).count(), 1);
+    // Asked again, it says so again, and a day later nobody remembers it.
+    world.submit(CloudRequest::Terminate { instance_id: id.clone() });
+    world.run_for(1);
+    assert_eq!(world.events.iter().filter(|event| **event == terminated).count(), 2);
+    world.run_for(25 * 3_600);
+    assert_eq!(world.view.count(Kind::of::<Instance>()), 0);
+    assert_eq!(world.ec2.next_wake(), None);
+}
+
+#[test]
+fn a_token_launches_once_also_after_a_restart() {
+    let mut world = World::new();
+    world.submit(request("a", zones("0.077")));
+    world.submit(request("a", zones("0.077")));
+    world.run_for(5);
+    assert_eq!(world.launched().len(), 1);
+    world.ec2 = SimulatedEc2::new(Ec2Settings::new("us-east-1", 1));
+    world.submit(request("a", zones("0.001")));
+    world.run_for(5);
+    assert_eq!(world.launched().len(), 2);
+    assert_eq!(world.launched()[0], world.launched()[1]);
+    assert_eq!(world.view.count(Kind::of::<Instance>()), 1);
+    world.run_for(10);
+    let id = world.launched()[0].instance_id.clone();
+    assert_eq!(world.instance(&id).status.state, InstanceState::Running, "timers are made anew");
+}
+
+#[test]
+fn a_lost_write_is_repeated() {
+    let mut world = World::new();
+    world.deaf = true;
+    world.submit(request("a", zones("0.077")));
+    world.run_for(10);
+    assert_eq!(world.view.count(Kind::of::<Instance>()), 0);
+    world.deaf = false;
+    world.run_for(10);
+    let id = world.launched()[0].instance_id.clone();
+    assert_eq!(world.instance(&id).status.state, InstanceState::Running);
+}
+
+#[test]
+fn shortages_move_launches_or_fail_them() {
+    let mut world = World::new();
+    let short =
+        |zone: &str| CapacityRule { zone: Some(zone.to_owned()), ..CapacityRule::default() };
+    world.ec2.set_shortages(vec![short("us-east-1a")]);
+    world.submit(request("a", zones("0.077")));
+    world.run_for(5);
+    assert_eq!(world.launched()[0].chosen.zone, "us-east-1b");
+    world.ec2.set_shortages(vec![short("us-east-1a"), short("us-east-1b")]);
+    world.submit(request("b", zones("0.077")));
+    world.run_for(5);
+    let Some(CloudEvent::LaunchFailed { error, node_claim, .. }) = world.events.last() else {
+        panic!("{:?}", world.events)
+    };
+    assert_eq!(node_claim, "default-b");
+    assert_eq!(
+        error.to_string(),
+        "insufficient capacity: We currently do not have sufficient c5a.large capacity in the Availability Zone you requested (us-east-1a)."
+    );
+}
+
+#[test]
+fn addresses_and_names_are_never_shared() {
+    let mut world = World::new();
+    for number in 0..300 {
+        world.submit(request(&number.to_string(), vec![offer("c5a.large", "us-east-1a", "1")]));
+    }
+    world.run_for(5);
+    let names: BTreeSet<_> =
+        world.view.list::<Instance>().map(|one| one.spec.private_dns_name.clone()).collect();
+    assert_eq!(names.len(), 300);
+}
