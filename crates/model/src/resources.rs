@@ -5,8 +5,23 @@
 //! …) are rare and live in a short list sorted by name. Units are upstream's: cpu in thousandths,
 //! everything else in whole units.
 
+mod pod;
+mod qos;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
 use compact_str::CompactString;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use smallvec::SmallVec;
+
+pub use pod::{
+    PodLevel, assigned_pod_requests, default_requests_from_limits, non_zero_requests, pod_limits,
+    pod_requests,
+};
+pub use qos::{QosClass, qos_class};
+
+use crate::quantity::{Format, Quantity};
 
 /// The resource name of processor time, counted in thousandths of a core.
 pub const CPU: &str = "cpu";
@@ -67,6 +82,25 @@ impl Resources {
     /// Whether every amount is zero.
     pub fn is_zero(&self) -> bool {
         self.iter().all(|(_, amount)| amount == 0)
+    }
+
+    /// From the API's form, as `status.allocatable`: cpu in thousandths, everything else in whole
+    /// units, both rounded up. What is no quantity is left out: the API server lets none in.
+    pub fn from_map(map: &BTreeMap<String, ApiQuantity>) -> Resources {
+        let mut resources = Resources::default();
+        for (name, quantity) in map {
+            if let Some(amount) = amount(name, quantity) {
+                resources.set(name, amount);
+            }
+        }
+        resources
+    }
+
+    /// In the API's form, each quantity canonical: `7910m`, `14162Mi`, `58`.
+    pub fn to_map(&self) -> BTreeMap<String, ApiQuantity> {
+        self.iter()
+            .map(|(name, amount)| (name.to_owned(), ApiQuantity(amount_text(name, amount))))
+            .collect()
     }
 
     /// Whether any amount is below zero, as a node's free amounts are when it is overcommitted.
@@ -146,3 +180,52 @@ impl Resources {
 fn fits(asked: i64, free: i64) -> bool {
     asked <= 0 || asked <= free
 }
+
+/// An amount of a resource as the API writes it.
+pub fn amount_text(name: &str, amount: i64) -> String {
+    let quantity = match name {
+        CPU => Quantity::from_milli(amount),
+        _ if is_binary(name) => Quantity::from_units(amount, Format::BinarySi),
+        _ => Quantity::from_units(amount, Format::DecimalSi),
+    };
+    quantity.to_string()
+}
+
+/// Whether kube-scheduler counts a resource besides the four it always counts: extended resources
+/// (`nvidia.com/gpu`), huge pages and attachable volumes. Other names it ignores.
+pub fn is_scalar_resource(name: &str) -> bool {
+    name.contains('/') || is_huge_pages(name) || name.starts_with("attachable-volumes-")
+}
+
+/// An API quantity in the unit of its resource; none if it is no quantity.
+fn amount(name: &str, quantity: &ApiQuantity) -> Option<i64> {
+    let quantity = Quantity::try_from(quantity).ok()?;
+    Some(match name {
+        CPU => quantity.milli_value_ceil(),
+        _ => quantity.value_ceil(),
+    })
+}
+
+fn is_binary(name: &str) -> bool {
+    matches!(name, MEMORY | EPHEMERAL_STORAGE | "storage") || is_huge_pages(name)
+}
+
+fn is_huge_pages(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+impl fmt::Display for Resources {
+    /// As Karpenter's logs and events print resources: JSON, sorted by name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (index, (name, quantity)) in self.to_map().iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            // Neither resource names nor canonical quantities hold anything JSON would escape.
+            write!(f, "{comma}\"{name}\":\"{}\"", quantity.0)?;
+        }
+        f.write_str("}")
+    }
+}
+
+#[cfg(test)]
+mod tests;
