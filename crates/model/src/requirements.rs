@@ -299,11 +299,11 @@ fn edit_distance(left: &str, right: &str) -> usize {
         return left.len().max(right.len());
     }
     let mut previous: Vec<usize> = (0..right.len()).collect();
-    for i in 1..left.len() {
+    for left_byte in &left[1..] {
         // Upstream's first column stays zero.
         let mut current = vec![0; right.len()];
         for j in 1..right.len() {
-            let substitution = previous[j - 1] + usize::from(left[i] != right[j]);
+            let substitution = previous[j - 1] + usize::from(*left_byte != right[j]);
             current[j] = substitution.min(previous[j] + 1).min(current[j - 1] + 1);
         }
         previous = current;
