@@ -11,11 +11,18 @@
 
 pub mod columns;
 pub mod conditions;
+pub mod defaults;
 pub mod ec2nodeclass;
 pub mod events;
+pub mod hash;
+#[cfg(test)]
+mod lab_manifests;
 pub mod nodeclaim;
 pub mod nodepool;
 mod resource;
+pub mod schema;
+pub mod template;
+pub mod validation;
 
 pub use ec2nodeclass::{EC2NodeClass, EC2NodeClassSpec, EC2NodeClassStatus};
 pub use nodeclaim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
