@@ -1,6 +1,6 @@
 //! Durations as Go and Kubernetes write them.
 //!
-//! [`parse`] and [`format`] are Go's `time.ParseDuration` and `Duration.String` (`720h`, `1h30m`,
+//! [`parse`] and [`format()`] are Go's `time.ParseDuration` and `Duration.String` (`720h`, `1h30m`,
 //! `1.5s`), the form of every duration field in the Kubernetes and Karpenter APIs. [`human`] is
 //! the age kubectl prints (`79s`, `2m16s`, `3d4h`). All count nanoseconds in an `i64`.
 
