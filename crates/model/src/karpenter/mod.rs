@@ -32,13 +32,13 @@ pub use nodepool::{
     NodeSelectorRequirementWithMinValues,
 };
 
+pub use crate::labels::{
+    EC2NODECLASS_FINALIZER as NODE_CLASS_TERMINATION_FINALIZER, TERMINATION_FINALIZER,
+};
+
 /// The API group of NodePool and NodeClaim.
 pub const GROUP: &str = "karpenter.sh";
 /// The API group of EC2NodeClass.
 pub const AWS_GROUP: &str = "karpenter.k8s.aws";
 /// The word that switches a duration off (`expireAfter: Never`).
 pub const NEVER: &str = "Never";
-/// Keeps a NodeClaim and its Node until the instance is gone.
-pub const TERMINATION_FINALIZER: &str = "karpenter.sh/termination";
-/// Keeps an EC2NodeClass until no NodeClaim refers to it.
-pub const NODE_CLASS_TERMINATION_FINALIZER: &str = "karpenter.k8s.aws/termination";

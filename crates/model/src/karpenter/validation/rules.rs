@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::structural::type_name;
 use super::{FieldError, FieldErrorKind};
+use crate::labels;
 
 /// The errors found so far.
 pub(super) struct Rules(pub(super) Vec<FieldError>);
@@ -228,17 +229,17 @@ fn label_rules(in_pool: bool) -> impl Iterator<Item = LabelRule> {
     const RULES: [LabelRule; 4] = [
         (
             |key| {
-                matches!(key, "karpenter.sh/capacity-type" | "karpenter.sh/nodepool")
+                matches!(key, labels::CAPACITY_TYPE | labels::NODEPOOL)
                     || !domain(key).ends_with("karpenter.sh")
             },
             "label domain \"karpenter.sh\" is restricted",
         ),
-        (|key| key != "karpenter.sh/nodepool", "label \"karpenter.sh/nodepool\" is restricted"),
-        (|key| key != "kubernetes.io/hostname", "label \"kubernetes.io/hostname\" is restricted"),
+        (|key| key != labels::NODEPOOL, "label \"karpenter.sh/nodepool\" is restricted"),
+        (|key| key != labels::HOSTNAME, "label \"kubernetes.io/hostname\" is restricted"),
         (
             |key| {
-                key.strip_prefix("karpenter.k8s.aws/")
-                    .is_some_and(|name| AWS_LABELS.contains(&name))
+                key == labels::EC2NODECLASS
+                    || labels::WELL_KNOWN_AWS.contains(&key)
                     || !domain(key).ends_with("karpenter.k8s.aws")
             },
             "label domain \"karpenter.k8s.aws\" is restricted",
@@ -255,36 +256,3 @@ fn label_rules(in_pool: bool) -> impl Iterator<Item = LabelRule> {
 fn domain(key: &str) -> &str {
     key.split('/').next().unwrap_or_default()
 }
-
-/// The labels in AWS' domain that users may name.
-const AWS_LABELS: [&str; 29] = [
-    "capacity-reservation-id",
-    "capacity-reservation-interruptible",
-    "capacity-reservation-type",
-    "ec2nodeclass",
-    "instance-accelerator-count",
-    "instance-accelerator-manufacturer",
-    "instance-accelerator-name",
-    "instance-capability-flex",
-    "instance-category",
-    "instance-cpu",
-    "instance-cpu-manufacturer",
-    "instance-cpu-sustained-clock-speed-mhz",
-    "instance-ebs-bandwidth",
-    "instance-encryption-in-transit-supported",
-    "instance-family",
-    "instance-generation",
-    "instance-gpu-count",
-    "instance-gpu-manufacturer",
-    "instance-gpu-memory",
-    "instance-gpu-name",
-    "instance-hypervisor",
-    "instance-local-nvme",
-    "instance-memory",
-    "instance-network-bandwidth",
-    "instance-size",
-    "instance-tenancy",
-    "nitro-sandbox",
-    "placement-group-id",
-    "placement-group-partition",
-];
