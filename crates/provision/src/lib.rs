@@ -1,1 +1,18 @@
-//! (being written)
+//! Pure core of provisioning and disruption: pods, pools and a catalogue in; machines out.
+//!
+//! Nothing here knows a clock, a network, a store or randomness: a decision is a function of the
+//! snapshot and the time it is given. Start with [`solve::Solver`], which places pods on nodes and
+//! plans new ones; [`disruption`] asks it what would happen if nodes were gone. Words and rules are
+//! Karpenter's (<https://karpenter.sh/docs/concepts/>).
+
+pub mod catalog;
+pub mod claim;
+pub mod disruption;
+pub mod failure;
+pub mod node;
+pub mod pod;
+pub mod pool;
+mod shapes;
+pub mod solve;
+
+pub use shapes::ShapeId;

@@ -1,0 +1,414 @@
+//! Choosing machines for pods: the solver.
+//!
+//! A [`Solver`] holds a snapshot (pools, nodes) in compiled form; [`Solver::solve`] places a batch
+//! of pods on it and leaves it as it was, so that one solver serves a provisioning round or the
+//! thousand simulations of a consolidation pass.
+//!
+//! The algorithm is upstream's ([`Packing::Upstream`]): pods by size; each goes to the first node
+//! that takes it, else to the planned claim with the fewest pods that takes it, else to a new claim
+//! of the first pool that can; if nothing does, one preference is given up and all is tried again.
+//! Three facts make it fast. Pods of one shape ask the same, so answers are kept per shape. Within
+//! a solve nodes and claims only get fuller, so a refusal is final and every search goes on from
+//! where the last one for that shape ended. And a claim need only look at its types again when the
+//! smallest of them no longer holds its pods. (Topology, whose answers can change back, will bypass
+//! the kept refusals for the pods that have it.)
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use fixedbitset::FixedBitSet;
+use rustc_hash::FxHashMap;
+use wharf_model::taints::PREFER_NO_SCHEDULE;
+
+use crate::catalog::TypeSet;
+use crate::claim::{Attempt, Narrowed, OpenClaim, PlannedClaim, explain};
+use crate::failure::{PoolFailure, Unschedulable};
+use crate::node::ExistingNode;
+use crate::pod::{PodRequest, queue_order};
+use crate::pool::{CompiledPool, Pool, sort_pools, untolerated};
+use crate::shapes::{ShapeId, Shapes};
+
+/// How pods are put together on machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// Upstream's greedy algorithm: first fit over claims that keep every type that still holds
+    /// their pods.
+    #[default]
+    Upstream,
+}
+
+/// Whether preferred node affinity counts (upstream's `PREFERENCE_POLICY`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PreferencePolicy {
+    /// Preferences are tried before they are given up.
+    #[default]
+    Respect,
+    /// Preferences are taken as absent.
+    Ignore,
+}
+
+/// Settings of a solver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How pods are put together.
+    pub packing: Packing,
+    /// Whether preferences count.
+    pub preferences: PreferencePolicy,
+}
+
+/// What a solve found. Pods are told by their index in the slice that was solved for.
+#[derive(Clone, Debug, Default)]
+pub struct Solution {
+    /// Pods that existing nodes take: pod and node.
+    pub on_nodes: Vec<(u32, u32)>,
+    /// Nodes to launch, in the order they were planned.
+    pub claims: Vec<PlannedClaim>,
+    /// Pods that find no place, and why.
+    pub failed: Vec<(u32, Arc<Unschedulable>)>,
+}
+
+/// A snapshot to place pods on.
+#[derive(Debug)]
+pub struct Solver {
+    settings: Settings,
+    pools: Vec<CompiledPool>,
+    nodes: Vec<ExistingNode>,
+    /// Nodes that are overcommitted already: upstream puts nothing on them.
+    closed: FixedBitSet,
+    shapes: Shapes,
+    soft_taints: bool,
+    /// Per attempt: the first node that would take it while nothing else is placed.
+    first_fit: Vec<u32>,
+    /// Per attempt: how far the present solve's search came.
+    cursor: Vec<Cursor>,
+    /// Per form of constraints: which nodes are known to admit it or not.
+    admitted: Vec<Admitted>,
+    /// Per pool and form of constraints: the start of a new claim; `None` if they contradict.
+    starts: FxHashMap<(usize, usize), Option<Arc<Narrowed>>>,
+    /// The number of the present solve.
+    round: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    round: u32,
+    node: u32,
+    /// The solve in which no pool could open a claim for this attempt.
+    closed_round: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Admitted {
+    known: FixedBitSet,
+    yes: FixedBitSet,
+}
+
+/// The part of a solve that changes.
+struct Round {
+    claims: Vec<OpenClaim>,
+    /// Claims by number of pods, fewest first.
+    order: Vec<u32>,
+    /// What is left of each pool's limits.
+    remaining: Vec<Vec<(CompactString, i64)>>,
+}
+
+impl Solver {
+    /// Compiles a snapshot. Pools are put in the order they are tried in and nodes likewise:
+    /// initialized ones first, then by name.
+    pub fn new(mut pools: Vec<Pool>, mut nodes: Vec<ExistingNode>, settings: Settings) -> Self {
+        sort_pools(&mut pools);
+        nodes.sort_by(|a, b| b.initialized.cmp(&a.initialized).then_with(|| a.name.cmp(&b.name)));
+        let closed = (0..nodes.len()).filter(|index| nodes[*index].free.is_negative()).collect();
+        let soft_taints = pools
+            .iter()
+            .any(|pool| pool.taints.iter().any(|taint| taint.effect == PREFER_NO_SCHEDULE));
+        Self {
+            settings,
+            pools: pools.into_iter().map(CompiledPool::new).collect(),
+            nodes,
+            closed,
+            shapes: Shapes::default(),
+            soft_taints,
+            first_fit: Vec::new(),
+            cursor: Vec::new(),
+            admitted: Vec::new(),
+            starts: FxHashMap::default(),
+            round: 0,
+        }
+    }
+
+    /// The pools, in the order in which they are tried.
+    pub fn pools(&self) -> impl ExactSizeIterator<Item = &Pool> {
+        self.pools.iter().map(|compiled| &compiled.pool)
+    }
+
+    /// A pool by the index that claims tell.
+    pub fn pool(&self, index: usize) -> &Pool {
+        &self.pools[index].pool
+    }
+
+    /// Whether a pool has any type that could be bought; without one it is out of use.
+    pub fn has_types(&self, pool: usize) -> bool {
+        !self.pools[pool].options.is_clear()
+    }
+
+    /// The nodes, in the order in which they are tried.
+    pub fn nodes(&self) -> &[ExistingNode] {
+        &self.nodes
+    }
+
+    /// Gives a pod's shape a number, to be used in [`Solver::simulate`].
+    pub fn intern(&mut self, pod: &PodRequest) -> ShapeId {
+        let soft_taints = self.soft_taints;
+        let id = match self.settings.preferences {
+            PreferencePolicy::Respect => self.shapes.of(pod, soft_taints),
+            PreferencePolicy::Ignore => {
+                let mut bare = pod.clone();
+                Arc::make_mut(&mut bare.constraints).preferred.clear();
+                self.shapes.of(&bare, soft_taints)
+            }
+        };
+        let unknown = Admitted {
+            known: FixedBitSet::with_capacity(self.nodes.len()),
+            yes: FixedBitSet::with_capacity(self.nodes.len()),
+        };
+        self.admitted.resize(self.shapes.rungs.len(), unknown);
+        self.cursor.resize(self.shapes.attempts, Cursor::default());
+        let shape = &self.shapes.shapes[id.0 as usize];
+        let (attempts, rungs) = (shape.attempts.clone(), Arc::clone(&shape.rungs));
+        if attempts.start == self.first_fit.len() {
+            for rung in rungs.iter() {
+                let first = (0..self.nodes.len())
+                    .find(|node| self.takes(id, *rung as usize, *node))
+                    .unwrap_or(self.nodes.len());
+                self.first_fit.push(first as u32);
+            }
+        }
+        id
+    }
+
+    /// Places a batch of pods. The solver stays as it was.
+    pub fn solve(&mut self, pods: &[PodRequest]) -> Solution {
+        let batch: Vec<(&PodRequest, ShapeId)> =
+            pods.iter().map(|pod| (pod, self.intern(pod))).collect();
+        let none = FixedBitSet::with_capacity(self.nodes.len());
+        self.simulate(&batch, &none)
+    }
+
+    /// Places a batch of pods as if some nodes were not there. The solver stays as it was.
+    pub fn simulate(&mut self, pods: &[(&PodRequest, ShapeId)], without: &FixedBitSet) -> Solution {
+        match self.settings.packing {
+            Packing::Upstream => self.first_fit_over_queue(pods, without),
+        }
+    }
+
+    fn first_fit_over_queue(
+        &mut self,
+        pods: &[(&PodRequest, ShapeId)],
+        without: &FixedBitSet,
+    ) -> Solution {
+        self.round += 1;
+        let mut round = Round {
+            claims: Vec::new(),
+            order: Vec::new(),
+            remaining: self.pools.iter().map(|pool| pool.pool.remaining.clone()).collect(),
+        };
+        let mut on_nodes = Vec::new();
+        let mut order: Vec<u32> = (0..pods.len() as u32).collect();
+        order.sort_by(|a, b| queue_order(pods[*a as usize].0, pods[*b as usize].0));
+        let mut queue: VecDeque<u32> = order.into();
+        // A pod that fails goes to the back; when it comes up again and the queue has not become
+        // shorter, nothing will change any more.
+        let mut length_at_failure = vec![usize::MAX; pods.len()];
+        while let Some(&pod) = queue.front() {
+            if length_at_failure[pod as usize] == queue.len() {
+                break;
+            }
+            queue.pop_front();
+            if !self.place(pod, pods[pod as usize].1, without, &mut round, &mut on_nodes) {
+                queue.push_back(pod);
+                length_at_failure[pod as usize] = queue.len();
+            }
+        }
+        for (pod, node) in &on_nodes {
+            let shape = &self.shapes.shapes[pods[*pod as usize].1.0 as usize];
+            self.nodes[*node as usize].free.add(&shape.requests);
+        }
+        let mut reasons: FxHashMap<ShapeId, Arc<Unschedulable>> = FxHashMap::default();
+        let failed = queue
+            .into_iter()
+            .map(|pod| {
+                let shape = pods[pod as usize].1;
+                let reason = reasons
+                    .entry(shape)
+                    .or_insert_with(|| Arc::new(self.explain(shape, &round.remaining)));
+                (pod, Arc::clone(reason))
+            })
+            .collect();
+        let claims = round.claims.into_iter().map(|claim| self.finish(claim)).collect();
+        Solution { on_nodes, claims, failed }
+    }
+
+    /// Finds a place for a pod, giving up its preferences one by one.
+    fn place(
+        &mut self,
+        pod: u32,
+        shape: ShapeId,
+        without: &FixedBitSet,
+        round: &mut Round,
+        on_nodes: &mut Vec<(u32, u32)>,
+    ) -> bool {
+        let rungs = Arc::clone(&self.shapes.shapes[shape.0 as usize].rungs);
+        for step in 0..rungs.len() {
+            let attempt = self.shapes.shapes[shape.0 as usize].attempts.start + step;
+            if let Some(node) = self.find_node(shape, rungs[step] as usize, attempt, without) {
+                let requests = &self.shapes.shapes[shape.0 as usize].requests;
+                self.nodes[node].free.subtract(requests);
+                on_nodes.push((pod, node as u32));
+                return true;
+            }
+            if self.add_to_claim(pod, shape, step, round)
+                || self.open_claim(pod, shape, step, round)
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn find_node(
+        &mut self,
+        shape: ShapeId,
+        rung: usize,
+        attempt: usize,
+        without: &FixedBitSet,
+    ) -> Option<usize> {
+        let cursor = self.cursor[attempt];
+        let mut node =
+            if cursor.round == self.round { cursor.node } else { self.first_fit[attempt] } as usize;
+        while node < self.nodes.len() && (without.contains(node) || !self.takes(shape, rung, node))
+        {
+            node += 1;
+        }
+        let cursor = &mut self.cursor[attempt];
+        (cursor.round, cursor.node) = (self.round, node as u32);
+        (node < self.nodes.len()).then_some(node)
+    }
+
+    /// Whether a node takes a pod of a shape in one form of its constraints.
+    fn takes(&mut self, shape: ShapeId, rung: usize, node: usize) -> bool {
+        let shape = &self.shapes.shapes[shape.0 as usize];
+        let existing = &self.nodes[node];
+        if self.closed.contains(node)
+            || !shape.requests.fits_in(&existing.free)
+            || (shape.settled_only && existing.settling)
+        {
+            return false;
+        }
+        let admitted = &mut self.admitted[rung];
+        if !admitted.known.put(node) {
+            admitted.yes.set(node, existing.admits(&self.shapes.rungs[rung]));
+        }
+        admitted.yes.contains(node)
+    }
+
+    fn add_to_claim(&mut self, pod: u32, shape: ShapeId, step: usize, round: &mut Round) -> bool {
+        let attempt = self.attempt(shape, step);
+        let found = round.order.iter().position(|claim| {
+            let claim = &mut round.claims[*claim as usize];
+            !claim.has_rejected(&attempt) && claim.try_add(&self.pools[claim.pool], &attempt)
+        });
+        let Some(mut position) = found else { return false };
+        let claim = round.order[position];
+        round.claims[claim as usize].pods.push(pod);
+        // The claim has one pod more now: move it behind those with fewer. Among equals it comes
+        // first, as a stable sort of upstream's list would leave it.
+        let count = |claim: u32| round.claims[claim as usize].pods.len();
+        while round.order.get(position + 1).is_some_and(|next| count(*next) < count(claim)) {
+            round.order.swap(position, position + 1);
+            position += 1;
+        }
+        true
+    }
+
+    fn open_claim(&mut self, pod: u32, shape: ShapeId, step: usize, round: &mut Round) -> bool {
+        let id = self.shapes.shapes[shape.0 as usize].attempts.start + step;
+        if self.cursor[id].closed_round == self.round {
+            return false;
+        }
+        let rung = self.shapes.shapes[shape.0 as usize].rungs[step] as usize;
+        for pool in 0..self.pools.len() {
+            let Some(start) = self.start(pool, rung) else { continue };
+            let compiled = &self.pools[pool];
+            let mut narrowed = Narrowed::clone(&start);
+            let remaining = &mut round.remaining[pool];
+            if compiled.retain_within(remaining, &mut narrowed.options).is_err() {
+                continue;
+            }
+            let attempt = self.attempt(shape, step);
+            let Some(mut claim) = OpenClaim::open(pool, compiled, narrowed, &attempt) else {
+                continue;
+            };
+            compiled.charge(remaining, &claim.options);
+            claim.pods.push(pod);
+            let number = round.claims.len() as u32;
+            round.claims.push(claim);
+            let position =
+                round.order.partition_point(|claim| round.claims[*claim as usize].pods.len() <= 1);
+            round.order.insert(position, number);
+            return true;
+        }
+        self.cursor[id].closed_round = self.round;
+        false
+    }
+
+    /// The start of a new claim of a pool for one form of constraints; kept, since pools and
+    /// constraints do not change.
+    fn start(&mut self, pool: usize, rung: usize) -> Option<Arc<Narrowed>> {
+        let compiled = &self.pools[pool];
+        let form = &self.shapes.rungs[rung];
+        self.starts
+            .entry((pool, rung))
+            .or_insert_with(|| {
+                if untolerated(&compiled.pool.taints, &form.tolerations).is_some() {
+                    return None;
+                }
+                Narrowed::of_pool(compiled).by(form, &compiled.pool.catalog).ok().map(Arc::new)
+            })
+            .clone()
+    }
+
+    fn finish(&self, claim: OpenClaim) -> PlannedClaim {
+        let pool = &self.pools[claim.pool];
+        claim.finish(pool)
+    }
+
+    fn attempt(&self, shape: ShapeId, step: usize) -> Attempt<'_> {
+        let shape = &self.shapes.shapes[shape.0 as usize];
+        let rung_id = shape.rungs[step] as usize;
+        Attempt {
+            id: shape.attempts.start + step,
+            rung_id,
+            rung: &self.shapes.rungs[rung_id],
+            requests: &shape.requests,
+        }
+    }
+
+    /// Why no pool can open a claim for a shape with all its preferences given up.
+    fn explain(&self, shape: ShapeId, remaining: &[Vec<(CompactString, i64)>]) -> Unschedulable {
+        let last = self.shapes.shapes[shape.0 as usize].rungs.len() - 1;
+        let attempt = self.attempt(shape, last);
+        let failures = std::iter::zip(&self.pools, remaining)
+            .filter(|(pool, _)| !pool.options.is_clear())
+            .map(|(pool, remaining)| -> PoolFailure {
+                let mut options: TypeSet = pool.options.clone();
+                match pool.retain_within(remaining, &mut options) {
+                    Err(limits) => limits,
+                    Ok(()) => explain(pool, &options, &attempt),
+                }
+            })
+            .collect();
+        Unschedulable(failures)
+    }
+}
