@@ -1,1 +1,13 @@
-//! (being written)
+//! The kubelet's part: simulated nodes and the pods on them.
+//!
+//! Two controllers, both step functions: [`kubelet::NodeAgent`] registers a Node for each simulated
+//! machine and keeps it posted; [`pods::PodAgent`] runs the pods that are bound to such nodes.
+//! What a container's process would do is a model ([`program`]), read from its image and command;
+//! [`logs`] says from the same model what it printed. Nodes without an `Instance` behind them are
+//! left alone: their kubelets are real.
+
+#[cfg(test)]
+mod harness;
+mod image;
+pub mod kubelet;
+pub mod program;

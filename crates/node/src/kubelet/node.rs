@@ -1,0 +1,252 @@
+//! The Node object as a kubelet on EKS writes it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use wharf_model::instance::Instance;
+use wharf_model::labels;
+use wharf_model::random::{Random, fnv1a};
+use wharf_model::taints;
+use wharf_model::time::Time;
+
+/// The version that simulated kubelets report.
+pub const KUBELET_VERSION: &str = "v1.36.0-eks-a1b2c3d";
+const CONTAINER_RUNTIME: &str = "containerd://2.1.5";
+const KERNEL: &str = "6.12.55-74.119.amzn2023.x86_64";
+const OS_IMAGE: &str = "Amazon Linux 2023.9.20251117";
+
+/// `aws:///us-east-1a/i-0123456789abcdef0`.
+pub(super) fn provider_id(instance: &Instance) -> String {
+    let id = instance.metadata.name.as_deref().unwrap_or_default();
+    format!("aws:///{}/{id}", instance.spec.zone)
+}
+
+/// The Node as it is when the kubelet registers it: not yet ready.
+pub(super) fn registration(instance: &Instance, now: Time) -> Node {
+    let spec = &instance.spec;
+    let arch = architecture(instance);
+    let mut labels: BTreeMap<String, String> = [
+        (labels::ARCH_BETA, arch),
+        (labels::INSTANCE_TYPE_BETA, spec.instance_type.as_str()),
+        (labels::OS_BETA, "linux"),
+        (labels::ARCH, arch),
+        (labels::HOSTNAME, spec.private_dns_name.as_str()),
+        (labels::OS, "linux"),
+        (labels::INSTANCE_TYPE, spec.instance_type.as_str()),
+        (labels::TOPOLOGY_REGION, spec.region.as_str()),
+        (labels::TOPOLOGY_ZONE, spec.zone.as_str()),
+        (labels::TOPOLOGY_ZONE_ID, spec.zone_id.as_str()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect();
+    let cluster = Random::new(0, fnv1a(spec.region.as_bytes())).hex(32);
+    labels.insert("k8s.io/cloud-provider-aws".to_owned(), cluster);
+    labels.extend(spec.kubelet.labels.clone());
+
+    let mut node_taints = vec![taints::taint(labels::TAINT_NOT_READY, "NoSchedule")];
+    for taint in &spec.kubelet.taints {
+        if !node_taints.iter().any(|there| taints::same_taint(there, taint)) {
+            node_taints.push(taint.clone());
+        }
+    }
+    let mut node = Node {
+        spec: Some(NodeSpec {
+            provider_id: Some(provider_id(instance)),
+            taints: Some(node_taints),
+            ..NodeSpec::default()
+        }),
+        status: Some(status(instance, false, now)),
+        ..Node::default()
+    };
+    node.metadata.name = Some(spec.private_dns_name.clone());
+    node.metadata.labels = Some(labels);
+    node.metadata.annotations = Some(BTreeMap::from([
+        ("alpha.kubernetes.io/provided-node-ip".to_owned(), spec.private_ip.clone()),
+        ("node.alpha.kubernetes.io/ttl".to_owned(), "0".to_owned()),
+        ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned()),
+    ]));
+    node
+}
+
+/// The Node with a fresh status report.
+pub(super) fn status_report(node: &Node, instance: &Instance, ready: bool, now: Time) -> Node {
+    let mut node = node.clone();
+    node.metadata.resource_version = None;
+    let old = node.status.take().unwrap_or_default();
+    let mut new = status(instance, ready, now);
+    let conditions = new.conditions.get_or_insert_default();
+    for condition in &mut *conditions {
+        let before = old.conditions.iter().flatten().find(|c| c.type_ == condition.type_);
+        if let Some(before) = before.filter(|before| before.status == condition.status) {
+            condition.last_transition_time.clone_from(&before.last_transition_time);
+        }
+    }
+    // Conditions of others (node-problem-detector, eks-node-monitoring-agent) stay.
+    let others = old.conditions.into_iter().flatten();
+    let own: Vec<String> = conditions.iter().map(|c| c.type_.clone()).collect();
+    let others: Vec<_> = others.filter(|condition| !own.contains(&condition.type_)).collect();
+    conditions.splice(0..0, others);
+    new.images = old.images;
+    new.volumes_attached = old.volumes_attached;
+    new.volumes_in_use = old.volumes_in_use;
+    node.status = Some(new);
+    node
+}
+
+/// Whether the kubelet has already said that the node is ready.
+pub(super) fn reported_ready(node: &Node) -> bool {
+    condition(node, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+/// When the kubelet last reported.
+pub(super) fn heartbeat(node: &Node) -> Option<Time> {
+    condition(node, "Ready")?.last_heartbeat_time.as_ref().map(Time::from)
+}
+
+/// A reference to the node as an owner, as kubelets put it on their leases.
+pub(super) fn owner_reference(name: String, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name,
+        uid: uid.to_owned(),
+        ..OwnerReference::default()
+    }
+}
+
+fn condition<'n>(node: &'n Node, type_: &str) -> Option<&'n NodeCondition> {
+    node.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == type_)
+}
+
+fn status(instance: &Instance, ready: bool, now: Time) -> NodeStatus {
+    let spec = &instance.spec;
+    let address = |type_: &str, address: &str| NodeAddress {
+        type_: type_.to_owned(),
+        address: address.to_owned(),
+    };
+    NodeStatus {
+        addresses: Some(vec![
+            address("InternalIP", &spec.private_ip),
+            address("InternalDNS", &spec.private_dns_name),
+            address("Hostname", &spec.private_dns_name),
+        ]),
+        allocatable: Some(quantities(&spec.kubelet.allocatable)),
+        capacity: Some(quantities(&spec.kubelet.capacity)),
+        conditions: Some(conditions(ready, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: 10_250 }),
+        }),
+        node_info: Some(system_info(instance)),
+        ..NodeStatus::default()
+    }
+}
+
+fn quantities(amounts: &BTreeMap<String, String>) -> BTreeMap<String, Quantity> {
+    amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.clone()))).collect()
+}
+
+fn conditions(ready: bool, now: Time) -> Vec<NodeCondition> {
+    let condition = |type_: &str, status: &str, reason: &str, message: &str| NodeCondition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: Some(now.to_meta()),
+        last_transition_time: Some(now.to_meta()),
+    };
+    vec![
+        condition(
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        condition(
+            "DiskPressure",
+            "False",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
+        condition(
+            "PIDPressure",
+            "False",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+        if ready {
+            condition("Ready", "True", "KubeletReady", "kubelet is posting ready status")
+        } else {
+            condition(
+                "Ready",
+                "False",
+                "KubeletNotReady",
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized",
+            )
+        },
+    ]
+}
+
+fn system_info(instance: &Instance) -> NodeSystemInfo {
+    let id = instance.metadata.name.as_deref().unwrap_or_default();
+    let mut random = Random::for_purpose(0, id);
+    let arch = architecture(instance);
+    let system_uuid = format!("ec2{}", &random.uuid()[3..]);
+    NodeSystemInfo {
+        architecture: arch.to_owned(),
+        boot_id: random.uuid(),
+        container_runtime_version: CONTAINER_RUNTIME.to_owned(),
+        kernel_version: if arch == "arm64" {
+            KERNEL.replace("x86_64", "aarch64")
+        } else {
+            KERNEL.to_owned()
+        },
+        kubelet_version: KUBELET_VERSION.to_owned(),
+        machine_id: system_uuid.replace('-', ""),
+        operating_system: "linux".to_owned(),
+        os_image: OS_IMAGE.to_owned(),
+        system_uuid,
+        ..NodeSystemInfo::default()
+    }
+}
+
+/// `arm64` for Graviton types, else `amd64`; what the boot script says comes first.
+fn architecture(instance: &Instance) -> &'static str {
+    match instance.spec.kubelet.labels.get(labels::ARCH).map(String::as_str) {
+        Some("arm64") => return "arm64",
+        Some(_) => return "amd64",
+        None => {}
+    }
+    // c7g, m6gd, im4gn, a1: a `g` among the attributes after the generation's digit.
+    let family = instance.spec.instance_type.split('.').next().unwrap_or_default();
+    let attributes = family.trim_start_matches(|c: char| !c.is_ascii_digit());
+    if family == "a1" || attributes.contains('g') { "arm64" } else { "amd64" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn graviton_is_told_by_the_name() {
+        let cases = [
+            ("c5a.large", "amd64"),
+            ("c7g.large", "arm64"),
+            ("g4dn.xlarge", "amd64"),
+            ("g5g.xlarge", "arm64"),
+            ("im4gn.large", "arm64"),
+            ("a1.large", "arm64"),
+            ("m7i-flex.large", "amd64"),
+        ];
+        for (instance_type, arch) in cases {
+            let mut instance = Instance::default();
+            instance.spec.instance_type = instance_type.to_owned();
+            assert_eq!(architecture(&instance), arch, "{instance_type}");
+        }
+    }
+}
