@@ -1,1 +1,43 @@
-//! (being written)
+//! The scheduler's core: which node a pending pod goes to, or why none will take it.
+//!
+//! Pure functions over a [`Snapshot`]: no clock, no I/O, no randomness, no Kubernetes client.
+//! Rules, weights, rounding and texts are those of kube-scheduler 1.36; where it leaves a tie to
+//! chance, the first node in order wins here, so that the same snapshot always gives the same
+//! decision. Start with [`schedule`]; the rules are in the plugins, one file each.
+//!
+//! Who drives it keeps the snapshot up to date ([`Snapshot::set_node`], [`Snapshot::place`], …),
+//! compiles each pending pod once ([`Snapshot::compile`]), and places a pod in the snapshot as
+//! soon as it is decided, not only when the cluster confirms it.
+
+mod cycle;
+mod diagnosis;
+mod hints;
+mod node;
+mod plugins;
+mod pod;
+mod preemption;
+mod profile;
+mod requests;
+mod selector;
+mod snapshot;
+mod symbols;
+#[cfg(test)]
+mod testing;
+
+pub use cycle::{Candidate, Decision, Evaluation, Placement, Rotation, evaluate, schedule};
+pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
+pub use hints::{News, wakes, wakes_itself};
+pub use node::{Effect, NodeFacts, NodeInfo, Taint};
+pub use plugins::{Code, MAX_SCORE, PreFilterRejection, Rejection};
+pub use pod::{HostPort, NodeAffinity, PodInfo, Toleration};
+pub use preemption::Nomination;
+pub use profile::{FitRule, FitStrategy, Plugin, PluginSet, Profile};
+pub use requests::{NonZero, PodRequests, is_scalar};
+pub use selector::{Expression, Selector, Term};
+pub use snapshot::{Budget, NodeChange, NodeIndex, Snapshot};
+pub use symbols::{Labels, Symbol, Symbols};
+
+/// Whether a pod may enter the queue: it has no scheduling gates.
+pub fn admits(pod: &PodInfo) -> bool {
+    plugins::scheduling_gates::admits(pod)
+}

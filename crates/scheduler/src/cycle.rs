@@ -1,0 +1,433 @@
+//! The scheduling cycle for one pod: filter, score, pick, or say why not.
+
+use smallvec::SmallVec;
+
+use crate::diagnosis::{Diagnosis, Unschedulable};
+use crate::node::NodeInfo;
+use crate::plugins::{Filter, PreFilterRejection, Rejection, Scorer, node_affinity};
+use crate::pod::PodInfo;
+use crate::preemption;
+use crate::profile::{Plugin, Profile};
+use crate::snapshot::{NodeIndex, Snapshot};
+
+/// How many of the best nodes a placement tells of.
+const BEST: usize = 5;
+/// Clusters of fewer nodes are always looked at as a whole, and at least so many feasible nodes
+/// are looked for in larger ones.
+const MIN_FEASIBLE: usize = 100;
+/// The lowest percentage of nodes that the adaptive rule looks for.
+const MIN_PERCENTAGE: usize = 5;
+
+/// Where the search for nodes begins. It moves on with every pod, so that all nodes get their turn
+/// when only a sample is looked at. One for all profiles of a scheduler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    start: usize,
+}
+
+impl Rotation {
+    /// Where a search over another list begins.
+    pub(crate) fn offset(self) -> usize {
+        self.start
+    }
+}
+
+/// What becomes of a pod.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// It goes to a node.
+    Bind(Placement),
+    /// No node will do.
+    Unschedulable(Box<Unschedulable>),
+}
+
+/// The node for a pod, and how it was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The node.
+    pub node: NodeIndex,
+    /// How many nodes were looked at.
+    pub evaluated: usize,
+    /// How many of them would do.
+    pub feasible: usize,
+    /// The best of those with their scores, best first, the chosen one leading. Empty when there
+    /// was no choice: then nothing is scored.
+    pub best: Vec<Candidate>,
+}
+
+/// A feasible node with its scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The node.
+    pub node: NodeIndex,
+    /// The sum of the weighted scores.
+    pub total: i64,
+    /// Each scorer's score times its weight. Scorers that had nothing to say are left out.
+    pub scores: SmallVec<[(Plugin, i64); 4]>,
+}
+
+/// Decides about one pod. The snapshot is not changed: who carries the decision out places the pod
+/// in it.
+pub fn schedule(
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    profile: &Profile,
+    rotation: &mut Rotation,
+) -> Decision {
+    let all = snapshot.nodes();
+    if all.is_empty() {
+        return Decision::Unschedulable(Box::new(Unschedulable::no_nodes()));
+    }
+    let plan = match Plan::new(snapshot, pod, profile) {
+        Ok(plan) => plan,
+        Err(rejection) => {
+            let diagnosis = Diagnosis::rejected_as_a_whole(all.len(), rejection);
+            return Decision::Unschedulable(Box::new(Unschedulable::new(diagnosis, pod)));
+        }
+    };
+    if let Some(node) = plan.nominated() {
+        return Decision::Bind(Placement { node, evaluated: 1, feasible: 1, best: Vec::new() });
+    }
+    let (feasible, rejected) = plan.filter(rotation);
+    let evaluated = feasible.len() + rejected.len();
+    match feasible.as_slice() {
+        [] => {
+            let diagnosis = Diagnosis::new(all.len(), rejected, plan.outside());
+            let mut answer = Unschedulable::new(diagnosis, pod);
+            if profile.preemption {
+                preemption::post_filter(&plan, &mut answer, *rotation);
+            }
+            Decision::Unschedulable(Box::new(answer))
+        }
+        [only] => {
+            Decision::Bind(Placement { node: *only, evaluated, feasible: 1, best: Vec::new() })
+        }
+        _ => {
+            let table = Scores::of(snapshot, pod, profile, &feasible);
+            let best = table.best(&feasible, BEST);
+            Decision::Bind(Placement {
+                node: best[0].node,
+                evaluated,
+                feasible: feasible.len(),
+                best,
+            })
+        }
+    }
+}
+
+/// What every node says to a pod, without sampling, choosing or preempting.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Set when the pod is refused before any node is looked at; then there is nothing else.
+    pub prefilter: Option<PreFilterRejection>,
+    /// All nodes in their order, each with its refusal.
+    pub nodes: Vec<(NodeIndex, Option<Rejection>)>,
+    /// The nodes that do not refuse, with their scores, in the same order.
+    pub candidates: Vec<Candidate>,
+}
+
+/// Asks every node.
+pub fn evaluate(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile) -> Evaluation {
+    let plan = match Plan::new(snapshot, pod, profile) {
+        Ok(plan) => plan,
+        Err(rejection) => {
+            return Evaluation {
+                prefilter: Some(rejection),
+                nodes: Vec::new(),
+                candidates: Vec::new(),
+            };
+        }
+    };
+    let nodes: Vec<_> = snapshot
+        .nodes()
+        .iter()
+        .map(|node| {
+            let outside = plan.nodes.as_ref().is_some_and(|set| !set.contains(node));
+            let rejection = if outside { Some(node_affinity::OUTSIDE) } else { plan.check(*node) };
+            (*node, rejection)
+        })
+        .collect();
+    let feasible: Vec<_> =
+        nodes.iter().filter(|(_, refused)| refused.is_none()).map(|(node, _)| *node).collect();
+    let table = Scores::of(snapshot, pod, profile, &feasible);
+    let candidates = (0..feasible.len()).map(|index| table.candidate(&feasible, index)).collect();
+    Evaluation { prefilter: None, nodes, candidates }
+}
+
+/// The filters prepared for one pod.
+pub(crate) struct Plan<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) pod: &'a PodInfo,
+    pub(crate) profile: &'a Profile,
+    pub(crate) filters: SmallVec<[Filter<'a>; 8]>,
+    /// The only nodes to look at, if the pod names them.
+    nodes: Option<Vec<NodeIndex>>,
+}
+
+impl<'a> Plan<'a> {
+    /// PreFilter: prepares what the filters need and leaves out those with nothing to say.
+    pub(crate) fn new(
+        snapshot: &'a Snapshot,
+        pod: &'a PodInfo,
+        profile: &'a Profile,
+    ) -> Result<Self, PreFilterRejection> {
+        let mut filters = SmallVec::new();
+        let mut nodes = None;
+        for plugin in &profile.filters {
+            if *plugin == Plugin::NodeAffinity {
+                nodes = node_affinity::node_set(pod, snapshot)?;
+            }
+            filters.extend(Filter::prepare(*plugin, pod, profile, snapshot));
+        }
+        Ok(Self { snapshot, pod, profile, filters, nodes })
+    }
+
+    /// The node on which room was made for the pod, if it passes now.
+    fn nominated(&self) -> Option<NodeIndex> {
+        if self.pod.nominated_node.is_empty() {
+            return None;
+        }
+        let node = self.snapshot.find(&self.pod.nominated_node)?;
+        let inside = self.nodes.as_ref().is_none_or(|set| set.contains(&node));
+        (inside && self.check(node).is_none()).then_some(node)
+    }
+
+    /// Looks at nodes in turn until enough will do.
+    fn filter(&self, rotation: &mut Rotation) -> (Vec<NodeIndex>, Vec<(NodeIndex, Rejection)>) {
+        let all = self.snapshot.nodes();
+        let nodes = self.nodes.as_deref().unwrap_or(all);
+        let wanted = feasible_wanted(nodes.len(), self.profile);
+        let mut feasible = Vec::with_capacity(wanted.min(nodes.len()));
+        let mut rejected = Vec::new();
+        // A subset may be shorter than where the rotation stands among all nodes.
+        let start = if nodes.is_empty() { 0 } else { rotation.start % nodes.len() };
+        for node in nodes[start..].iter().chain(&nodes[..start]) {
+            match self.check(*node) {
+                None => feasible.push(*node),
+                Some(rejection) => rejected.push((*node, rejection)),
+            }
+            if feasible.len() == wanted {
+                break;
+            }
+        }
+        rotation.start = (rotation.start + feasible.len() + rejected.len()) % all.len();
+        (feasible, rejected)
+    }
+
+    /// How many nodes are outside the set that the pod names.
+    fn outside(&self) -> usize {
+        self.nodes.as_ref().map_or(0, |set| self.snapshot.nodes().len() - set.len())
+    }
+
+    /// Whether a node refuses the pod, both as it is and with the pods of at least its priority
+    /// for which room is being made there.
+    pub(crate) fn check(&self, index: NodeIndex) -> Option<Rejection> {
+        self.check_with(self.snapshot.node(index), index, &self.filters)
+    }
+
+    /// The same for a node and filters as a trial has changed them.
+    pub(crate) fn check_with(
+        &self,
+        node: &NodeInfo,
+        index: NodeIndex,
+        filters: &[Filter<'a>],
+    ) -> Option<Rejection> {
+        if self.snapshot.has_nominations() {
+            let nominated = self.snapshot.nominated_on(index, self.pod);
+            if !nominated.is_empty() {
+                let mut node = node.clone();
+                let mut filters: SmallVec<[Filter<'a>; 8]> = filters.iter().cloned().collect();
+                for pod in nominated {
+                    node.add(pod.clone());
+                    filters.iter_mut().for_each(|filter| filter.pod_added(&pod, &node));
+                }
+                if let Some(rejection) = check(&filters, &node) {
+                    return Some(rejection);
+                }
+            }
+        }
+        check(filters, node)
+    }
+}
+
+fn check(filters: &[Filter<'_>], node: &NodeInfo) -> Option<Rejection> {
+    filters.iter().find_map(|filter| filter.check(node))
+}
+
+/// How many feasible nodes are enough among `nodes`.
+fn feasible_wanted(nodes: usize, profile: &Profile) -> usize {
+    if profile.scores.is_empty() {
+        return 1;
+    }
+    if nodes < MIN_FEASIBLE {
+        return nodes;
+    }
+    let percentage = match profile.percentage_of_nodes_to_score {
+        0 => 50_usize.saturating_sub(nodes / 125).max(MIN_PERCENTAGE),
+        configured => configured.min(100) as usize,
+    };
+    (nodes * percentage / 100).max(MIN_FEASIBLE)
+}
+
+/// The scores of all feasible nodes: one column per scorer.
+struct Scores {
+    plugins: SmallVec<[Plugin; 4]>,
+    columns: Vec<Vec<i64>>,
+    totals: Vec<i64>,
+}
+
+impl Scores {
+    fn of(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile, feasible: &[NodeIndex]) -> Self {
+        let mut table =
+            Self { plugins: SmallVec::new(), columns: Vec::new(), totals: vec![0; feasible.len()] };
+        for (plugin, weight) in &profile.scores {
+            let Some(scorer) = Scorer::prepare(*plugin, pod, profile, snapshot, feasible) else {
+                continue;
+            };
+            let mut column: Vec<_> =
+                feasible.iter().map(|node| scorer.score(snapshot.node(*node))).collect();
+            scorer.normalize(&mut column);
+            for (score, total) in column.iter_mut().zip(&mut table.totals) {
+                *score *= weight;
+                *total += *score;
+            }
+            table.plugins.push(*plugin);
+            table.columns.push(column);
+        }
+        table
+    }
+
+    /// The best nodes, best first; of equals the one that was found first.
+    fn best(&self, feasible: &[NodeIndex], count: usize) -> Vec<Candidate> {
+        let mut leaders: SmallVec<[usize; BEST]> = SmallVec::new();
+        for (index, total) in self.totals.iter().enumerate() {
+            if leaders.len() == count
+                && leaders.last().is_some_and(|last| self.totals[*last] >= *total)
+            {
+                continue;
+            }
+            let at = leaders.partition_point(|leader| self.totals[*leader] >= *total);
+            leaders.insert(at, index);
+            leaders.truncate(count);
+        }
+        leaders.iter().map(|index| self.candidate(feasible, *index)).collect()
+    }
+
+    fn candidate(&self, feasible: &[NodeIndex], index: usize) -> Candidate {
+        Candidate {
+            node: feasible[index],
+            total: self.totals[index],
+            scores: self
+                .plugins
+                .iter()
+                .zip(&self.columns)
+                .map(|(plugin, column)| (*plugin, column[index]))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{cluster, pod, sized};
+
+    fn large(name: &str) -> k8s_openapi::api::core::v1::Node {
+        sized(name, json!({"cpu": "4", "memory": "32Gi", "pods": "110"}))
+    }
+
+    #[test]
+    fn the_sample_follows_the_table() {
+        for (nodes, expected) in [
+            (50, 50),
+            (100, 100),
+            (200, 100),
+            (500, 230),
+            (1000, 420),
+            (2000, 680),
+            (2500, 750),
+            (5000, 500),
+            (5625, 281),
+            (15000, 750),
+        ] {
+            assert_eq!(feasible_wanted(nodes, &Profile::default()), expected, "{nodes}");
+        }
+        let all = Profile { percentage_of_nodes_to_score: 100, ..Profile::default() };
+        assert_eq!(feasible_wanted(5000, &all), 5000);
+        let none = Profile { scores: Vec::new(), ..Profile::default() };
+        assert_eq!(feasible_wanted(5000, &none), 1);
+    }
+
+    #[test]
+    fn an_empty_node_scores_as_upstream_has_it() {
+        let nodes = [large("a"), large("b")];
+        let asked = pod("p", json!({"cpu": "100m", "memory": "500Mi"}));
+        let (snapshot, pod) = cluster(&nodes, &[], &asked);
+        let mut rotation = Rotation::default();
+        let Decision::Bind(placement) =
+            schedule(&snapshot, &pod, &Profile::default(), &mut rotation)
+        else {
+            panic!("it fits")
+        };
+        assert_eq!(placement.best[0].total, 471);
+        assert_eq!(snapshot.node(placement.node).facts.name, "a", "the first of the best");
+        assert_eq!((placement.evaluated, placement.feasible), (2, 2));
+    }
+
+    #[test]
+    fn the_search_goes_on_where_it_left_off() {
+        let nodes: Vec<_> = (0..150).map(|index| large(&format!("n{index:03}"))).collect();
+        let (snapshot, pod) = cluster(&nodes, &[], &pod("p", json!({"cpu": "1"})));
+        let mut rotation = Rotation::default();
+        let mut first = || match schedule(&snapshot, &pod, &Profile::default(), &mut rotation) {
+            Decision::Bind(placement) => {
+                assert_eq!((placement.evaluated, placement.feasible), (100, 100));
+                snapshot.node(placement.node).facts.name.to_string()
+            }
+            Decision::Unschedulable(_) => panic!("it fits"),
+        };
+        assert_eq!([first(), first(), first()], ["n000", "n100", "n050"]);
+    }
+
+    #[test]
+    fn a_single_feasible_node_is_taken_unscored_and_a_nominated_one_first() {
+        let nodes = [large("a"), sized("b", json!({"cpu": "1", "memory": "32Gi", "pods": "110"}))];
+        let mut asked = pod("p", json!({"cpu": "2"}));
+        let (snapshot, info) = cluster(&nodes, &[], &asked);
+        let decide = |snapshot: &Snapshot, pod: &PodInfo| {
+            let mut rotation = Rotation::default();
+            match schedule(snapshot, pod, &Profile::default(), &mut rotation) {
+                Decision::Bind(placement) => placement,
+                Decision::Unschedulable(_) => panic!("it fits"),
+            }
+        };
+        let placement = decide(&snapshot, &info);
+        assert!(placement.best.is_empty() && placement.evaluated == 2);
+        asked.status = serde_json::from_value(json!({"nominatedNodeName": "c"})).ok();
+        let (snapshot, info) = cluster(&[large("a"), large("b"), large("c")], &[], &asked);
+        let placement = decide(&snapshot, &info);
+        assert_eq!(snapshot.node(placement.node).facts.name, "c");
+        assert_eq!(placement.evaluated, 1);
+    }
+
+    #[test]
+    fn room_made_for_an_equal_is_kept_for_it() {
+        let asked = pod("p", json!({"cpu": "3"}));
+        let (mut snapshot, info) = cluster(&[large("a")], &[], &asked);
+        let mut other = pod("other", json!({"cpu": "2"}));
+        let nominated = snapshot.compile(&other);
+        snapshot.nominate(nominated, "a");
+        let mut rotation = Rotation::default();
+        let profile = Profile::default();
+        assert!(matches!(
+            schedule(&snapshot, &info, &profile, &mut rotation),
+            Decision::Unschedulable(_)
+        ));
+        other.spec.as_mut().unwrap().priority = Some(-1);
+        let lower = snapshot.compile(&other);
+        snapshot.nominate(lower, "a");
+        assert!(matches!(schedule(&snapshot, &info, &profile, &mut rotation), Decision::Bind(_)));
+    }
+}

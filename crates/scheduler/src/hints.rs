@@ -1,0 +1,204 @@
+//! Which news is worth another try for a pod that was turned down: upstream's queueing hints. A
+//! hint may wake in vain but must never leave a pod asleep that would fit now.
+
+use crate::node::{NodeFacts, NodeInfo};
+use crate::plugins::{
+    node_affinity, node_ports, node_resources_fit, node_unschedulable, taint_toleration,
+};
+use crate::pod::PodInfo;
+use crate::profile::{Plugin, PluginSet};
+use crate::snapshot::Snapshot;
+
+/// Something that happened to the cluster.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// A node appeared, or changed in a way scheduling can see.
+    Node {
+        /// What it was; `None` if it is new.
+        old: Option<&'a NodeFacts>,
+        /// What it is.
+        new: &'a NodeInfo,
+    },
+    /// A pod no longer holds its place on a node: deleted, finished, or its binding refused.
+    PodGone(&'a PodInfo),
+    /// A pod on a node asks for other amounts than before.
+    PodResized {
+        /// As it was.
+        old: &'a PodInfo,
+        /// As it is.
+        new: &'a PodInfo,
+    },
+}
+
+/// Whether the news could change the mind of a plugin that turned the pod down.
+pub fn wakes(rejected_by: PluginSet, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot) -> bool {
+    REJECTORS
+        .iter()
+        .any(|plugin| rejected_by.contains(*plugin) && wakes_one(*plugin, pod, news, snapshot))
+}
+
+/// Whether a change of the waiting pod itself could change the mind of a plugin that turned it
+/// down.
+pub fn wakes_itself(
+    rejected_by: PluginSet,
+    old: &PodInfo,
+    new: &PodInfo,
+    snapshot: &Snapshot,
+) -> bool {
+    REJECTORS.iter().filter(|plugin| rejected_by.contains(**plugin)).any(|plugin| match plugin {
+        Plugin::NodeUnschedulable => node_unschedulable::wakes_on_self(old, new, snapshot),
+        Plugin::TaintToleration => taint_toleration::wakes_on_self(old, new),
+        Plugin::NodeResourcesFit => node_resources_fit::wakes_on_shrink(new, old, new),
+        // The API lets nothing else of these change but to narrow a gated pod's node selection.
+        _ => false,
+    })
+}
+
+const REJECTORS: [Plugin; 6] = [
+    Plugin::NodeUnschedulable,
+    Plugin::NodeName,
+    Plugin::TaintToleration,
+    Plugin::NodeAffinity,
+    Plugin::NodePorts,
+    Plugin::NodeResourcesFit,
+];
+
+fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot) -> bool {
+    match news {
+        News::Node { old, new } => {
+            // Plugins that register for new nodes but not for taints are woken by every change of
+            // taints too: a node may have been hidden from them by its taints when it was new.
+            let unveiled = old.is_some_and(|old| {
+                old.taints != new.facts.taints || (old.unschedulable && !new.facts.unschedulable)
+            });
+            match plugin {
+                Plugin::NodeUnschedulable => node_unschedulable::wakes_on_node(*old, &new.facts),
+                Plugin::TaintToleration => taint_toleration::wakes_on_node(pod, *old, &new.facts),
+                Plugin::NodeName => unveiled || old.is_none(),
+                Plugin::NodePorts => unveiled || old.is_none(),
+                Plugin::NodeAffinity => {
+                    let old = old.map(|old| NodeInfo::empty(old.clone()));
+                    unveiled
+                        || node_affinity::wakes_on_node(pod, old.as_ref(), new, snapshot.symbols())
+                }
+                Plugin::NodeResourcesFit => {
+                    unveiled || node_resources_fit::wakes_on_node(pod, *old, &new.facts)
+                }
+                _ => false,
+            }
+        }
+        News::PodGone(gone) => match plugin {
+            Plugin::NodePorts => node_ports::wakes_on_pod_gone(pod, gone),
+            Plugin::NodeResourcesFit => node_resources_fit::wakes_on_pod_gone(),
+            _ => false,
+        },
+        News::PodResized { old, new } => {
+            plugin == Plugin::NodeResourcesFit && node_resources_fit::wakes_on_shrink(pod, old, new)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Node, Pod};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cycle::{Decision, Rotation, schedule};
+    use crate::profile::Profile;
+    use crate::snapshot::NodeChange;
+    use crate::testing::pod;
+
+    fn a_node(name: u8, cpu: u8, zone: u8, tainted: bool, cordoned: bool) -> Node {
+        let taints =
+            if tainted { json!([{"key": "k", "effect": "NoSchedule"}]) } else { json!([]) };
+        serde_json::from_value(json!({
+            "metadata": {"name": format!("n{name}"), "labels": {"zone": zone.to_string()}},
+            "spec": {"taints": taints, "unschedulable": cordoned},
+            "status": {"allocatable": {"cpu": cpu.to_string(), "memory": "1Gi", "pods": "2"}}
+        }))
+        .unwrap()
+    }
+
+    fn waiting(cpu: u8, zone: Option<u8>, port: bool) -> Pod {
+        let mut pod = pod("waiting", json!({"cpu": cpu.to_string()}));
+        let spec = pod.spec.as_mut().unwrap();
+        spec.node_selector = zone.map(|zone| [("zone".to_owned(), zone.to_string())].into());
+        if port {
+            spec.containers[0].ports =
+                serde_json::from_value(json!([{"containerPort": 1, "hostPort": 80}])).unwrap();
+        }
+        pod
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Node(u8, u8, u8, bool, bool),
+        Run(u8, u8, u8, bool),
+        Stop(u8),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (0..3u8, 1..4u8, 0..2u8, any::<bool>(), any::<bool>()).prop_map(
+                |(name, cpu, zone, taint, cordon)| Event::Node(name, cpu, zone, taint, cordon)
+            ),
+            (0..4u8, 0..3u8, 1..3u8, any::<bool>())
+                .prop_map(|(name, node, cpu, port)| Event::Run(name, node, cpu, port)),
+            (0..4u8).prop_map(Event::Stop),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens to the cluster: if a pod that was turned down would fit now, some news
+        /// since has woken it.
+        #[test]
+        fn hints_never_strand_a_pod(
+            events in prop::collection::vec(event(), 1..40),
+            cpu in 1..4u8, zone in prop::option::of(0..2u8), port in any::<bool>(),
+        ) {
+            let mut snapshot = Snapshot::new();
+            let info = snapshot.compile(&waiting(cpu, zone, port));
+            let mut asleep: Option<PluginSet> = None;
+            for event in events {
+                let woken = |by: PluginSet, news: News<'_>, snapshot: &Snapshot| wakes(by, &info, &news, snapshot);
+                match event {
+                    Event::Node(name, cpu, zone, taint, cordon) => {
+                        let node = a_node(name, cpu, zone, taint, cordon);
+                        let change = snapshot.set_node(&node);
+                        let new = snapshot.node_named(&format!("n{name}")).unwrap();
+                        let old = match &change { NodeChange::Updated(old) => Some(old), _ => None };
+                        if change != NodeChange::Same && asleep.is_some_and(|by| woken(by, News::Node { old, new }, &snapshot)) {
+                            asleep = None;
+                        }
+                    }
+                    Event::Run(name, node, cpu, port) => {
+                        let mut pod = waiting(cpu, None, port);
+                        pod.metadata.name = Some(format!("r{name}"));
+                        let running = snapshot.compile(&pod);
+                        let old = snapshot.displace(&running.uid);
+                        snapshot.place(running, &format!("n{node}"));
+                        if let Some(old) = old && asleep.is_some_and(|by| woken(by, News::PodGone(&old), &snapshot)) {
+                            asleep = None;
+                        }
+                    }
+                    Event::Stop(name) => {
+                        if let Some(old) = snapshot.displace(&format!("default/r{name}"))
+                            && asleep.is_some_and(|by| woken(by, News::PodGone(&old), &snapshot)) {
+                            asleep = None;
+                        }
+                    }
+                }
+                match schedule(&snapshot, &info, &Profile::default(), &mut Rotation::default()) {
+                    Decision::Bind(_) => prop_assert!(asleep.is_none(), "asleep but it would fit"),
+                    // A pod is woken, tried in vain, and sleeps again.
+                    Decision::Unschedulable(answer) if asleep.is_none() && answer.diagnosis.nodes > 0 => {
+                        asleep = Some(answer.diagnosis.plugins);
+                    }
+                    Decision::Unschedulable(_) => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! One node as decisions see it: what it says of itself and what its pods use.
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1::{Node, Taint as ApiTaint};
+use smallvec::SmallVec;
+use wharf_model::resources::Resources;
+
+use crate::pod::{HostPort, PodInfo};
+use crate::requests::{NonZero, resources};
+use crate::symbols::{Labels, Symbol, Symbols};
+
+/// A node with the pods on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeInfo {
+    /// What the Node object says.
+    pub facts: NodeFacts,
+    /// What its pods ask for together; `pods` is their number.
+    pub requested: Resources,
+    /// The same of cpu and memory with the defaults for scoring.
+    pub non_zero: NonZero,
+    /// Pods on it, assumed ones included.
+    pub pods: Vec<Arc<PodInfo>>,
+    /// Host ports its pods hold, one entry per pod and port.
+    pub ports: SmallVec<[HostPort; 2]>,
+}
+
+/// What a Node object says, as far as scheduling goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeFacts {
+    /// Name.
+    pub name: CompactString,
+    /// The name as a symbol.
+    pub symbol: Symbol,
+    /// What pods may use.
+    pub allocatable: Resources,
+    /// Labels.
+    pub labels: Labels,
+    /// Taints.
+    pub taints: SmallVec<[Taint; 2]>,
+    /// Whether it is cordoned.
+    pub unschedulable: bool,
+    /// Region and zone; nodes without both share one zone.
+    pub zone: (Symbol, Symbol),
+}
+
+/// A taint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taint {
+    /// Key.
+    pub key: Symbol,
+    /// Value.
+    pub value: Symbol,
+    /// Effect.
+    pub effect: Effect,
+}
+
+/// What a taint does to pods that do not tolerate it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// They are not placed there.
+    NoSchedule,
+    /// They are rather placed elsewhere.
+    PreferNoSchedule,
+    /// They are not placed there and those there are evicted.
+    NoExecute,
+    /// A word the API would have refused.
+    Unknown,
+}
+
+impl Effect {
+    /// The effect with that name.
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "NoSchedule" => Self::NoSchedule,
+            "PreferNoSchedule" => Self::PreferNoSchedule,
+            "NoExecute" => Self::NoExecute,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NoSchedule => "NoSchedule",
+            Self::PreferNoSchedule => "PreferNoSchedule",
+            Self::NoExecute => "NoExecute",
+            Self::Unknown => "",
+        }
+    }
+}
+
+impl Taint {
+    fn new(taint: &ApiTaint, symbols: &mut Symbols) -> Self {
+        Self {
+            key: symbols.intern(&taint.key),
+            value: symbols.intern(taint.value.as_deref().unwrap_or_default()),
+            effect: Effect::parse(&taint.effect),
+        }
+    }
+}
+
+impl NodeInfo {
+    /// A node without pods.
+    pub fn new(node: &Node, symbols: &mut Symbols) -> Self {
+        Self::empty(NodeFacts::new(node, symbols))
+    }
+
+    /// A node of which these facts are known, without pods.
+    pub fn empty(facts: NodeFacts) -> Self {
+        Self {
+            facts,
+            requested: Resources::default(),
+            non_zero: NonZero::default(),
+            pods: Vec::new(),
+            ports: SmallVec::new(),
+        }
+    }
+
+    /// Counts a pod in.
+    pub fn add(&mut self, pod: Arc<PodInfo>) {
+        self.requested.add(&pod.amounts.requests);
+        self.non_zero.cpu_milli += pod.amounts.non_zero.cpu_milli;
+        self.non_zero.memory_bytes += pod.amounts.non_zero.memory_bytes;
+        self.ports.extend(pod.host_ports.iter().copied());
+        self.pods.push(pod);
+    }
+
+    /// Counts the pod with this uid out; `None` if it is not here.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let pod = self.pods.remove(self.pods.iter().position(|pod| pod.uid == uid)?);
+        self.requested.subtract(&pod.amounts.requests);
+        // An extended resource nobody uses any more leaves no trace.
+        self.requested.extended.retain(|(_, amount)| *amount != 0);
+        self.non_zero.cpu_milli -= pod.amounts.non_zero.cpu_milli;
+        self.non_zero.memory_bytes -= pod.amounts.non_zero.memory_bytes;
+        for port in &pod.host_ports {
+            if let Some(index) = self.ports.iter().position(|held| held == port) {
+                self.ports.swap_remove(index);
+            }
+        }
+        Some(pod)
+    }
+}
+
+impl NodeFacts {
+    /// Reads a Node.
+    pub fn new(node: &Node, symbols: &mut Symbols) -> Self {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let spec = node.spec.as_ref();
+        let allocatable = node.status.as_ref().and_then(|status| {
+            status.allocatable.as_ref().or(status.capacity.as_ref()).map(resources)
+        });
+        let zone = zone(node, symbols);
+        Self {
+            name: name.into(),
+            symbol: symbols.intern(name),
+            allocatable: allocatable.unwrap_or_default(),
+            labels: symbols.intern_labels(node.metadata.labels.iter().flatten()),
+            taints: spec
+                .iter()
+                .flat_map(|spec| spec.taints.iter().flatten())
+                .map(|taint| Taint::new(taint, symbols))
+                .collect(),
+            unschedulable: spec.is_some_and(|spec| spec.unschedulable == Some(true)),
+            zone,
+        }
+    }
+
+    /// What is known of a node that pods name but nobody has told of: its name.
+    pub fn unknown(name: &str, symbols: &mut Symbols) -> Self {
+        Self {
+            name: name.into(),
+            symbol: symbols.intern(name),
+            allocatable: Resources::default(),
+            labels: Labels::default(),
+            taints: SmallVec::new(),
+            unschedulable: false,
+            zone: (Symbol::EMPTY, Symbol::EMPTY),
+        }
+    }
+}
+
+/// Region and zone of a node; the beta labels win over the stable ones, as upstream has it.
+fn zone(node: &Node, symbols: &mut Symbols) -> (Symbol, Symbol) {
+    let labels = node.metadata.labels.as_ref();
+    let mut find = |names: [&str; 2]| {
+        let value = labels.and_then(|labels| names.iter().find_map(|name| labels.get(*name)));
+        symbols.intern(value.map(String::as_str).unwrap_or_default())
+    };
+    (
+        find(["failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"]),
+        find(["failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"]),
+    )
+}

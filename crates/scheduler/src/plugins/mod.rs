@@ -1,0 +1,251 @@
+//! The plugins: one file each with its rule, its texts, what wakes a pod it turned down, and its
+//! tests. This file holds what they have in common.
+//!
+//! A filter and a scorer are prepared once per pod and then asked per node. Both are closed sets,
+//! so asking is a match and not a call through a pointer, and nothing is allocated per node.
+
+pub(crate) mod balanced_allocation;
+pub(crate) mod node_affinity;
+pub(crate) mod node_name;
+pub(crate) mod node_ports;
+pub(crate) mod node_resources_fit;
+pub(crate) mod node_unschedulable;
+pub(crate) mod scheduling_gates;
+pub(crate) mod taint_toleration;
+
+use std::borrow::Cow;
+
+use crate::node::NodeInfo;
+use crate::pod::PodInfo;
+use crate::profile::{Plugin, Profile};
+use crate::snapshot::{NodeIndex, Snapshot};
+use crate::symbols::Symbols;
+
+/// The highest score of a node.
+pub const MAX_SCORE: i64 = 100;
+
+/// Whether evicting pods could make a refused node fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Code {
+    /// It could.
+    Unschedulable,
+    /// It could not.
+    UnschedulableAndUnresolvable,
+}
+
+/// Why a node was refused. Small, so that one per node costs nothing; the plugin turns it into
+/// words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rejection {
+    /// Who refused.
+    pub plugin: Plugin,
+    /// Whether evictions could help.
+    pub code: Code,
+    /// What the plugin has to say, as bits that it alone understands.
+    pub(crate) detail: u64,
+}
+
+/// The reason of a node that a plugin's PreFilter left out.
+pub(crate) const OUTSIDE_NODE_SET: u64 = 1 << 63;
+
+impl Rejection {
+    pub(crate) fn new(plugin: Plugin, code: Code) -> Option<Self> {
+        Some(Self { plugin, code, detail: 0 })
+    }
+
+    /// The reasons, in upstream's words.
+    pub fn reasons(&self, pod: &PodInfo) -> Vec<Cow<'static, str>> {
+        if self.detail == OUTSIDE_NODE_SET {
+            let name = self.plugin.name();
+            return vec![format!("node(s) didn't satisfy plugin(s) [{name}]").into()];
+        }
+        match self.plugin {
+            Plugin::NodeUnschedulable => vec![node_unschedulable::REASON.into()],
+            Plugin::NodeName => vec![node_name::REASON.into()],
+            Plugin::TaintToleration => vec![taint_toleration::REASON.into()],
+            Plugin::NodeAffinity => vec![node_affinity::reason(self.detail).into()],
+            Plugin::NodePorts => vec![node_ports::REASON.into()],
+            Plugin::NodeResourcesFit => node_resources_fit::reasons(self.detail, pod),
+            Plugin::SchedulingGates
+            | Plugin::DefaultPreemption
+            | Plugin::NodeResourcesBalancedAllocation => Vec::new(),
+        }
+    }
+
+    /// The refusal of one node with its numbers and names, for people.
+    pub fn explain(&self, pod: &PodInfo, node: &NodeInfo, symbols: &Symbols) -> String {
+        match self.plugin {
+            Plugin::NodeResourcesFit => node_resources_fit::explain(self.detail, pod, node),
+            Plugin::TaintToleration => taint_toleration::explain(pod, node, symbols),
+            Plugin::NodePorts => node_ports::explain(pod, node, symbols),
+            _ => self.reasons(pod).join(", "),
+        }
+    }
+}
+
+/// A rejection of the whole pod before any node was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreFilterRejection {
+    /// Who refused.
+    pub plugin: Plugin,
+    /// Whether evictions could help.
+    pub code: Code,
+    /// The text.
+    pub message: Cow<'static, str>,
+}
+
+/// A filter prepared for one pod. Cloned for trials, which change it as pods come and go.
+#[derive(Clone)]
+pub(crate) enum Filter<'a> {
+    NodeUnschedulable(node_unschedulable::State),
+    NodeName(node_name::State<'a>),
+    TaintToleration(taint_toleration::State<'a>),
+    NodeAffinity(node_affinity::State<'a>),
+    NodePorts(node_ports::State<'a>),
+    NodeResourcesFit(node_resources_fit::State<'a>),
+}
+
+impl<'a> Filter<'a> {
+    /// Prepares a plugin's filter; `None` if it has nothing to refuse for this pod.
+    pub(crate) fn prepare(
+        plugin: Plugin,
+        pod: &'a PodInfo,
+        profile: &'a Profile,
+        snapshot: &'a Snapshot,
+    ) -> Option<Self> {
+        match plugin {
+            Plugin::NodeUnschedulable => {
+                Some(Self::NodeUnschedulable(node_unschedulable::State::new(pod, snapshot)))
+            }
+            Plugin::NodeName => node_name::State::new(pod).map(Self::NodeName),
+            Plugin::TaintToleration => {
+                Some(Self::TaintToleration(taint_toleration::State::new(pod)))
+            }
+            Plugin::NodeAffinity => {
+                node_affinity::State::new(pod, profile, snapshot).map(Self::NodeAffinity)
+            }
+            Plugin::NodePorts => node_ports::State::new(pod).map(Self::NodePorts),
+            Plugin::NodeResourcesFit => {
+                Some(Self::NodeResourcesFit(node_resources_fit::State::new(pod)))
+            }
+            Plugin::SchedulingGates
+            | Plugin::DefaultPreemption
+            | Plugin::NodeResourcesBalancedAllocation => None,
+        }
+    }
+
+    /// Whether the node is refused.
+    #[inline]
+    pub(crate) fn check(&self, node: &NodeInfo) -> Option<Rejection> {
+        match self {
+            Self::NodeUnschedulable(state) => state.check(node),
+            Self::NodeName(state) => state.check(node),
+            Self::TaintToleration(state) => state.check(node),
+            Self::NodeAffinity(state) => state.check(node),
+            Self::NodePorts(state) => state.check(node),
+            Self::NodeResourcesFit(state) => state.check(node),
+        }
+    }
+
+    /// Tells a filter that counts pods beyond one node that a trial has put a pod on a node. The
+    /// node itself already counts it.
+    pub(crate) fn pod_added(&mut self, _pod: &PodInfo, _node: &NodeInfo) {
+        // None of the present filters looks beyond the node.
+    }
+
+    /// The same when a trial has taken a pod off a node.
+    pub(crate) fn pod_removed(&mut self, _pod: &PodInfo, _node: &NodeInfo) {}
+}
+
+/// A scorer prepared for one pod and the nodes that passed the filters.
+pub(crate) enum Scorer<'a> {
+    TaintToleration(taint_toleration::State<'a>),
+    NodeAffinity(node_affinity::State<'a>),
+    NodeResourcesFit(node_resources_fit::Scores<'a>),
+    BalancedAllocation(balanced_allocation::State<'a>),
+}
+
+impl<'a> Scorer<'a> {
+    /// Prepares a plugin's scorer; `None` if it has nothing to say of this pod.
+    pub(crate) fn prepare(
+        plugin: Plugin,
+        pod: &'a PodInfo,
+        profile: &'a Profile,
+        snapshot: &'a Snapshot,
+        _feasible: &[NodeIndex],
+    ) -> Option<Self> {
+        match plugin {
+            Plugin::TaintToleration => {
+                Some(Self::TaintToleration(taint_toleration::State::new(pod)))
+            }
+            Plugin::NodeAffinity => {
+                node_affinity::State::for_scores(pod, profile, snapshot).map(Self::NodeAffinity)
+            }
+            Plugin::NodeResourcesFit => {
+                Some(Self::NodeResourcesFit(node_resources_fit::Scores::new(pod, &profile.fit)))
+            }
+            Plugin::NodeResourcesBalancedAllocation => {
+                balanced_allocation::State::new(pod, &profile.balanced)
+                    .map(Self::BalancedAllocation)
+            }
+            _ => None,
+        }
+    }
+
+    /// The score of a node before normalisation.
+    #[inline]
+    pub(crate) fn score(&self, node: &NodeInfo) -> i64 {
+        match self {
+            Self::TaintToleration(state) => state.score(node),
+            Self::NodeAffinity(state) => state.score(node),
+            Self::NodeResourcesFit(state) => state.score(node),
+            Self::BalancedAllocation(state) => state.score(node),
+        }
+    }
+
+    /// Brings the raw scores of all feasible nodes into 0 to [`MAX_SCORE`].
+    pub(crate) fn normalize(&self, scores: &mut [i64]) {
+        match self {
+            Self::TaintToleration(_) => normalize(scores, true),
+            Self::NodeAffinity(_) => normalize(scores, false),
+            Self::NodeResourcesFit(_) | Self::BalancedAllocation(_) => {}
+        }
+    }
+}
+
+/// Upstream's default normalisation: scaled so that the highest becomes [`MAX_SCORE`], and turned
+/// round where less is better.
+pub(crate) fn normalize(scores: &mut [i64], reverse: bool) {
+    let highest = scores.iter().copied().max().unwrap_or(0).max(0);
+    if highest == 0 {
+        if reverse {
+            scores.fill(MAX_SCORE);
+        }
+        return;
+    }
+    for score in scores {
+        *score = MAX_SCORE * *score / highest;
+        if reverse {
+            *score = MAX_SCORE - *score;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalisation_follows_the_vectors() {
+        for (raw, reverse, expected) in [
+            ([0, 1, 3], true, [100, 67, 0]),
+            ([0, 10, 30], false, [0, 33, 100]),
+            ([0, 0, 0], true, [100, 100, 100]),
+            ([0, 0, 0], false, [0, 0, 0]),
+        ] {
+            let mut scores = raw;
+            normalize(&mut scores, reverse);
+            assert_eq!(scores, expected, "{raw:?}");
+        }
+    }
+}

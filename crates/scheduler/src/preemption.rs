@@ -1,0 +1,313 @@
+//! DefaultPreemption: which pods of lower priority would have to go, and on which node, for a pod
+//! that no node will take.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::cycle::{Plan, Rotation};
+use crate::diagnosis::{Counts, Unschedulable, sentence};
+use crate::node::NodeInfo;
+use crate::plugins::{Code, Filter, Rejection};
+use crate::pod::PodInfo;
+use crate::snapshot::{Budget, NodeIndex};
+
+const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
+const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
+const POLICY_NEVER: &str = "not eligible due to preemptionPolicy=Never.";
+const VICTIMS_LEAVING: &str = "not eligible due to a terminating pod on the nominated node.";
+
+/// A node and the pods that have to leave it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nomination {
+    /// The node.
+    pub node: NodeIndex,
+    /// The pods, most important first.
+    pub victims: Vec<Arc<PodInfo>>,
+    /// How many of them a disruption budget would have kept.
+    pub violations: usize,
+}
+
+/// Looks for room and adds what came of it to the answer.
+pub(crate) fn post_filter(plan: &Plan<'_>, answer: &mut Unschedulable, rotation: Rotation) {
+    if let Some(reason) = not_eligible(plan, answer) {
+        answer.preemption.message = Some(reason.to_owned());
+        return;
+    }
+    let (candidates, refused) = candidates(plan, &answer.diagnosis.rejected, rotation.offset());
+    if let Some(best) = pick(candidates) {
+        answer.preemption.nomination = Some(best);
+        return;
+    }
+    let mut counts = Counts::default();
+    let mut no_victims = 0;
+    for refusal in &refused {
+        match refusal {
+            Some(rejection) => counts.add(*rejection, 1),
+            None => no_victims += 1,
+        }
+    }
+    let nodes = answer.diagnosis.nodes;
+    let mut reasons = counts.texts(plan.pod);
+    for (text, count) in [(NO_VICTIMS, no_victims), (NOT_HELPFUL, nodes - refused.len())] {
+        if count > 0 {
+            reasons.insert(text.into(), count);
+        }
+    }
+    answer.preemption.message = Some(sentence(nodes, reasons));
+}
+
+fn not_eligible(plan: &Plan<'_>, answer: &Unschedulable) -> Option<&'static str> {
+    let pod = plan.pod;
+    if !pod.preempts {
+        return Some(POLICY_NEVER);
+    }
+    let nominated = plan.snapshot.find(&pod.nominated_node)?;
+    // A node that can never take the pod is given up, whoever is leaving it.
+    let hopeless = answer.diagnosis.rejected.iter().any(|(node, rejection)| {
+        *node == nominated && rejection.code == Code::UnschedulableAndUnresolvable
+    });
+    let leaving = plan
+        .snapshot
+        .node(nominated)
+        .pods
+        .iter()
+        .any(|other| other.priority < pod.priority && other.terminating && other.preempted);
+    (!hopeless && leaving).then_some(VICTIMS_LEAVING)
+}
+
+/// Tries nodes until there are enough to choose from. Returns them and, for the others that were
+/// tried, why evictions would not do: `None` where there is nobody to evict.
+fn candidates(
+    plan: &Plan<'_>,
+    rejected: &[(NodeIndex, Rejection)],
+    offset: usize,
+) -> (Vec<Nomination>, Vec<Option<Rejection>>) {
+    let potential: Vec<_> = rejected
+        .iter()
+        .filter(|(_, rejection)| rejection.code == Code::Unschedulable)
+        .map(|(node, _)| *node)
+        .collect();
+    let profile = plan.profile;
+    let wanted = (potential.len() * profile.min_candidate_nodes_percentage / 100)
+        .max(profile.min_candidate_nodes_absolute)
+        .min(potential.len());
+    let offset = if potential.is_empty() { 0 } else { offset % potential.len() };
+    let mut found: Vec<Nomination> = Vec::new();
+    let mut refused = Vec::new();
+    let mut clean = false;
+    for node in potential[offset..].iter().chain(&potential[..offset]) {
+        match victims(plan, *node) {
+            Ok(nomination) => {
+                clean |= nomination.violations == 0;
+                found.push(nomination);
+                if clean && found.len() >= wanted {
+                    break;
+                }
+            }
+            Err(reason) => refused.push(reason),
+        }
+    }
+    (found, refused)
+}
+
+/// A node and its filters as a trial changes them.
+struct Trial<'p, 'a> {
+    plan: &'p Plan<'a>,
+    index: NodeIndex,
+    node: NodeInfo,
+    filters: SmallVec<[Filter<'a>; 8]>,
+}
+
+impl Trial<'_, '_> {
+    fn remove(&mut self, pod: &PodInfo) {
+        self.node.remove(&pod.uid);
+        for filter in &mut self.filters {
+            filter.pod_removed(pod, &self.node);
+        }
+    }
+
+    fn add(&mut self, pod: &Arc<PodInfo>) {
+        self.node.add(pod.clone());
+        for filter in &mut self.filters {
+            filter.pod_added(pod, &self.node);
+        }
+    }
+
+    fn check(&self) -> Option<Rejection> {
+        self.plan.check_with(&self.node, self.index, &self.filters)
+    }
+}
+
+/// The fewest pods that have to leave the node: all of lower priority are taken away, then let
+/// back in one by one, the most important first, as long as the pod still fits.
+fn victims(plan: &Plan<'_>, index: NodeIndex) -> Result<Nomination, Option<Rejection>> {
+    let node = plan.snapshot.node(index);
+    let mut lower: Vec<_> =
+        node.pods.iter().filter(|pod| pod.priority < plan.pod.priority).cloned().collect();
+    if lower.is_empty() {
+        return Err(None);
+    }
+    let mut trial = Trial { plan, index, node: node.clone(), filters: plan.filters.clone() };
+    for pod in &lower {
+        trial.remove(pod);
+    }
+    if let Some(rejection) = trial.check() {
+        return Err(Some(rejection));
+    }
+    lower.sort_by_key(|pod| importance(pod));
+    let (protected, free) = by_budget(&lower, plan);
+    let mut victims = Vec::new();
+    let mut violations = 0;
+    for (pods, counted) in [(protected, true), (free, false)] {
+        for pod in pods {
+            trial.add(&pod);
+            if trial.check().is_some() {
+                trial.remove(&pod);
+                victims.push(pod);
+                violations += usize::from(counted);
+            }
+        }
+    }
+    victims.sort_by_key(|pod| importance(pod));
+    Ok(Nomination { node: index, victims, violations })
+}
+
+/// Sorts more important pods first: higher priority, then longer running.
+fn importance(pod: &PodInfo) -> (Reverse<i32>, wharf_model::time::Time) {
+    (Reverse(pod.priority), pod.started)
+}
+
+/// Pods whose eviction would break a disruption budget, and the others, in the given order.
+fn by_budget(pods: &[Arc<PodInfo>], plan: &Plan<'_>) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
+    let budgets = plan.snapshot.budgets();
+    let symbols = plan.snapshot.symbols();
+    let mut allowed: Vec<_> = budgets.iter().map(|budget| budget.allowed).collect();
+    let covers = |budget: &Budget, pod: &PodInfo| {
+        !pod.labels.is_empty()
+            && budget.namespace == pod.namespace
+            && !budget.selector.is_everything()
+            && budget.selector.matches(&pod.labels, symbols)
+            && !budget.disrupted.contains(&pod.key.name)
+    };
+    pods.iter().cloned().partition(|pod| {
+        let mut violated = false;
+        for (budget, allowed) in budgets.iter().zip(&mut allowed) {
+            if covers(budget, pod) {
+                *allowed -= 1;
+                violated |= *allowed < 0;
+            }
+        }
+        violated
+    })
+}
+
+/// Chooses among candidates; each rule decides only among equals of the one before it, and the
+/// first in order wins in the end.
+fn pick(candidates: Vec<Nomination>) -> Option<Nomination> {
+    candidates.into_iter().min_by_key(|candidate| {
+        let victims = &candidate.victims;
+        let highest = victims.first().map_or(i32::MIN, |pod| pod.priority);
+        let priorities: i64 = victims.iter().map(|pod| i64::from(pod.priority) + (1 << 31)).sum();
+        let earliest =
+            victims.iter().filter(|pod| pod.priority == highest).map(|pod| pod.started).min();
+        (candidate.violations, highest, priorities, victims.len(), Reverse(earliest))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cycle::{Decision, schedule};
+    use crate::profile::Profile;
+    use crate::snapshot::Snapshot;
+    use crate::testing::{cluster, pod, sized};
+
+    fn running(name: &str, node: &str, priority: i32, cpu: &str) -> Pod {
+        let mut pod = pod(name, json!({"cpu": cpu}));
+        pod.metadata.labels = Some([("app".to_owned(), name.to_owned())].into());
+        let spec = pod.spec.as_mut().unwrap();
+        spec.node_name = Some(node.to_owned());
+        spec.priority = Some(priority);
+        pod
+    }
+
+    fn nomination(snapshot: &Snapshot, pod: &PodInfo) -> Option<(String, Vec<String>)> {
+        let decision = schedule(snapshot, pod, &Profile::default(), &mut Rotation::default());
+        let Decision::Unschedulable(answer) = decision else { panic!("nothing fits here") };
+        let nomination = answer.preemption.nomination.as_ref()?;
+        assert_eq!(answer.postscript(), "");
+        let victims = nomination.victims.iter().map(|pod| pod.key.name.to_string()).collect();
+        Some((snapshot.node(nomination.node).facts.name.to_string(), victims))
+    }
+
+    fn nodes() -> [k8s_openapi::api::core::v1::Node; 2] {
+        ["a", "b"].map(|name| sized(name, json!({"cpu": "4", "memory": "8Gi", "pods": "10"})))
+    }
+
+    #[test]
+    fn the_least_important_pods_go_and_only_as_many_as_needed() {
+        let mut asked = pod("p", json!({"cpu": "2"}));
+        asked.spec.as_mut().unwrap().priority = Some(100);
+        let pods = [
+            running("a1", "a", 50, "2"),
+            running("a2", "a", 10, "2"),
+            running("b1", "b", 20, "2"),
+            running("b2", "b", 200, "2"),
+        ];
+        let (mut snapshot, info) = cluster(&nodes(), &pods, &asked);
+        assert_eq!(nomination(&snapshot, &info), Some(("a".into(), vec!["a2".into()])));
+        let budget = json!({
+            "metadata": {"name": "keep", "namespace": "default"},
+            "spec": {"selector": {"matchLabels": {"app": "a2"}}},
+            "status": {"disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}
+        });
+        snapshot.set_budget(&serde_json::from_value(budget).unwrap());
+        assert_eq!(
+            nomination(&snapshot, &info),
+            Some(("b".into(), vec!["b1".into()])),
+            "a budget makes its pods the last to go"
+        );
+    }
+
+    #[test]
+    fn a_pod_waits_for_those_it_pushed_out() {
+        let mut asked = pod("p", json!({"cpu": "2"}));
+        asked.spec.as_mut().unwrap().priority = Some(100);
+        asked.status = serde_json::from_value(json!({"nominatedNodeName": "a"})).ok();
+        let mut leaving = running("a1", "a", 0, "4");
+        leaving.metadata.deletion_timestamp =
+            Some(wharf_model::time::Time::from_seconds(1).to_meta());
+        leaving.status = serde_json::from_value(json!({"conditions": [
+            {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}
+        ]}))
+        .ok();
+        let (snapshot, info) = cluster(&nodes()[..1], &[leaving], &asked);
+        let decision = schedule(&snapshot, &info, &Profile::default(), &mut Rotation::default());
+        let Decision::Unschedulable(answer) = decision else { panic!("nothing fits here") };
+        assert_eq!(
+            answer.message(),
+            "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to a terminating pod on the nominated node."
+        );
+    }
+
+    #[test]
+    fn of_equal_candidates_the_shortest_running_victims_go() {
+        let mut asked = pod("p", json!({"cpu": "4"}));
+        asked.spec.as_mut().unwrap().priority = Some(1);
+        let started = |mut pod: Pod, at: &str| {
+            pod.status = serde_json::from_value(json!({"startTime": at})).ok();
+            pod
+        };
+        let pods = [
+            started(running("a1", "a", 0, "4"), "2026-01-01T00:00:00Z"),
+            started(running("b1", "b", 0, "4"), "2026-01-02T00:00:00Z"),
+        ];
+        let (snapshot, info) = cluster(&nodes(), &pods, &asked);
+        assert_eq!(nomination(&snapshot, &info), Some(("b".into(), vec!["b1".into()])));
+    }
+}

@@ -1,0 +1,158 @@
+//! A scheduling profile: which plugins take part, with which weights and arguments.
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1::Pod;
+use wharf_model::resources::{CPU, MEMORY};
+
+/// The scheduling plugins, in upstream's order of registration, which is the order of filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Plugin {
+    /// Keeps pods with gates out of the queue.
+    SchedulingGates,
+    /// Keeps pods off cordoned nodes.
+    NodeUnschedulable,
+    /// Heeds `spec.nodeName`.
+    NodeName,
+    /// Heeds taints.
+    TaintToleration,
+    /// Heeds node selectors and node affinity.
+    NodeAffinity,
+    /// Heeds host ports.
+    NodePorts,
+    /// Heeds resources.
+    NodeResourcesFit,
+    /// Makes room by evicting pods of lower priority.
+    DefaultPreemption,
+    /// Likes cpu and memory used evenly.
+    NodeResourcesBalancedAllocation,
+}
+
+impl Plugin {
+    /// Upstream's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SchedulingGates => "SchedulingGates",
+            Self::NodeUnschedulable => "NodeUnschedulable",
+            Self::NodeName => "NodeName",
+            Self::TaintToleration => "TaintToleration",
+            Self::NodeAffinity => "NodeAffinity",
+            Self::NodePorts => "NodePorts",
+            Self::NodeResourcesFit => "NodeResourcesFit",
+            Self::DefaultPreemption => "DefaultPreemption",
+            Self::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
+        }
+    }
+}
+
+/// A set of plugins, in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PluginSet(u32);
+
+impl PluginSet {
+    /// Adds one.
+    pub fn insert(&mut self, plugin: Plugin) {
+        self.0 |= 1 << plugin as u8;
+    }
+
+    /// Whether it is in.
+    pub fn contains(self, plugin: Plugin) -> bool {
+        self.0 & (1 << plugin as u8) != 0
+    }
+
+    /// Whether none is in.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// One scheduling profile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// Pods with this `spec.schedulerName` are its own.
+    pub scheduler_name: CompactString,
+    /// Filters in their order.
+    pub filters: Vec<Plugin>,
+    /// Scorers with their weights.
+    pub scores: Vec<(Plugin, i64)>,
+    /// Whether pods of lower priority may be evicted to make room.
+    pub preemption: bool,
+    /// How many of the nodes to look at, in percent; 0 adapts to the size of the cluster.
+    pub percentage_of_nodes_to_score: u32,
+    /// How NodeResourcesFit scores.
+    pub fit: FitStrategy,
+    /// The resources NodeResourcesBalancedAllocation balances.
+    pub balanced: Vec<CompactString>,
+    /// A node affinity every pod of the profile has besides its own.
+    pub added_affinity: Option<Box<crate::pod::NodeAffinity>>,
+    /// The fewest candidates that preemption tries to find, in percent of the nodes where it may
+    /// help.
+    pub min_candidate_nodes_percentage: usize,
+    /// The same as a number; the larger of the two counts.
+    pub min_candidate_nodes_absolute: usize,
+}
+
+/// How NodeResourcesFit scores a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitStrategy {
+    /// The rule.
+    pub rule: FitRule,
+    /// The resources with their weights.
+    pub resources: Vec<(CompactString, i64)>,
+}
+
+/// The rule by which NodeResourcesFit scores one resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FitRule {
+    /// The freer the better.
+    LeastAllocated,
+    /// The fuller the better.
+    MostAllocated,
+    /// A piecewise linear function: utilisation in percent, ascending, and score from 0 to 10.
+    RequestedToCapacityRatio(Vec<(i64, i64)>),
+}
+
+impl Default for FitStrategy {
+    fn default() -> Self {
+        Self { rule: FitRule::LeastAllocated, resources: vec![(CPU.into(), 1), (MEMORY.into(), 1)] }
+    }
+}
+
+impl Default for Profile {
+    /// Upstream's default profile.
+    fn default() -> Self {
+        Self {
+            scheduler_name: "default-scheduler".into(),
+            filters: vec![
+                Plugin::NodeUnschedulable,
+                Plugin::NodeName,
+                Plugin::TaintToleration,
+                Plugin::NodeAffinity,
+                Plugin::NodePorts,
+                Plugin::NodeResourcesFit,
+            ],
+            scores: vec![
+                (Plugin::TaintToleration, 3),
+                (Plugin::NodeAffinity, 2),
+                (Plugin::NodeResourcesFit, 1),
+                (Plugin::NodeResourcesBalancedAllocation, 1),
+            ],
+            preemption: true,
+            percentage_of_nodes_to_score: 0,
+            fit: FitStrategy::default(),
+            balanced: vec![CPU.into(), MEMORY.into()],
+            added_affinity: None,
+            min_candidate_nodes_percentage: 10,
+            min_candidate_nodes_absolute: 100,
+        }
+    }
+}
+
+impl Profile {
+    /// Whether a pod is this profile's to schedule.
+    pub fn is_for(&self, pod: &Pod) -> bool {
+        let name = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
+        // The API fills the name in; a pod without one is the default scheduler's.
+        name.unwrap_or("default-scheduler") == self.scheduler_name
+    }
+}

@@ -1,0 +1,437 @@
+//! The cluster as one decision sees it: nodes with their pods, in the order in which they are
+//! tried. Kept up to date piece by piece; only what changed is touched.
+
+use std::sync::{Arc, OnceLock};
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use rustc_hash::FxHashMap;
+use wharf_model::object::ObjectKey;
+
+use crate::node::{NodeFacts, NodeInfo};
+use crate::pod::PodInfo;
+use crate::selector::Selector;
+use crate::symbols::{Symbol, Symbols};
+
+/// A node's place in the snapshot. Stays the same while the node is known; may be used again for
+/// another node afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(u32);
+
+/// Nodes, the pods on them, nominations and disruption budgets.
+///
+/// Its symbols only grow. A holder that lives long watches [`Snapshot::symbols`] and builds a new
+/// snapshot, and compiles its pods anew, when most of them are of objects long gone.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    symbols: Symbols,
+    slots: Vec<Slot>,
+    free: Vec<NodeIndex>,
+    by_name: FxHashMap<CompactString, NodeIndex>,
+    /// Where each pod is counted, by uid.
+    placed: FxHashMap<CompactString, NodeIndex>,
+    /// Zones in the order in which they were first seen, their nodes in the order of arrival.
+    zones: Vec<((Symbol, Symbol), Vec<NodeIndex>)>,
+    order: OnceLock<Box<[NodeIndex]>>,
+    /// Pending pods for which room is being made, by uid.
+    nominated: FxHashMap<CompactString, NodeIndex>,
+    /// The same pods by node, in the order of nomination.
+    nominated_on: FxHashMap<NodeIndex, Vec<Arc<PodInfo>>>,
+    budgets: Vec<Budget>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    node: NodeInfo,
+    /// Whether there is such a Node; else pods name one that nobody has told of.
+    known: bool,
+}
+
+/// A disruption budget, as far as preemption heeds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Which one.
+    pub key: ObjectKey,
+    pub(crate) namespace: Symbol,
+    pub(crate) selector: Selector,
+    pub(crate) allowed: i64,
+    pub(crate) disrupted: Vec<CompactString>,
+}
+
+/// What a Node object's news changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeChange {
+    /// The node is new.
+    Added,
+    /// It changed in a way that scheduling can see; this is what it was.
+    Updated(NodeFacts),
+    /// Nothing that scheduling can see.
+    Same,
+}
+
+impl Snapshot {
+    /// An empty cluster.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in a node as it is now.
+    pub fn set_node(&mut self, node: &Node) -> NodeChange {
+        let facts = NodeFacts::new(node, &mut self.symbols);
+        let index = self.index_or_new(&facts.name);
+        let slot = &mut self.slots[index.0 as usize];
+        if !slot.known {
+            slot.known = true;
+            let zone = facts.zone;
+            slot.node.facts = facts;
+            self.join_zone(index, zone);
+            return NodeChange::Added;
+        }
+        if slot.node.facts == facts {
+            return NodeChange::Same;
+        }
+        let zone = facts.zone;
+        let old = std::mem::replace(&mut slot.node.facts, facts);
+        if old.zone != zone {
+            self.leave_zone(index, old.zone);
+            self.join_zone(index, zone);
+        }
+        NodeChange::Updated(old)
+    }
+
+    /// Forgets a node; pods that still name it stay counted should it come back.
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(index) = self.by_name.get(name).copied() else { return };
+        let slot = &mut self.slots[index.0 as usize];
+        if slot.known {
+            slot.known = false;
+            let zone = slot.node.facts.zone;
+            slot.node.facts = NodeFacts::unknown(name, &mut self.symbols);
+            self.leave_zone(index, zone);
+            for pod in self.nominated_on.remove(&index).unwrap_or_default() {
+                self.nominated.remove(&pod.uid);
+            }
+        }
+        self.release(index);
+    }
+
+    /// Compiles a pod against this snapshot.
+    pub fn compile(&mut self, pod: &Pod) -> Arc<PodInfo> {
+        Arc::new(PodInfo::new(pod, &mut self.symbols))
+    }
+
+    /// Counts a pod on a node, and no longer where it was counted before.
+    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.displace(&pod.uid);
+        let index = self.index_or_new(node);
+        self.placed.insert(pod.uid.clone(), index);
+        self.slots[index.0 as usize].node.add(pod);
+    }
+
+    /// Counts a pod nowhere any more; returns it if it was counted.
+    pub fn displace(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let index = self.placed.remove(uid)?;
+        let pod = self.slots[index.0 as usize].node.remove(uid);
+        self.release(index);
+        pod
+    }
+
+    /// The node on which a pod is counted.
+    pub fn placement(&self, uid: &str) -> Option<&NodeInfo> {
+        self.placed.get(uid).map(|index| self.node(*index))
+    }
+
+    /// Notes that room is being made for a pending pod on a node, and no longer on another. Does
+    /// nothing for an unknown node.
+    pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.withdraw_nomination(&pod.uid);
+        if let Some(index) = self.find(node) {
+            self.nominated.insert(pod.uid.clone(), index);
+            self.nominated_on.entry(index).or_default().push(pod);
+        }
+    }
+
+    /// Takes a nomination back; returns whether there was one.
+    pub fn withdraw_nomination(&mut self, uid: &str) -> bool {
+        let Some(index) = self.nominated.remove(uid) else { return false };
+        if let Some(pods) = self.nominated_on.get_mut(&index) {
+            pods.retain(|pod| pod.uid != uid);
+            if pods.is_empty() {
+                self.nominated_on.remove(&index);
+            }
+        }
+        true
+    }
+
+    /// Pods of a lower priority for which room was being made on a node.
+    pub fn nominated_below(&self, index: NodeIndex, priority: i32) -> Vec<Arc<PodInfo>> {
+        let pods = self.nominated_on.get(&index).into_iter().flatten();
+        pods.filter(|pod| pod.priority < priority).cloned().collect()
+    }
+
+    /// Pods nominated to a node, other than `besides`, of at least its priority.
+    pub(crate) fn nominated_on(&self, index: NodeIndex, besides: &PodInfo) -> Vec<Arc<PodInfo>> {
+        let pods = self.nominated_on.get(&index).into_iter().flatten();
+        pods.filter(|pod| pod.uid != besides.uid && pod.priority >= besides.priority)
+            .cloned()
+            .collect()
+    }
+
+    /// Whether any pod is nominated.
+    pub(crate) fn has_nominations(&self) -> bool {
+        !self.nominated.is_empty()
+    }
+
+    /// Takes in a disruption budget as it is now.
+    pub fn set_budget(&mut self, budget: &PodDisruptionBudget) {
+        let key = ObjectKey::of(&budget.metadata);
+        self.remove_budget(&key);
+        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let status = budget.status.as_ref();
+        let compiled = Budget {
+            namespace: self.symbols.intern(&key.namespace),
+            selector: Selector::new(selector, &mut self.symbols),
+            allowed: i64::from(status.and_then(|status| status.disruptions_allowed).unwrap_or(0)),
+            disrupted: status
+                .into_iter()
+                .flat_map(|status| status.disrupted_pods.iter().flatten())
+                .map(|(name, _)| CompactString::from(name.as_str()))
+                .collect(),
+            key,
+        };
+        let at = self.budgets.partition_point(|known| known.key < compiled.key);
+        self.budgets.insert(at, compiled);
+    }
+
+    /// Forgets a disruption budget.
+    pub fn remove_budget(&mut self, key: &ObjectKey) {
+        self.budgets.retain(|budget| budget.key != *key);
+    }
+
+    /// The disruption budgets, by key.
+    pub fn budgets(&self) -> &[Budget] {
+        &self.budgets
+    }
+
+    /// The known nodes in the order in which they are tried: the first of each zone, then the
+    /// second of each, and so on.
+    pub fn nodes(&self) -> &[NodeIndex] {
+        self.order.get_or_init(|| {
+            let longest = self.zones.iter().map(|(_, nodes)| nodes.len()).max().unwrap_or(0);
+            (0..longest)
+                .flat_map(|round| self.zones.iter().filter_map(move |(_, nodes)| nodes.get(round)))
+                .copied()
+                .collect()
+        })
+    }
+
+    /// A node.
+    pub fn node(&self, index: NodeIndex) -> &NodeInfo {
+        &self.slots[index.0 as usize].node
+    }
+
+    /// The place of a known node.
+    pub fn find(&self, name: &str) -> Option<NodeIndex> {
+        self.by_name.get(name).copied().filter(|index| self.slots[index.0 as usize].known)
+    }
+
+    /// A known node by name.
+    pub fn node_named(&self, name: &str) -> Option<&NodeInfo> {
+        self.find(name).map(|index| self.node(index))
+    }
+
+    /// The interned strings.
+    pub fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// How many pods are counted on nodes.
+    pub fn pod_count(&self) -> usize {
+        self.placed.len()
+    }
+
+    fn index_or_new(&mut self, name: &str) -> NodeIndex {
+        if let Some(index) = self.by_name.get(name) {
+            return *index;
+        }
+        let facts = NodeFacts::unknown(name, &mut self.symbols);
+        let slot = Slot { node: NodeInfo::empty(facts), known: false };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index.0 as usize] = slot;
+                index
+            }
+            None => {
+                let index = u32::try_from(self.slots.len())
+                    .expect("invariant: a cluster has fewer than 2^32 nodes");
+                self.slots.push(slot);
+                NodeIndex(index)
+            }
+        };
+        self.by_name.insert(name.into(), index);
+        index
+    }
+
+    /// Frees the place of a node that is neither known nor named by any pod.
+    fn release(&mut self, index: NodeIndex) {
+        let slot = &self.slots[index.0 as usize];
+        if !slot.known && slot.node.pods.is_empty() {
+            self.by_name.remove(&slot.node.facts.name);
+            self.free.push(index);
+        }
+    }
+
+    fn join_zone(&mut self, index: NodeIndex, zone: (Symbol, Symbol)) {
+        self.order.take();
+        match self.zones.iter_mut().find(|(known, _)| *known == zone) {
+            Some((_, nodes)) => nodes.push(index),
+            None => self.zones.push((zone, vec![index])),
+        }
+    }
+
+    fn leave_zone(&mut self, index: NodeIndex, zone: (Symbol, Symbol)) {
+        self.order.take();
+        if let Some(at) = self.zones.iter().position(|(known, _)| *known == zone) {
+            self.zones[at].1.retain(|node| *node != index);
+            if self.zones[at].1.is_empty() {
+                self.zones.remove(at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{node, pod};
+
+    fn zoned(name: &str, zone: &str) -> Node {
+        node(name, json!({"labels": {"topology.kubernetes.io/zone": zone}}), json!({}))
+    }
+
+    fn names(snapshot: &Snapshot) -> Vec<&str> {
+        snapshot.nodes().iter().map(|index| snapshot.node(*index).facts.name.as_str()).collect()
+    }
+
+    #[test]
+    fn nodes_take_turns_by_zone() {
+        let mut snapshot = Snapshot::new();
+        for (name, zone) in
+            [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c"), ("c2", "c")]
+        {
+            snapshot.set_node(&zoned(name, zone));
+        }
+        assert_eq!(names(&snapshot), ["a1", "b1", "c1", "a2", "c2", "a3"]);
+        snapshot.remove_node("a1");
+        snapshot.set_node(&zoned("a2", "b"));
+        assert_eq!(names(&snapshot), ["a3", "b1", "c1", "a2", "c2"]);
+    }
+
+    #[test]
+    fn pods_of_an_unknown_node_wait_for_it() {
+        let mut snapshot = Snapshot::new();
+        let info = snapshot.compile(&pod("p", json!({"cpu": "1"})));
+        snapshot.place(info, "n");
+        assert!(snapshot.find("n").is_none() && snapshot.nodes().is_empty());
+        assert_eq!(snapshot.set_node(&zoned("n", "a")), NodeChange::Added);
+        assert_eq!(snapshot.node_named("n").unwrap().requested.cpu_milli, 1000);
+        assert_eq!(snapshot.set_node(&zoned("n", "a")), NodeChange::Same);
+        snapshot.remove_node("n");
+        assert!(snapshot.by_name.contains_key("n"));
+        snapshot.displace("default/p");
+        assert!(snapshot.by_name.is_empty() && snapshot.placed.is_empty(), "nothing is left");
+    }
+
+    #[derive(Clone, Debug)]
+    enum Event {
+        Node(u8, u8),
+        RemoveNode(u8),
+        Place(u8, u8, u8),
+        Displace(u8),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            (0..6u8, 0..3u8).prop_map(|(node, zone)| Event::Node(node, zone)),
+            (0..6u8).prop_map(Event::RemoveNode),
+            (0..12u8, 0..6u8, 1..4u8).prop_map(|(pod, node, cpu)| Event::Place(pod, node, cpu)),
+            (0..12u8).prop_map(Event::Displace),
+        ];
+        prop::collection::vec(event, 0..60)
+    }
+
+    fn test_pod(name: u8, cpu: u8) -> Pod {
+        let mut pod =
+            pod(&format!("p{name}"), json!({"cpu": cpu.to_string(), "example.com/gpu": "1"}));
+        pod.spec.as_mut().unwrap().containers[0].ports =
+            Some(serde_json::from_value(json!([{"containerPort": 1, "hostPort": cpu}])).unwrap());
+        pod
+    }
+
+    proptest! {
+        /// Any sequence of events leaves the same snapshot as building it from what is left.
+        #[test]
+        fn incremental_is_from_scratch(events in events()) {
+            let mut snapshot = Snapshot::new();
+            let mut nodes = BTreeMap::new();
+            let mut pods = BTreeMap::new();
+            for event in events {
+                match event {
+                    Event::Node(node, zone) => {
+                        snapshot.set_node(&zoned(&format!("n{node}"), &format!("z{zone}")));
+                        nodes.insert(node, zone);
+                    }
+                    Event::RemoveNode(node) => {
+                        snapshot.remove_node(&format!("n{node}"));
+                        nodes.remove(&node);
+                    }
+                    Event::Place(name, node, cpu) => {
+                        let info = snapshot.compile(&test_pod(name, cpu));
+                        snapshot.place(info, &format!("n{node}"));
+                        pods.insert(name, (node, cpu));
+                    }
+                    Event::Displace(name) => {
+                        snapshot.displace(&format!("default/p{name}"));
+                        pods.remove(&name);
+                    }
+                }
+            }
+            let mut scratch = Snapshot::new();
+            for (node, zone) in &nodes {
+                scratch.set_node(&zoned(&format!("n{node}"), &format!("z{zone}")));
+            }
+            for (name, (node, cpu)) in &pods {
+                let info = scratch.compile(&test_pod(*name, *cpu));
+                scratch.place(info, &format!("n{node}"));
+            }
+            let mut sorted = names(&snapshot);
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted.len(), nodes.len());
+            prop_assert_eq!(snapshot.pod_count(), pods.len());
+            prop_assert_eq!(snapshot.by_name.len(), scratch.by_name.len());
+            for name in sorted {
+                let (a, b) = (snapshot.node_named(name).unwrap(), scratch.node_named(name).unwrap());
+                prop_assert_eq!(&a.requested, &b.requested);
+                prop_assert_eq!(a.non_zero, b.non_zero);
+                let ports = |node: &NodeInfo| {
+                    let mut ports: Vec<_> = node.ports.iter().map(|port| port.port).collect();
+                    ports.sort_unstable();
+                    ports
+                };
+                prop_assert_eq!(ports(a), ports(b));
+                let uids = |node: &NodeInfo| {
+                    let mut uids: Vec<_> = node.pods.iter().map(|pod| pod.uid.clone()).collect();
+                    uids.sort_unstable();
+                    uids
+                };
+                prop_assert_eq!(uids(a), uids(b));
+            }
+        }
+    }
+}
