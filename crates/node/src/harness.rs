@@ -86,6 +86,13 @@ impl<C: Controller> World<C> {
 
     fn enqueue(&mut self, keys: Vec<(WorkKey, Duration)>) {
         for (key, delay) in keys {
+            // A key waits once, at the earliest of its times, as in the event loop.
+            if let Some(waiting) = self.queue.iter().find(|(_, k)| **k == key).map(|(at, _)| *at) {
+                if waiting.0 <= self.now + delay {
+                    continue;
+                }
+                self.queue.remove(&waiting);
+            }
             self.sequence += 1;
             self.queue.insert((self.now + delay, self.sequence), key);
         }

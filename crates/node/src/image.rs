@@ -29,7 +29,7 @@ const KNOWN: &[(&str, &str, u64)] = &[
 ];
 
 /// The modelled size in bytes.
-pub fn size_bytes(image: &str) -> u64 {
+pub(crate) fn size_bytes(image: &str) -> u64 {
     let tag = image.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("", |(_, t)| t);
     let name = image_name(image);
     KNOWN.iter().find(|(known, of, _)| *known == name && (of.is_empty() || *of == tag)).map_or_else(

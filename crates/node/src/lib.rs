@@ -10,4 +10,6 @@
 mod harness;
 mod image;
 pub mod kubelet;
+pub mod logs;
+pub mod pods;
 pub mod program;

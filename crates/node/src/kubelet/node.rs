@@ -15,7 +15,7 @@ use wharf_model::taints;
 use wharf_model::time::Time;
 
 /// The version that simulated kubelets report.
-pub const KUBELET_VERSION: &str = "v1.36.0-eks-a1b2c3d";
+pub(super) const KUBELET_VERSION: &str = "v1.36.0-eks-a1b2c3d";
 const CONTAINER_RUNTIME: &str = "containerd://2.1.5";
 const KERNEL: &str = "6.12.55-74.119.amzn2023.x86_64";
 const OS_IMAGE: &str = "Amazon Linux 2023.9.20251117";

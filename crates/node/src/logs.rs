@@ -1,0 +1,139 @@
+//! What a container printed, by the model of its process: a function of the pod and the time.
+//!
+//! Only processes that [`crate::program`] understands print anything.
+
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod};
+use wharf_model::time::Time;
+
+use crate::program::{DATE, HOSTNAME, Line, program_of};
+
+/// The longest log that is made up: an endless loop keeps its newest lines.
+const LINES_MAX: usize = 10_000;
+
+/// What the named container has printed up to `now`, each line with its time; empty if it has not
+/// run or prints nothing. Tells of the container that runs or, if none does, of the last one.
+pub fn container_log(pod: &Pod, container: &str, now: Time) -> Vec<(Time, String)> {
+    let Some((spec, status)) = find(pod, container) else { return Vec::new() };
+    let state = status.state.as_ref().filter(|state| span(state).is_some());
+    lines(pod, spec, state.or(status.last_state.as_ref()), now)
+}
+
+/// What the container printed that ran before the present one (`kubectl logs --previous`); `None`
+/// if there was none.
+pub fn previous_container_log(
+    pod: &Pod,
+    container: &str,
+    now: Time,
+) -> Option<Vec<(Time, String)>> {
+    let (spec, status) = find(pod, container)?;
+    let last = status.last_state.as_ref().filter(|state| span(state).is_some())?;
+    Some(lines(pod, spec, Some(last), now))
+}
+
+fn find<'p>(pod: &'p Pod, name: &str) -> Option<(&'p Container, &'p ContainerStatus)> {
+    let spec = pod.spec.as_ref()?;
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let container = containers.into_iter().find(|container| container.name == name)?;
+    let status = pod.status.as_ref()?;
+    let statuses = status.init_container_statuses.iter().flatten();
+    let status = statuses
+        .chain(status.container_statuses.iter().flatten())
+        .find(|status| status.name == name)?;
+    Some((container, status))
+}
+
+/// From when until when the container of a state ran.
+fn span(state: &ContainerState) -> Option<(Time, Option<Time>)> {
+    if let Some(running) = &state.running {
+        return Some((running.started_at.as_ref()?.into(), None));
+    }
+    let ended = state.terminated.as_ref()?;
+    Some((ended.started_at.as_ref()?.into(), ended.finished_at.as_ref().map(Time::from)))
+}
+
+fn lines(
+    pod: &Pod,
+    container: &Container,
+    state: Option<&ContainerState>,
+    now: Time,
+) -> Vec<(Time, String)> {
+    let Some((from, until)) = state.and_then(span) else { return Vec::new() };
+    // Times in a status are cut to seconds: what ended in a second ran to its end.
+    let until = until.map_or(now, |until| until + std::time::Duration::from_secs(1)).min(now);
+    let program = program_of(container);
+    let host = pod.metadata.name.as_deref().unwrap_or_default();
+    let print = |start: Time, line: &Line| {
+        let at = start + line.at;
+        (at <= until).then(|| (at, render(&line.text, at, host)))
+    };
+    let mut log: Vec<_> = program.output.iter().filter_map(|line| print(from, line)).collect();
+    if let Some(rounds) = &program.rounds
+        && !rounds.output.is_empty()
+    {
+        let start = from + rounds.start;
+        let period = rounds.period.as_nanos().max(1);
+        let count = until.since(start).as_nanos() / period + 1;
+        let kept = (LINES_MAX / rounds.output.len()).max(1) as u128;
+        for round in count.saturating_sub(kept)..count {
+            let offset = u64::try_from(round * period).unwrap_or(u64::MAX);
+            let start = start + std::time::Duration::from_nanos(offset);
+            log.extend(rounds.output.iter().filter_map(|line| print(start, line)));
+        }
+    }
+    log
+}
+
+fn render(text: &str, at: Time, host: &str) -> String {
+    if !text.contains('\u{1}') {
+        return text.to_owned();
+    }
+    let date = at.timestamp().strftime("%a %b %e %H:%M:%S UTC %Y").to_string();
+    text.replace(DATE, &date).replace(HOSTNAME, host)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(script: &str, state: serde_json::Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "p"},
+            "spec": {"containers": [
+                {"name": "c", "image": "busybox", "command": ["sh", "-c", script]}]},
+            "status": {"containerStatuses": [{"name": "c", "image": "", "imageID": "",
+                "ready": true, "restartCount": 0, "state": state}]}
+        }))
+        .expect("a pod")
+    }
+
+    fn log(script: &str, state: serde_json::Value, now: i64) -> Vec<String> {
+        let now = Time::from_seconds(now);
+        container_log(&pod(script, state), "c", now).into_iter().map(|line| line.1).collect()
+    }
+
+    #[test]
+    fn loops_print_until_now() {
+        let running = json!({"running": {"startedAt": "1970-01-01T00:01:40Z"}});
+        let script = "echo begin; while true; do echo $(date) $(hostname); sleep 10; done";
+        assert_eq!(
+            log(script, running.clone(), 121),
+            [
+                "begin",
+                "Thu Jan  1 00:01:40 UTC 1970 p",
+                "Thu Jan  1 00:01:50 UTC 1970 p",
+                "Thu Jan  1 00:02:00 UTC 1970 p",
+            ]
+        );
+        assert_eq!(log(script, running, 50_000_000).len(), LINES_MAX + 1);
+    }
+
+    #[test]
+    fn an_ended_container_keeps_its_log_and_a_waiting_one_has_none() {
+        let ended = json!({"terminated": {"exitCode": 0, "startedAt": "1970-01-01T00:01:40Z",
+            "finishedAt": "1970-01-01T00:01:45Z"}});
+        assert_eq!(log("echo a; sleep 5; echo b", ended, 1_000), ["a", "b"]);
+        assert_eq!(log("echo a", json!({"waiting": {}}), 1_000), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,282 @@
+//! The kubelet's other half: runs the pods that are bound to simulated nodes.
+//!
+//! Follows <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/>: a sandbox with an
+//! address, init containers in their order, then the containers; images pulled once per node;
+//! restarts with back-off; graceful deletion, after which the pod is removed from the API. What a
+//! container's process does is a model ([`crate::program`]), how long things take is drawn from
+//! the pod's uid, so that the same pod behaves the same in every run.
+//!
+//! What runs is kept in memory and made again from the pods' status after a restart, as a kubelet
+//! learns it from its container runtime.
+
+mod address;
+mod run;
+mod status;
+mod worker;
+
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use rustc_hash::FxHashMap;
+use wharf_model::instance::{Instance, InstanceState};
+use wharf_model::kinds::Kind;
+use wharf_model::labels;
+use wharf_model::object::{Object, ObjectKey};
+use wharf_model::random::fnv1a;
+use wharf_model::time::Time;
+use wharf_ports::cluster::{Change, Delete, Part, Write};
+use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
+use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::event::{EventRecord, Regarding};
+use wharf_ports::view::View;
+
+use address::Addresses;
+use run::{Images, Said};
+use worker::Worker;
+
+/// The controller that runs the pods of every simulated node.
+#[derive(Debug, Default)]
+pub struct PodAgent {
+    pods: FxHashMap<ObjectKey, Tracked>,
+    nodes: FxHashMap<String, NodeState>,
+    addresses: Addresses,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    worker: Worker,
+    /// The kubelet's part of the status as last written.
+    written: Option<PodStatus>,
+    /// Whether the pod's removal was asked for.
+    removed: bool,
+}
+
+#[derive(Debug, Default)]
+struct NodeState {
+    instance: ObjectKey,
+    images: Images,
+}
+
+impl PodAgent {
+    /// An agent that knows of no pod yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        if let Some(tracked) = self.pods.remove(key)
+            && let Some(ip) = tracked.worker.ip
+        {
+            self.addresses.release(ip, &tracked.worker.uid);
+        }
+    }
+
+    /// The machine under a node, while its kubelet runs.
+    fn machine<'v>(&self, node: &str, view: &'v View) -> Option<&'v Instance> {
+        let instance = view.get::<Instance>(&self.nodes.get(node)?.instance)?;
+        let live = matches!(instance.status.state, InstanceState::Pending | InstanceState::Running);
+        live.then_some(instance)
+    }
+
+    fn run(&mut self, key: &ObjectKey, object: &Object, pod: &Pod, context: &Context<'_>) -> Step {
+        let now = context.now;
+        let Some(spec) = pod.spec.as_ref() else { return Step::done() };
+        let node = spec.node_name.as_deref().unwrap_or_default();
+        let Some(machine) = self.machine(node, context.view) else { return Step::done() };
+        if is_terminal(pod) {
+            self.forget(key);
+            return if pod.metadata.deletion_timestamp.is_some() {
+                remove(object)
+            } else {
+                Step::done()
+            };
+        }
+        let host_network = spec.host_network == Some(true);
+        let up = Time::from_nanos(if host_network {
+            machine.status.registers_at_nanos
+        } else {
+            machine.status.ready_at_nanos
+        });
+        if now < up {
+            // Nothing of it has run yet: a deletion needs no wait.
+            return if pod.metadata.deletion_timestamp.is_some() {
+                remove(object)
+            } else {
+                Step::again_after(up.since(now))
+            };
+        }
+        let host_ip = machine.spec.private_ip.parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        if self.pods.get(key).is_some_and(|tracked| tracked.worker.uid != object.uid()) {
+            self.forget(key);
+        }
+        let Some(state) = self.nodes.get_mut(node) else { return Step::done() };
+        let tracked = self.pods.entry(key.clone()).or_insert_with(|| Tracked {
+            worker: Worker::new(pod, host_ip, now),
+            written: None,
+            removed: false,
+        });
+        let worker = &mut tracked.worker;
+        if worker.ip.is_none() && now >= worker.sandbox_at {
+            let hint = fnv1a(worker.uid.as_bytes());
+            worker.ip = Some(self.addresses.assign(host_ip, hint, &worker.uid));
+        }
+        let mut said = Vec::new();
+        let next = worker.advance(pod, &mut state.images, now, &mut said);
+        let mut step = Step::done();
+        step.writes.extend(said.into_iter().map(|said| record(object, node, said)));
+        step.writes.extend(tracked.report(pod, now));
+        let next = tracked.remove(object, now, &mut step).or(next);
+        step.again = next.map(|at| at.since(now).max(std::time::Duration::from_millis(1)));
+        step
+    }
+}
+
+impl Tracked {
+    /// The status write, if there is news.
+    fn report(&mut self, pod: &Pod, now: Time) -> Option<Write> {
+        let seen = pod.status.as_ref();
+        let own = status::report(&self.worker, pod, self.written.as_ref().or(seen), now);
+        let news = match &self.written {
+            Some(written) => *written != own,
+            None => seen.is_none_or(|seen| status::merge(&own, Some(seen)) != *seen),
+        };
+        let merged = news.then(|| status::merge(&own, seen));
+        self.written = Some(own);
+        let mut pod = Pod { status: Some(merged?), ..pod.clone() };
+        pod.metadata.resource_version = None;
+        Some(Write::Update { object: Box::new(pod), part: Part::Status })
+    }
+
+    /// Removes a pod whose deletion was asked for once it is stopped; says when to look again.
+    fn remove(&mut self, object: &Object, now: Time, step: &mut Step) -> Option<Time> {
+        let deleting = object.header().deleting.is_some();
+        let at = self.worker.remove_at().filter(|_| deleting)?;
+        if now < at {
+            return Some(at);
+        }
+        if !std::mem::replace(&mut self.removed, true) {
+            step.write(Write::Delete(Delete::of(object).with_grace(0)));
+        }
+        None
+    }
+}
+
+impl Controller for PodAgent {
+    fn name(&self) -> &'static str {
+        "kubelet-pods"
+    }
+
+    fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
+        let kind = change.kind();
+        if kind == Kind::of::<Pod>() {
+            let Some(pod) = change.object().typed::<Pod>() else { return };
+            let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else {
+                return;
+            };
+            if change.old.is_none() {
+                self.learn(pod, node);
+            }
+            queue.now(WorkKey::object(kind, change.key()));
+        } else if kind == Kind::of::<Instance>()
+            && let Some(instance) = change.object().typed::<Instance>()
+        {
+            let node = instance.spec.private_dns_name.as_str();
+            if change.new.is_some() {
+                self.nodes.entry(node.to_owned()).or_default().instance = change.key().clone();
+                if change.old.is_none() {
+                    for pod in view.pods_on(node) {
+                        queue.now(WorkKey::object(Kind::of::<Pod>(), pod.key()));
+                    }
+                }
+            } else if self.nodes.get(node).is_some_and(|node| node.instance == *change.key()) {
+                self.nodes.remove(node);
+            }
+        }
+    }
+
+    fn step(&mut self, key: &WorkKey, context: &mut Context<'_>) -> Step {
+        let object = context.view.object(Kind::of::<Pod>(), &key.key);
+        let Some((object, pod)) = object.and_then(|object| Some((object, object.typed::<Pod>()?)))
+        else {
+            self.forget(&key.key);
+            return Step::done();
+        };
+        let mirror =
+            pod.metadata.annotations.iter().flatten().any(|(k, _)| k == labels::MIRROR_POD);
+        if mirror {
+            return Step::done();
+        }
+        self.run(&key.key, object, pod, context)
+    }
+
+    fn refused(&mut self, key: &WorkKey, _write: &Write, error: &ApiError) -> OnError {
+        if error.reason == StatusReason::NotFound {
+            return OnError::Forget;
+        }
+        if let Some(tracked) = self.pods.get_mut(&key.key) {
+            tracked.written = None;
+            tracked.removed = false;
+        }
+        OnError::Retry
+    }
+}
+
+impl PodAgent {
+    /// Takes in what the status of a pod says of images and addresses in use: after a restart the
+    /// only source of either.
+    fn learn(&mut self, pod: &Pod, node: &str) {
+        let Some(status) = &pod.status else { return };
+        let containers = status.container_statuses.iter().flatten();
+        for container in status.init_container_statuses.iter().flatten().chain(containers) {
+            if container.container_id.is_none() {
+                continue;
+            }
+            let spec = pod.spec.as_ref();
+            let init = spec.and_then(|spec| spec.init_containers.as_ref());
+            let main = spec.map(|spec| &spec.containers);
+            let image = init
+                .into_iter()
+                .chain(main)
+                .flatten()
+                .find(|c| c.name == container.name)
+                .and_then(|c| c.image.clone());
+            if let Some(image) = image {
+                let images = &mut self.nodes.entry(node.to_owned()).or_default().images;
+                images.0.insert(image, Time::EPOCH);
+            }
+        }
+        let host_network = pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        if let Some(ip) = status.pod_ip.as_deref().and_then(|ip| ip.parse().ok())
+            && !host_network
+            && !is_terminal(pod)
+        {
+            self.addresses.claim(ip, pod.metadata.uid.as_deref().unwrap_or_default());
+        }
+    }
+}
+
+fn is_terminal(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn remove(object: &Object) -> Step {
+    let mut step = Step::done();
+    step.write(Write::Delete(Delete::of(object).with_grace(0)));
+    step
+}
+
+fn record(object: &Object, node: &str, said: Said) -> Write {
+    Write::Record(EventRecord {
+        regarding: Regarding { field_path: said.field_path, ..Regarding::object(object) },
+        kind: said.kind,
+        reason: said.reason.to_owned(),
+        action: String::new(),
+        message: said.message,
+        component: "kubelet".to_owned(),
+        host: node.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
