@@ -1,0 +1,70 @@
+//! What upstream's admission plugins do to a new object: they look at other objects, where
+//! defaults and validation look at the object alone.
+
+mod addresses;
+mod namespace_lifecycle;
+mod priority;
+mod service_account;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use wharf_model::object::Typed;
+use wharf_model::taints::add_default_toleration_seconds;
+use wharf_ports::error::ApiError;
+use wharf_store::Store;
+
+use crate::strategy;
+
+pub(crate) use addresses::{KUBERNETES_SERVICE_IP, allocate};
+
+/// On whose behalf an object is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Requester {
+    /// A client or a controller.
+    Client,
+    /// The API server itself, which may use reserved names.
+    System,
+}
+
+/// Admits a new object, whose defaults are set.
+pub(crate) fn on_create(
+    store: &Store,
+    object: &mut dyn Typed,
+    requester: Requester,
+) -> Result<(), ApiError> {
+    if object.kind().namespaced {
+        namespace_lifecycle::admit(store, object)?;
+    }
+    if let Some(pod) = object.as_any_mut().downcast_mut::<Pod>() {
+        service_account::admit(store, pod)?;
+        let spec = pod.spec.get_or_insert_default();
+        add_default_toleration_seconds(spec.tolerations.get_or_insert_default());
+        priority::admit(store, pod)?;
+    } else if let Some(class) = object.as_any().downcast_ref::<PriorityClass>()
+        && requester == Requester::Client
+    {
+        priority::refuse_reserved(class)?;
+    }
+    Ok(())
+}
+
+/// Fills in what an update of a pod need not repeat of what admission once set.
+pub(crate) fn on_pod_update(object: &mut dyn Typed, old: &dyn Typed) {
+    let (pod, old) = (strategy::typed_mut::<Pod>(object), strategy::typed::<Pod>(old));
+    let (Some(spec), Some(old)) = (&mut pod.spec, &old.spec) else {
+        return;
+    };
+    if spec.priority.is_none() {
+        spec.priority = old.priority;
+    }
+    if spec.preemption_policy.is_none() {
+        spec.preemption_policy.clone_from(&old.preemption_policy);
+    }
+    if spec.service_account_name.is_none() {
+        spec.service_account_name.clone_from(&old.service_account_name);
+    }
+    if spec.service_account.is_none() {
+        spec.service_account.clone_from(&old.service_account);
+    }
+    add_default_toleration_seconds(spec.tolerations.get_or_insert_default());
+}

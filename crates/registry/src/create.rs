@@ -1,0 +1,164 @@
+//! Creation: names, identity, admission, defaults, validation, and the first version.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use wharf_model::kinds::Kind;
+use wharf_model::object::{Object, ObjectKey, Typed};
+use wharf_ports::error::{ApiError, StatusReason};
+use wharf_store::{Expect, PutError};
+
+use crate::field::Errors;
+use crate::metadata::{self, GENERATE_NAME_LEN_MAX};
+use crate::{Registry, WriteOptions, admission, bootstrap, strategy, unstored};
+
+/// How many names are tried for `generateName`; upstream's number.
+const NAMES_MAX: usize = 8;
+
+impl Registry {
+    /// Creates an object and returns its first version.
+    ///
+    /// # Errors
+    /// The API's refusal.
+    pub fn create(
+        &self,
+        object: Box<dyn Typed>,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, ApiError> {
+        self.create_as(object, options, admission::Requester::Client)
+    }
+
+    pub(crate) fn create_as(
+        &self,
+        mut object: Box<dyn Typed>,
+        options: &WriteOptions,
+        requester: admission::Requester,
+    ) -> Result<Arc<Object>, ApiError> {
+        let kind = object.kind();
+        let rules = strategy::of(kind);
+        place(&mut *object, &options.namespace)?;
+        if object.meta().resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
+            return Err(ApiError::new(
+                StatusReason::BadRequest,
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        rules.set_defaults(&mut *object);
+        admission::on_create(&self.store, &mut *object, requester)?;
+        let now = self.now();
+        let generated = self.identify(&mut *object, rules.generation());
+        rules.prepare_create(&mut *object, now);
+
+        // Addresses are taken under a lock that is held until they are stored.
+        let _allocation = (kind == Kind::of::<Service>()).then(|| self.allocation.lock());
+        let mut errors = Errors::default();
+        if let Some(service) = object.as_any_mut().downcast_mut::<Service>() {
+            admission::allocate(&self.store, service, None, &mut errors);
+        }
+        metadata::validate(kind, rules, object.meta(), &mut errors);
+        rules.validate(&*object, &mut errors);
+        errors.into_result(kind, object.meta().name.as_deref().unwrap_or_default())?;
+
+        let created = self.insert(object, generated, options.dry_run)?;
+        if kind == Kind::of::<Namespace>() && !options.dry_run {
+            // Upstream's controller does this a moment later; pods need it at once.
+            bootstrap::default_service_account(self, &created.key().name)?;
+        }
+        Ok(created)
+    }
+
+    /// Gives a new object its identity. Returns whether its name was generated.
+    fn identify(&self, object: &mut dyn Typed, generation: bool) -> bool {
+        let now = self.now();
+        let meta = object.meta_mut();
+        meta.creation_timestamp = Some(now.to_meta());
+        meta.deletion_timestamp = None;
+        meta.deletion_grace_period_seconds = None;
+        meta.self_link = None;
+        meta.resource_version = None;
+        meta.generation = generation.then_some(1);
+        let mut random = self.random.lock();
+        meta.uid = Some(random.uuid());
+        if meta.name.as_deref().is_some_and(|name| !name.is_empty()) {
+            return false;
+        }
+        let Some(prefix) = meta.generate_name.as_deref().filter(|prefix| !prefix.is_empty()) else {
+            return false;
+        };
+        meta.name = Some(generated_name(prefix, &random.name_suffix()));
+        true
+    }
+
+    fn insert(
+        &self,
+        mut object: Box<dyn Typed>,
+        generated: bool,
+        dry_run: bool,
+    ) -> Result<Arc<Object>, ApiError> {
+        let kind = object.kind();
+        let name = |object: &dyn Typed| object.meta().name.clone().unwrap_or_default();
+        for _ in 0..NAMES_MAX {
+            let key = ObjectKey::of(object.meta());
+            if self.store.get(kind, &key).is_none() {
+                if dry_run {
+                    return Ok(unstored(object, 0));
+                }
+                if !generated {
+                    let name = name(&*object);
+                    return self
+                        .store
+                        .put(object, Expect::Absent)
+                        .map_err(|_| ApiError::already_exists(kind, &name));
+                }
+                match self.store.put(object.clone_box(), Expect::Absent) {
+                    Ok(object) => return Ok(object),
+                    Err(PutError::Exists(_) | PutError::Missing | PutError::Changed(_)) => {}
+                }
+            }
+            if !generated {
+                return Err(ApiError::already_exists(kind, &name(&*object)));
+            }
+            let prefix = object.meta().generate_name.clone().unwrap_or_default();
+            let suffix = self.random.lock().name_suffix();
+            object.meta_mut().name = Some(generated_name(&prefix, &suffix));
+        }
+        let mut refusal = ApiError::already_exists(kind, &name(&*object));
+        refusal
+            .message
+            .push_str(", the server was not able to generate a unique name for the object");
+        Err(refusal)
+    }
+}
+
+fn generated_name(prefix: &str, suffix: &str) -> String {
+    let mut end = prefix.len().min(GENERATE_NAME_LEN_MAX);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}", &prefix[..end])
+}
+
+/// Puts an object into the namespace of its request.
+pub(crate) fn place(object: &mut dyn Typed, requested: &str) -> Result<(), ApiError> {
+    if !object.kind().namespaced {
+        return Ok(());
+    }
+    let meta = object.meta_mut();
+    match meta.namespace.as_deref().unwrap_or_default() {
+        "" if requested.is_empty() => Err(ApiError::new(
+            StatusReason::BadRequest,
+            "an empty namespace may not be set during creation",
+        )),
+        "" => {
+            meta.namespace = Some(requested.to_owned());
+            Ok(())
+        }
+        namespace if requested.is_empty() || namespace == requested => Ok(()),
+        namespace => Err(ApiError::new(
+            StatusReason::BadRequest,
+            format!(
+                "the namespace of the provided object does not match the namespace sent on the request: {namespace} is not {requested}"
+            ),
+        )),
+    }
+}

@@ -1,0 +1,272 @@
+//! Recording of Events as upstream's recorder does it: one object per thing said, and a count when
+//! it is said again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use wharf_model::kinds::Kind;
+use wharf_model::object::{Object, ObjectKey};
+use wharf_model::time::Time;
+use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::event::{EventRecord, EventType, Regarding};
+
+use crate::{Registry, WriteOptions, strategy};
+
+/// How long an Event is kept after it was last seen: the API server's `--event-ttl`.
+pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3_600);
+/// How many things said are remembered to be counted; upstream's recorder has the same bound.
+const SAID_MAX: usize = 4_096;
+/// How many names are tried when several Events of one object fall on the same instant.
+const NAMES_MAX: i64 = 64;
+
+/// Which Event said what. Filled from the stored Events when it is first needed.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    is_filled: bool,
+    said: BTreeMap<Saying, Said>,
+}
+
+/// What makes one Event a repeat of another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Saying {
+    uid: String,
+    kind: String,
+    namespace: String,
+    name: String,
+    field_path: String,
+    type_: String,
+    reason: String,
+    message: String,
+    component: String,
+    host: String,
+}
+
+#[derive(Clone, Debug)]
+struct Said {
+    event: ObjectKey,
+    last: Time,
+}
+
+impl Registry {
+    /// Records an Event; a repeat within its time to live raises the count of the one there is.
+    ///
+    /// # Errors
+    /// The API's refusal, for instance if the namespace is being deleted.
+    pub fn record(&self, record: &EventRecord) -> Result<Arc<Object>, ApiError> {
+        let now = self.now();
+        let mut recorder = self.recorder.lock();
+        if !recorder.is_filled {
+            recorder.fill(self, now);
+        }
+        let saying = Saying::of(record);
+        if let Some(said) =
+            recorder.said.get(&saying).filter(|said| now.since(said.last) < EVENT_TTL)
+        {
+            let event = said.event.clone();
+            match self.count_up(&event, now) {
+                Ok(object) => {
+                    recorder.remember(saying, Said { event, last: now });
+                    return Ok(object);
+                }
+                // It has been deleted meanwhile: say it anew.
+                Err(error) if error.reason == StatusReason::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let object = self.say(record, now)?;
+        recorder.remember(saying, Said { event: object.key().clone(), last: now });
+        Ok(object)
+    }
+
+    /// The Events that have been kept long enough by `now`, for a controller to delete.
+    pub fn expired_events(&self, now: Time) -> Vec<ObjectKey> {
+        let (events, _) = self.store.list(Kind::of::<Event>(), None);
+        events
+            .iter()
+            .filter(|event| now.since(event.header().created) >= EVENT_TTL)
+            .filter(|event| now.since(last_seen(event)) >= EVENT_TTL)
+            .map(|event| event.key().clone())
+            .collect()
+    }
+
+    fn count_up(&self, key: &ObjectKey, now: Time) -> Result<Arc<Object>, ApiError> {
+        self.change(Kind::of::<Event>(), key, false, &|object| {
+            let event = strategy::typed_mut::<Event>(object);
+            event.count = Some(event.count.unwrap_or(1).saturating_add(1));
+            event.last_timestamp = Some(now.to_meta());
+            Ok(())
+        })
+    }
+
+    fn say(&self, record: &EventRecord, now: Time) -> Result<Arc<Object>, ApiError> {
+        let mut refusal = None;
+        for step in 0..NAMES_MAX {
+            let event = event_of(record, now, now.as_nanos().saturating_add(step));
+            match self.create(Box::new(event), &WriteOptions::default()) {
+                Err(error) if error.reason == StatusReason::AlreadyExists => refusal = Some(error),
+                other => return other,
+            }
+        }
+        Err(refusal.unwrap_or_else(|| {
+            ApiError::already_exists(Kind::of::<Event>(), &record.regarding.key.name)
+        }))
+    }
+}
+
+impl Recorder {
+    fn fill(&mut self, registry: &Registry, now: Time) {
+        let (events, _) = registry.store.list(Kind::of::<Event>(), None);
+        for object in &events {
+            let last = last_seen(object);
+            // Decoded aside, since the store keeps Events as JSON only.
+            let event = serde_json::from_slice::<Event>(&object.json_unkept());
+            if let Ok(event) = event
+                && now.since(last) < EVENT_TTL
+            {
+                let event_key = object.key().clone();
+                self.remember(Saying::of_event(&event), Said { event: event_key, last });
+            }
+        }
+        self.is_filled = true;
+    }
+
+    fn remember(&mut self, saying: Saying, said: Said) {
+        let now = said.last;
+        self.said.insert(saying, said);
+        if self.said.len() <= SAID_MAX {
+            return;
+        }
+        self.said.retain(|_, said| now.since(said.last) < EVENT_TTL);
+        if self.said.len() <= SAID_MAX {
+            return;
+        }
+        // Forget the older half, so that forgetting is rare.
+        let mut times: Vec<Time> = self.said.values().map(|said| said.last).collect();
+        times.sort_unstable();
+        let cut = times[times.len() / 2];
+        let mut surplus = self.said.len() - SAID_MAX / 2;
+        self.said.retain(|_, said| {
+            let is_kept = said.last > cut || surplus == 0;
+            surplus -= usize::from(!is_kept);
+            is_kept
+        });
+    }
+}
+
+impl Saying {
+    fn of(record: &EventRecord) -> Self {
+        let EventRecord { regarding, .. } = record;
+        Self {
+            uid: regarding.uid.to_string(),
+            kind: regarding.kind.kind.to_owned(),
+            namespace: regarding.key.namespace.to_string(),
+            name: regarding.key.name.to_string(),
+            field_path: regarding.field_path.clone(),
+            type_: type_word(record.kind).to_owned(),
+            reason: record.reason.clone(),
+            message: record.message.clone(),
+            component: record.component.clone(),
+            host: record.host.clone(),
+        }
+    }
+
+    fn of_event(event: &Event) -> Self {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let about = &event.involved_object;
+        let source = event.source.clone().unwrap_or_default();
+        Self {
+            uid: text(&about.uid),
+            kind: text(&about.kind),
+            namespace: text(&about.namespace),
+            name: text(&about.name),
+            field_path: text(&about.field_path),
+            type_: text(&event.type_),
+            reason: text(&event.reason),
+            message: text(&event.message),
+            component: text(&source.component),
+            host: text(&source.host),
+        }
+    }
+}
+
+fn event_of(record: &EventRecord, now: Time, stamp: i64) -> Event {
+    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let regarding = &record.regarding;
+    // Events of cluster-scoped objects live in the default namespace.
+    let namespace = optional(&regarding.key.namespace).unwrap_or_else(|| "default".to_owned());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{}.{stamp:x}", regarding.key.name)),
+            namespace: Some(namespace),
+            ..ObjectMeta::default()
+        },
+        involved_object: reference(regarding),
+        reason: Some(record.reason.clone()),
+        message: Some(record.message.clone()),
+        type_: Some(type_word(record.kind).to_owned()),
+        action: optional(&record.action),
+        count: Some(1),
+        first_timestamp: Some(now.to_meta()),
+        last_timestamp: Some(now.to_meta()),
+        source: Some(EventSource {
+            component: optional(&record.component),
+            host: optional(&record.host),
+        }),
+        reporting_component: Some(record.component.clone()),
+        reporting_instance: Some(record.host.clone()),
+        ..Event::default()
+    }
+}
+
+fn reference(regarding: &Regarding) -> ObjectReference {
+    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    ObjectReference {
+        api_version: Some(regarding.kind.api_version()),
+        kind: Some(regarding.kind.kind.to_owned()),
+        namespace: optional(&regarding.key.namespace),
+        name: Some(regarding.key.name.to_string()),
+        uid: optional(&regarding.uid),
+        field_path: optional(&regarding.field_path),
+        ..ObjectReference::default()
+    }
+}
+
+fn type_word(kind: EventType) -> &'static str {
+    match kind {
+        EventType::Normal => "Normal",
+        EventType::Warning => "Warning",
+    }
+}
+
+/// When an Event was last seen, read from its JSON without decoding the rest.
+fn last_seen(event: &Object) -> Time {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time as MetaTime};
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Times {
+        last_timestamp: Option<MetaTime>,
+        event_time: Option<MicroTime>,
+        series: Option<Series>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Series {
+        last_observed_time: Option<MicroTime>,
+    }
+    let times: Times = serde_json::from_slice(&event.json_unkept()).unwrap_or_default();
+    let series = times.series.and_then(|series| series.last_observed_time);
+    [
+        Some(event.header().created),
+        times.last_timestamp.as_ref().map(Time::from),
+        times.event_time.as_ref().map(Time::from),
+        series.as_ref().map(Time::from),
+    ]
+    .into_iter()
+    .flatten()
+    .max()
+    .unwrap_or_default()
+}

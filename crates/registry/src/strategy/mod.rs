@@ -1,0 +1,199 @@
+//! The rules of each kind, one file per kind, behind one face.
+//!
+//! A kind says what is filled in, what is wrong, what counts as a change of its spec and which
+//! part is its status; everything that is the same for all kinds is done by the registry.
+
+mod config;
+mod event;
+mod lease;
+mod namespace;
+mod node;
+pub(crate) mod pod;
+mod pod_disruption_budget;
+mod priority_class;
+mod service;
+mod simulated;
+mod workloads;
+
+use std::marker::PhantomData;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use wharf_model::instance::Instance;
+use wharf_model::kinds::{Kind, Resource, built_in};
+use wharf_model::names;
+use wharf_model::object::Typed;
+use wharf_model::time::Time;
+use wharf_ports::cluster::Part;
+
+use crate::field::Errors;
+
+/// The rules of one kind.
+pub(crate) trait Rules: Resource + PartialEq {
+    /// Whether the API server counts generations of this kind.
+    const GENERATION: bool = false;
+    /// Whether an update of an object that is not there creates it.
+    const CREATE_ON_UPDATE: bool = false;
+    /// Whether API clients may update without a resourceVersion.
+    const UNCONDITIONAL_UPDATE: bool = true;
+    /// Whether labels and annotations can be changed together with the status.
+    const LABELS_WITH_STATUS: bool = false;
+
+    /// What is wrong with a name of this kind.
+    fn name_errors(name: &str) -> Vec<String> {
+        names::dns_1123_subdomain(name)
+    }
+
+    /// Fills in what the API's defaults say.
+    fn set_defaults(&mut self) {}
+
+    /// Sets what a new object begins with, its first status above all.
+    fn prepare_create(&mut self, _now: Time) {}
+
+    /// Carries over what an update cannot change.
+    fn prepare_update(&mut self, _old: &Self, _part: Part) {}
+
+    /// Whether a change starts a new generation.
+    fn starts_generation(&self, _old: &Self) -> bool {
+        false
+    }
+
+    /// Takes over the status of `from`.
+    fn take_status(&mut self, _from: &Self) {}
+
+    /// What is wrong with the object.
+    fn validate(&self, _errors: &mut Errors) {}
+
+    /// What is wrong with a change of the object, its new form included.
+    fn validate_update(&self, _old: &Self, errors: &mut Errors) {
+        self.validate(errors);
+    }
+}
+
+/// The rules of a kind behind a face without the kind's type.
+pub(crate) trait Strategy: Send + Sync {
+    fn generation(&self) -> bool;
+    fn create_on_update(&self) -> bool;
+    fn unconditional_update(&self) -> bool;
+    fn labels_with_status(&self) -> bool;
+    fn name_errors(&self, name: &str) -> Vec<String>;
+    fn set_defaults(&self, object: &mut dyn Typed);
+    fn prepare_create(&self, object: &mut dyn Typed, now: Time);
+    fn prepare_update(&self, object: &mut dyn Typed, old: &dyn Typed, part: Part);
+    fn starts_generation(&self, object: &dyn Typed, old: &dyn Typed) -> bool;
+    fn take_status(&self, object: &mut dyn Typed, from: &dyn Typed);
+    fn validate(&self, object: &dyn Typed, errors: &mut Errors);
+    fn validate_update(&self, object: &dyn Typed, old: &dyn Typed, errors: &mut Errors);
+    fn same(&self, left: &dyn Typed, right: &dyn Typed) -> bool;
+}
+
+/// The strategy of a kind.
+pub(crate) fn of(kind: Kind) -> &'static dyn Strategy {
+    static ALL: std::sync::LazyLock<Vec<&'static dyn Strategy>> = std::sync::LazyLock::new(|| {
+        built_in()
+            .iter()
+            .map(|kind| strategy_of(*kind).expect("invariant: every built-in kind has its rules"))
+            .collect()
+    });
+    ALL[kind.index]
+}
+
+fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
+    macro_rules! find {
+        ($($type:ty),* $(,)?) => {
+            $(if kind == Kind::of::<$type>() {
+                return Some(&Typeless::<$type>(PhantomData));
+            })*
+        };
+    }
+    find!(
+        Namespace,
+        Node,
+        Pod,
+        Service,
+        ServiceAccount,
+        ConfigMap,
+        Secret,
+        Event,
+        Lease,
+        PriorityClass,
+        Deployment,
+        ReplicaSet,
+        PodDisruptionBudget,
+        Instance,
+    );
+    None
+}
+
+struct Typeless<T>(PhantomData<fn() -> T>);
+
+const OWN_KIND: &str = "invariant: a strategy is given objects of its own kind";
+
+/// The concrete form of an object whose kind is known.
+pub(crate) fn typed<T: Resource>(object: &dyn Typed) -> &T {
+    object.as_any().downcast_ref().expect(OWN_KIND)
+}
+
+/// The concrete form of an object whose kind is known, to change.
+pub(crate) fn typed_mut<T: Resource>(object: &mut dyn Typed) -> &mut T {
+    object.as_any_mut().downcast_mut().expect(OWN_KIND)
+}
+
+impl<T: Rules> Strategy for Typeless<T> {
+    fn generation(&self) -> bool {
+        T::GENERATION
+    }
+    fn create_on_update(&self) -> bool {
+        T::CREATE_ON_UPDATE
+    }
+    fn unconditional_update(&self) -> bool {
+        T::UNCONDITIONAL_UPDATE
+    }
+    fn labels_with_status(&self) -> bool {
+        T::LABELS_WITH_STATUS
+    }
+    fn name_errors(&self, name: &str) -> Vec<String> {
+        T::name_errors(name)
+    }
+    fn set_defaults(&self, object: &mut dyn Typed) {
+        typed_mut::<T>(object).set_defaults();
+    }
+    fn prepare_create(&self, object: &mut dyn Typed, now: Time) {
+        typed_mut::<T>(object).prepare_create(now);
+    }
+    fn prepare_update(&self, object: &mut dyn Typed, old: &dyn Typed, part: Part) {
+        typed_mut::<T>(object).prepare_update(typed(old), part);
+    }
+    fn starts_generation(&self, object: &dyn Typed, old: &dyn Typed) -> bool {
+        typed::<T>(object).starts_generation(typed(old))
+    }
+    fn take_status(&self, object: &mut dyn Typed, from: &dyn Typed) {
+        typed_mut::<T>(object).take_status(typed(from));
+    }
+    fn validate(&self, object: &dyn Typed, errors: &mut Errors) {
+        typed::<T>(object).validate(errors);
+    }
+    fn validate_update(&self, object: &dyn Typed, old: &dyn Typed, errors: &mut Errors) {
+        typed::<T>(object).validate_update(typed(old), errors);
+    }
+    fn same(&self, left: &dyn Typed, right: &dyn Typed) -> bool {
+        typed::<T>(left) == typed::<T>(right)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_rules() {
+        for kind in built_in() {
+            assert!(strategy_of(*kind).is_some(), "{kind}");
+        }
+    }
+}
