@@ -74,6 +74,7 @@ pub struct Solver {
     settings: Settings,
     pools: Vec<CompiledPool>,
     nodes: Vec<ExistingNode>,
+    node_by_name: FxHashMap<CompactString, u32>,
     /// Nodes that are overcommitted already: upstream puts nothing on them.
     closed: FixedBitSet,
     shapes: Shapes,
@@ -126,6 +127,7 @@ impl Solver {
         Self {
             settings,
             pools: pools.into_iter().map(CompiledPool::new).collect(),
+            node_by_name: std::iter::zip(nodes.iter().map(|node| node.name.clone()), 0..).collect(),
             nodes,
             closed,
             shapes: Shapes::default(),
@@ -156,6 +158,11 @@ impl Solver {
     /// The nodes, in the order in which they are tried.
     pub fn nodes(&self) -> &[ExistingNode] {
         &self.nodes
+    }
+
+    /// A node's position by its name.
+    pub fn find_node_by_name(&self, name: &str) -> Option<usize> {
+        self.node_by_name.get(name).map(|index| *index as usize)
     }
 
     /// Gives a pod's shape a number, to be used in [`Solver::simulate`].

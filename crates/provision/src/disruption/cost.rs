@@ -33,6 +33,11 @@ impl Cost {
         self <= Self::ONE
     }
 
+    /// The cost in units of 2^-27, for sums and ratios.
+    pub fn units(self) -> i128 {
+        i128::from(self.0)
+    }
+
     /// For people: `1.25`.
     pub fn as_f64(self) -> f64 {
         self.0 as f64 / Self::ONE.0 as f64
