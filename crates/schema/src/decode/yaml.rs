@@ -1,0 +1,172 @@
+//! YAML manifests as JSON values, read as kubectl reads them.
+//!
+//! kubectl's parser follows YAML 1.1: `0644` is octal and `yes` is true. Several documents in one
+//! text are separated by `---`; a `List` stands for its items.
+
+use serde_json::{Number, Value};
+
+/// Why a manifest cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}:{line}:{column}: {message}")]
+pub struct YamlError {
+    /// The file, or what else the text came from.
+    pub origin: String,
+    /// Line, from 1; 0 if it is not known.
+    pub line: u64,
+    /// Column, from 1; 0 if it is not known.
+    pub column: u64,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The objects of a manifest with one or more documents. `origin` names the text in errors.
+///
+/// # Errors
+/// With the place, if the text is not YAML or a document is not an object.
+pub fn decode_yaml_documents(text: &str, origin: &str) -> Result<Vec<Value>, YamlError> {
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
+            let place = error.location();
+            YamlError {
+                origin: origin.to_owned(),
+                line: place.map_or(0, |place| place.line()),
+                column: place.map_or(0, |place| place.column()),
+                message: first_line(&error),
+            }
+        })?;
+    let mut objects = Vec::new();
+    for (index, mut document) in documents.into_iter().enumerate() {
+        integral(&mut document);
+        expand(document, &mut objects).map_err(|message| YamlError {
+            origin: origin.to_owned(),
+            line: 0,
+            column: 0,
+            message: format!("document {}: {message}", index + 1),
+        })?;
+    }
+    Ok(objects)
+}
+
+/// One YAML document as a JSON value: the body of a request in YAML.
+///
+/// # Errors
+/// The parser's message.
+pub fn yaml_to_json(text: &str) -> Result<Value, String> {
+    let mut value: Value =
+        serde_saphyr::from_str_with_options(text, options()).map_err(|error| first_line(&error))?;
+    integral(&mut value);
+    Ok(value)
+}
+
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    }
+}
+
+fn first_line(error: &serde_saphyr::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// A float without a fraction is a whole number in JSON.
+fn integral(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            // Beyond 2^53 a float does not tell which whole number was meant.
+            const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
+                && float.fract() == 0.0
+                && float.abs() < EXACT_MAX
+            {
+                *number = Number::from(float as i64);
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(integral),
+        Value::Object(map) => map.values_mut().for_each(integral),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// Appends a document, or the items of a list.
+fn expand(document: Value, objects: &mut Vec<Value>) -> Result<(), &'static str> {
+    let Value::Object(mut map) = document else {
+        return if document.is_null() {
+            Ok(())
+        } else {
+            Err("a manifest is a mapping with apiVersion and kind")
+        };
+    };
+    let is_list =
+        map.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+    match map.remove("items") {
+        Some(Value::Array(items)) if is_list => {
+            for item in items {
+                expand(item, objects)?;
+            }
+        }
+        Some(items) => {
+            map.insert("items".to_owned(), items);
+            objects.push(Value::Object(map));
+        }
+        None => objects.push(Value::Object(map)),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn documents_read_as_kubectl_reads_them() {
+        let text = "\
+apiVersion: v1
+kind: ConfigMap
+data: {mode: 0644, on: yes, ratio: 1.5, whole: 2.0, text: \"0644\", none: ~}
+---
+# nothing here
+---
+kind: List
+apiVersion: v1
+items:
+- {kind: Pod, apiVersion: v1}
+- {kind: Service, apiVersion: v1}
+";
+        let objects = decode_yaml_documents(text, "x.yaml").unwrap();
+        assert_eq!(objects.len(), 3);
+        assert_eq!(
+            objects[0]["data"],
+            json!({"mode": 420, "true": true, "ratio": 1.5, "whole": 2, "text": "0644", "none": null})
+                .as_object()
+                .map(|map| {
+                    // The key `on` stays a text: JSON has no other keys.
+                    let mut map = map.clone();
+                    let value = map.remove("true").unwrap();
+                    map.insert("on".to_owned(), value);
+                    Value::Object(map)
+                })
+                .unwrap()
+        );
+        assert_eq!(objects[2]["kind"], "Service");
+    }
+
+    #[test]
+    fn errors_tell_the_place() {
+        let error = decode_yaml_documents("a: 1\nb: [1, 2\nc: 3\n", "lab.yaml").unwrap_err();
+        assert!(error.to_string().starts_with("lab.yaml:3:"), "{error}");
+        let error = decode_yaml_documents("a: 1\n---\n- x\n", "lab.yaml").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "lab.yaml:0:0: document 2: a manifest is a mapping with apiVersion and kind"
+        );
+    }
+
+    #[test]
+    fn one_document_becomes_json() {
+        assert_eq!(yaml_to_json("spec: {replicas: 3}").unwrap(), json!({"spec": {"replicas": 3}}));
+        assert!(yaml_to_json("a: [").is_err());
+    }
+}
