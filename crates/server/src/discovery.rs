@@ -1,0 +1,259 @@
+//! Discovery: what clients learn of the server before they ask it anything. The old form (one
+//! document per group-version) and the aggregated one (two documents for all).
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::negotiate::Discovery;
+use crate::resources::{self, Resource, Subresource, group_version};
+
+/// The Kubernetes version that this API follows.
+pub const VERSION: (&str, &str, &str) = ("1", "36", "v1.36.0");
+
+/// `/version`.
+pub(crate) fn version() -> &'static Bytes {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        let (major, minor, version) = VERSION;
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        encode(&json!({
+            "major": major,
+            "minor": minor,
+            "emulationMajor": major,
+            "emulationMinor": minor,
+            "minCompatibilityMajor": major,
+            "minCompatibilityMinor": minor,
+            "gitVersion": version,
+            "gitCommit": "",
+            "gitTreeState": "clean",
+            "buildDate": "1970-01-01T00:00:00Z",
+            "goVersion": "",
+            "compiler": "rustc",
+            "platform": format!("{}/{architecture}", std::env::consts::OS),
+        }))
+    });
+    &DOCUMENT
+}
+
+/// `/`: the paths there are.
+pub(crate) fn root() -> &'static Bytes {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].map(String::from).into();
+        for (group, version) in resources::groups() {
+            paths.push(format!("/apis/{group}"));
+            paths.push(format!("/apis/{group}/{version}"));
+        }
+        paths.extend(
+            ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+                .map(String::from),
+        );
+        paths.sort_unstable();
+        encode(&json!({"paths": paths}))
+    });
+    &DOCUMENT
+}
+
+/// `/api` in the old form.
+pub(crate) fn api_versions() -> &'static Bytes {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        encode(&json!({
+            "kind": "APIVersions",
+            "versions": ["v1"],
+            "serverAddressByClientCIDRs": [],
+        }))
+    });
+    &DOCUMENT
+}
+
+/// `/apis` in the old form.
+pub(crate) fn group_list() -> &'static Bytes {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        let groups: Vec<Value> =
+            resources::groups().iter().map(|(name, version)| group_entry(name, version)).collect();
+        encode(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+    });
+    &DOCUMENT
+}
+
+/// `/apis/GROUP`.
+pub(crate) fn group(name: &str) -> Option<Bytes> {
+    let (name, version) = resources::groups().iter().find(|(group, _)| *group == name)?;
+    let mut entry = group_entry(name, version);
+    entry["kind"] = "APIGroup".into();
+    entry["apiVersion"] = "v1".into();
+    Some(encode(&entry))
+}
+
+fn group_entry(name: &str, version: &str) -> Value {
+    let version = json!({"groupVersion": group_version(name, version), "version": version});
+    json!({"name": name, "versions": [version], "preferredVersion": version})
+}
+
+/// `/api/v1`, `/apis/GROUP/VERSION`.
+pub(crate) fn resource_list(group: &str, version: &str) -> Option<Bytes> {
+    let mut entries = Vec::new();
+    for resource in resources::of_group_version(group, version) {
+        let mut entry = json!({
+            "name": resource.plural,
+            "singularName": resource.singular,
+            "namespaced": resource.namespaced,
+            "kind": resource.kind,
+            "verbs": resource.verbs,
+        });
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        if resource.verbs.contains(&"list") {
+            entry["storageVersionHash"] = storage_hash(resource).into();
+        }
+        entries.push(entry);
+        for subresource in &resource.subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", resource.plural, subresource.name),
+                "singularName": "",
+                "namespaced": resource.namespaced,
+                "kind": subresource.kind,
+                "verbs": subresource.verbs,
+            });
+            if subresource.group != resource.group {
+                entry["group"] = subresource.group.into();
+                entry["version"] = subresource.version.into();
+            }
+            entries.push(entry);
+        }
+    }
+    (!entries.is_empty()).then(|| {
+        encode(&json!({
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": group_version(group, version),
+            "resources": entries,
+        }))
+    })
+}
+
+/// A word that changes when objects are stored in another form.
+fn storage_hash(resource: &Resource) -> String {
+    use base64::Engine as _;
+    let text = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(&digest.as_ref()[..8])
+}
+
+/// `/api` (`core`) or `/apis` in the aggregated form.
+pub(crate) fn aggregated(core: bool, form: Discovery) -> Bytes {
+    let groups: Vec<(&str, &str)> =
+        if core { vec![("", "v1")] } else { resources::groups().to_vec() };
+    let items: Vec<Value> = groups
+        .iter()
+        .map(|(group, version)| {
+            let entries: Vec<Value> =
+                resources::of_group_version(group, version).map(aggregated_resource).collect();
+            let mut metadata = json!({"creationTimestamp": null});
+            if !group.is_empty() {
+                metadata["name"] = (*group).into();
+            }
+            json!({
+                "metadata": metadata,
+                "versions": [{"version": version, "resources": entries, "freshness": "Current"}],
+            })
+        })
+        .collect();
+    encode(&json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{}", form.word()),
+        "metadata": {},
+        "items": items,
+    }))
+}
+
+fn aggregated_resource(resource: &Resource) -> Value {
+    let mut entry = json!({
+        "resource": resource.plural,
+        "responseKind": {
+            "group": resource.group, "version": resource.version, "kind": resource.kind,
+        },
+        "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": resource.singular,
+        "verbs": resource.verbs,
+    });
+    if !resource.short_names.is_empty() {
+        entry["shortNames"] = json!(resource.short_names);
+    }
+    if !resource.categories.is_empty() {
+        entry["categories"] = json!(resource.categories);
+    }
+    if !resource.subresources.is_empty() {
+        let subresource = |subresource: &Subresource| {
+            json!({
+                "subresource": subresource.name,
+                "responseKind": {
+                    "group": subresource.group,
+                    "version": subresource.version,
+                    "kind": subresource.kind,
+                },
+                "verbs": subresource.verbs,
+            })
+        };
+        entry["subresources"] = resource.subresources.iter().map(subresource).collect();
+    }
+    entry
+}
+
+/// The media type of an aggregated document.
+pub(crate) fn aggregated_media_type(form: Discovery) -> &'static str {
+    match form {
+        Discovery::V2 => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        Discovery::V2Beta1 => {
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList"
+        }
+    }
+}
+
+fn encode(value: &Value) -> Bytes {
+    value.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(bytes: &Bytes) -> Value {
+        serde_json::from_slice(bytes).expect("JSON")
+    }
+
+    #[test]
+    fn both_forms_name_the_same_resources() {
+        for (core, groups) in [(true, &[("", "v1")][..]), (false, resources::groups())] {
+            let aggregated = parse(&aggregated(core, Discovery::V2));
+            for (index, (group, version)) in groups.iter().enumerate() {
+                let old = parse(&resource_list(group, version).expect("served"));
+                let count = |value: &Value| value["resources"].as_array().map_or(0, Vec::len);
+                let new = &aggregated["items"][index]["versions"][0];
+                let subresources: usize = new["resources"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|entry| entry["subresources"].as_array().map_or(0, Vec::len))
+                    .sum();
+                assert_eq!(count(&old), count(new) + subresources, "{group}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_groups_are_not_there() {
+        assert!(group("apps").is_some());
+        assert!(group("example.org").is_none());
+        assert!(resource_list("apps", "v1beta1").is_none());
+        assert_eq!(parse(version())["gitVersion"], "v1.36.0");
+    }
+}

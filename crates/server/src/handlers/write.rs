@@ -1,0 +1,209 @@
+//! Create, update and patch.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{Response, StatusCode};
+use wharf_model::object::{Object, Typed};
+use wharf_ports::cluster::Part;
+use wharf_ports::error::{ApiError, StatusReason};
+
+use super::{Call, Target, list, render};
+use crate::api::Api;
+use crate::body::Body;
+use crate::decode::{self, Decoded};
+use crate::query::{FieldValidation, WriteOptions};
+use crate::resources::Backing;
+use crate::status::bad_request;
+use crate::{events_v1, negotiate, patch, yaml};
+
+/// How often a patch is made anew when the object changed under it; upstream's number.
+const PATCH_ATTEMPTS_MAX: usize = 5;
+
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+
+/// Answers `create`.
+pub(super) async fn create(
+    api: &Arc<Api>,
+    call: &Call<'_>,
+    target: Target,
+) -> Result<Response<Body>, ApiError> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let (object, warnings) = body_object(call, target, options.field_validation)?;
+    let created = api.parts.registry.create(object, &registry_options(call, &options))?;
+    answer(api, call, target, StatusCode::CREATED, &created, &options, &warnings).await
+}
+
+/// Answers `update`.
+pub(super) async fn update(
+    api: &Arc<Api>,
+    call: &Call<'_>,
+    target: Target,
+    part: Part,
+) -> Result<Response<Body>, ApiError> {
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let (object, warnings) = body_object(call, target, options.field_validation)?;
+    check_name(call, &*object)?;
+    let there = api.store.get(target.kind, &call.key()).is_some();
+    let updated = api.parts.registry.update(object, part, &registry_options(call, &options))?;
+    let code = if there { StatusCode::OK } else { StatusCode::CREATED };
+    answer(api, call, target, code, &updated, &options, &warnings).await
+}
+
+/// Answers `patch`.
+pub(super) async fn patch(
+    api: &Arc<Api>,
+    call: &Call<'_>,
+    target: Target,
+    part: Part,
+) -> Result<Response<Body>, ApiError> {
+    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    let patch_type = patch_type(call, target)?;
+    let mut attempt = 1;
+    loop {
+        let current = list::find(api, call, target).await?;
+        let result = patch_once(api, call, target, part, patch_type, &options, &current);
+        match result {
+            Ok((object, warnings)) => {
+                return answer(api, call, target, StatusCode::OK, &object, &options, &warnings)
+                    .await;
+            }
+            // Another writer was faster. A patch that names the version it was made for is refused,
+            // any other is made again from what is there now.
+            Err(Refused { error, named_version: false })
+                if error.reason == StatusReason::Conflict && attempt < PATCH_ATTEMPTS_MAX =>
+            {
+                attempt += 1;
+            }
+            Err(refused) => return Err(refused.error),
+        }
+    }
+}
+
+/// Why a patch was refused.
+struct Refused {
+    error: ApiError,
+    /// Whether the patch itself names a resourceVersion.
+    named_version: bool,
+}
+
+fn patch_once(
+    api: &Api,
+    call: &Call<'_>,
+    target: Target,
+    part: Part,
+    patch_type: patch::PatchType,
+    options: &WriteOptions,
+    current: &Arc<Object>,
+) -> Result<(Arc<Object>, Vec<String>), Refused> {
+    let plain = |error| Refused { error, named_version: true };
+    let value = render::object_value(target, current).map_err(plain)?;
+    let version = current.revision().to_string();
+    let patched = patch::apply(target.kind, patch_type, &value, &call.body).map_err(plain)?;
+    let named = patched["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    let named_version = !named.is_empty() && named != version;
+    let refused = |error| Refused { error, named_version };
+    let stored = match target.resource.backing {
+        Backing::EventsV1 => events_v1::value_to_stored(patched),
+        _ => patched,
+    };
+    let Decoded { object, warnings } =
+        decode::decode_patched(target.kind, stored, options.field_validation).map_err(plain)?;
+    check_name(call, &*object).map_err(plain)?;
+    let object = api
+        .parts
+        .registry
+        .update(object, part, &registry_options(call, options))
+        .map_err(refused)?;
+    Ok((object, warnings))
+}
+
+/// The kind of patch, from the body's media type.
+pub(super) fn patch_type(call: &Call<'_>, target: Target) -> Result<patch::PatchType, ApiError> {
+    let custom = target.kind.group.contains('.') && !target.kind.group.ends_with(".k8s.io");
+    match negotiate::content_type(&call.head.headers) {
+        "application/json-patch+json" => Ok(patch::PatchType::Json),
+        "application/merge-patch+json" => Ok(patch::PatchType::Merge),
+        "application/strategic-merge-patch+json" if !custom => Ok(patch::PatchType::StrategicMerge),
+        "application/apply-patch+yaml" => Err(ApiError::new(
+            StatusReason::UnsupportedMediaType,
+            "server-side apply (application/apply-patch+yaml) is not served by this version; use client-side apply (kubectl apply without --server-side)",
+        )),
+        other => Err(negotiate::unsupported(
+            other,
+            &[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/strategic-merge-patch+json",
+            ],
+        )),
+    }
+}
+
+/// The object in the request's body, with warnings about it.
+pub(super) fn body_object(
+    call: &Call<'_>,
+    target: Target,
+    validation: FieldValidation,
+) -> Result<(Box<dyn Typed>, Vec<String>), ApiError> {
+    let json = match target.resource.backing {
+        Backing::EventsV1 => events_v1::to_stored(body_json(call)?),
+        _ => body_json(call)?,
+    };
+    let Decoded { object, warnings } = decode::decode(target.kind, &json, validation)?;
+    Ok((object, warnings))
+}
+
+/// The request's body as JSON.
+pub(super) fn body_json(call: &Call<'_>) -> Result<Bytes, ApiError> {
+    match negotiate::content_type(&call.head.headers) {
+        "" | JSON => Ok(call.body.clone()),
+        YAML | "application/x-yaml" | "text/yaml" => yaml::to_json(&call.body),
+        other => Err(negotiate::unsupported(other, &[JSON, YAML])),
+    }
+}
+
+/// The registry's options for a write of this request.
+pub(super) fn registry_options(
+    call: &Call<'_>,
+    options: &WriteOptions,
+) -> wharf_registry::WriteOptions {
+    wharf_registry::WriteOptions {
+        dry_run: options.dry_run,
+        namespace: call.namespace().to_owned(),
+        unconditional: false,
+    }
+}
+
+/// An object must be the one that the path names.
+fn check_name(call: &Call<'_>, object: &dyn Typed) -> Result<(), ApiError> {
+    let wanted = call.path.name.as_deref().unwrap_or_default();
+    match object.meta().name.as_deref() {
+        None | Some("") => Err(bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: resource name may not be empty"
+        ))),
+        Some(name) if name != wanted => Err(bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({wanted})"
+        ))),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Answers a write once it is durable.
+async fn answer(
+    api: &Api,
+    call: &Call<'_>,
+    target: Target,
+    code: StatusCode,
+    object: &Arc<Object>,
+    options: &WriteOptions,
+    warnings: &[String],
+) -> Result<Response<Body>, ApiError> {
+    if !options.dry_run {
+        api.durable(object.revision()).await?;
+    }
+    let mut response = render::one(api, call, target, code, object)?;
+    render::warn(&mut response, warnings);
+    Ok(response)
+}

@@ -1,0 +1,126 @@
+//! The Kubernetes REST API over the store: TLS, authentication, discovery, verbs, watches, tables.
+//!
+//! Start with [`Api`], which answers one request, and [`serve`], which brings requests to it from
+//! the network. The rules of the API (defaults, admission, validation, deletion) are the
+//! registry's; the fields of the kinds, patches and OpenAPI are the schema crate's. What is here is
+//! the wire: paths, options, forms of answers, paging, streams.
+//!
+//! Public contract: <https://kubernetes.io/docs/reference/using-api/api-concepts/>.
+
+mod api;
+mod auth;
+mod body;
+mod definitions;
+mod discovery;
+mod events_v1;
+mod fields;
+mod handlers;
+mod logs;
+mod negotiate;
+mod paging;
+mod path;
+mod query;
+mod resources;
+mod serve;
+mod status;
+mod tls;
+mod yaml;
+
+pub use api::{
+    Api, BODY_BYTES_MAX, Extra, ExtraRequest, ExtraResponse, Later, NoExtra, ServerParts,
+};
+pub use auth::{Tokens, User};
+pub use body::{Body, Pieces};
+pub use discovery::VERSION;
+pub use logs::{LogLine, LogPart, PodLogs, SilentPods};
+pub use query::Query;
+pub use serve::serve;
+pub use tls::{ADMIN_GROUP, ADMIN_USER, Pki, PkiError};
+
+// SHIM
+mod table {
+    use std::sync::Arc;
+    use wharf_model::{kinds::Kind, object::Object, time::Time};
+    #[derive(Clone, Copy)]
+    pub(crate) enum IncludeObject {
+        None,
+        Metadata,
+        Object,
+    }
+    pub(crate) fn render(
+        _: Kind,
+        _: &[Arc<Object>],
+        _: Time,
+        _: IncludeObject,
+    ) -> serde_json::Value {
+        serde_json::json!({})
+    }
+}
+mod openapi {
+    pub(crate) fn v2_json() -> Vec<u8> {
+        vec![]
+    }
+    pub(crate) fn v2_protobuf() -> Vec<u8> {
+        vec![]
+    }
+    pub(crate) fn v3_index() -> Vec<u8> {
+        vec![]
+    }
+    pub(crate) fn v3_group_version(_: &str) -> Option<Vec<u8>> {
+        None
+    }
+}
+mod patch {
+    use serde_json::Value;
+    use wharf_model::kinds::Kind;
+    use wharf_ports::error::ApiError;
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    pub(crate) enum PatchType {
+        Json,
+        Merge,
+        StrategicMerge,
+    }
+    pub(crate) fn apply(
+        _: Kind,
+        _: PatchType,
+        current: &Value,
+        patch: &[u8],
+    ) -> Result<Value, ApiError> {
+        let mut v = current.clone();
+        let p: Value = serde_json::from_slice(patch).unwrap_or_default();
+        fn m(a: &mut Value, b: &Value) {
+            if let Value::Object(b) = b {
+                for (k, x) in b {
+                    if x.is_object() && a[k].is_object() {
+                        m(&mut a[k], x)
+                    } else {
+                        a[k] = x.clone()
+                    }
+                }
+            }
+        }
+        m(&mut v, &p);
+        Ok(v)
+    }
+}
+mod decode {
+    use crate::query::FieldValidation;
+    use wharf_model::{kinds::Kind, object::Typed};
+    use wharf_ports::error::ApiError;
+    pub(crate) struct Decoded {
+        pub object: Box<dyn Typed>,
+        pub warnings: Vec<String>,
+    }
+    pub(crate) fn decode(kind: Kind, json: &[u8], _: FieldValidation) -> Result<Decoded, ApiError> {
+        (kind.decode)(json)
+            .map(|object| Decoded { object, warnings: vec![] })
+            .map_err(crate::status::bad_request)
+    }
+    pub(crate) fn decode_patched(
+        kind: Kind,
+        v: serde_json::Value,
+        f: FieldValidation,
+    ) -> Result<Decoded, ApiError> {
+        decode(kind, v.to_string().as_bytes(), f)
+    }
+}

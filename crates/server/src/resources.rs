@@ -1,0 +1,288 @@
+//! What is served: the table of resources with their verbs and subresources, as the paths name
+//! them. Discovery prints this table; routing looks things up in it.
+
+use std::sync::LazyLock;
+
+use wharf_model::kinds::{Kind, built_in};
+
+/// One resource of one group-version.
+pub(crate) struct Resource {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Version.
+    pub version: &'static str,
+    /// The resource's name, `pods`.
+    pub plural: &'static str,
+    /// The singular name.
+    pub singular: &'static str,
+    /// The kind's name, `Pod`.
+    pub kind: &'static str,
+    /// Whether its objects live in namespaces.
+    pub namespaced: bool,
+    /// kubectl's short names.
+    pub short_names: &'static [&'static str],
+    /// kubectl's categories.
+    pub categories: &'static [&'static str],
+    /// What can be done, in upstream's order (alphabetical).
+    pub verbs: &'static [&'static str],
+    /// Subresources, in alphabetical order.
+    pub subresources: Vec<Subresource>,
+    /// Where its objects are.
+    pub backing: Backing,
+}
+
+/// A subresource.
+pub(crate) struct Subresource {
+    /// Its name, `status`.
+    pub name: &'static str,
+    /// Group of the kind it takes and gives.
+    pub group: &'static str,
+    /// Version of that kind.
+    pub version: &'static str,
+    /// That kind.
+    pub kind: &'static str,
+    /// What can be done.
+    pub verbs: &'static [&'static str],
+}
+
+/// Where the objects of a resource are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// Stored as this kind.
+    Stored(Kind),
+    /// Stored as core Events, shown as `events.k8s.io/v1`.
+    EventsV1,
+    /// The definitions of the built-in custom resources, which cannot be changed.
+    Definitions,
+    /// `bindings`: nothing is stored, a pod is bound.
+    Binding,
+    /// `selfsubjectaccessreviews`: may the caller do this?
+    AccessReview,
+    /// `selfsubjectrulesreviews`: what may the caller do?
+    RulesReview,
+    /// `selfsubjectreviews`: who is the caller?
+    SelfReview,
+}
+
+impl Resource {
+    /// `v1`, `apps/v1`.
+    pub(crate) fn api_version(&self) -> String {
+        group_version(self.group, self.version)
+    }
+
+    /// The kind under which objects are stored, if they are.
+    pub(crate) fn stored_kind(&self) -> Option<Kind> {
+        match self.backing {
+            Backing::Stored(kind) => Some(kind),
+            Backing::EventsV1 => Kind::by_resource("", "events"),
+            _ => None,
+        }
+    }
+
+    /// The subresource of a name.
+    pub(crate) fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|subresource| subresource.name == name)
+    }
+
+    /// `pods`, `deployments.apps`.
+    pub(crate) fn group_resource(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_owned()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
+    }
+}
+
+/// `v1`, `apps/v1`.
+pub(crate) fn group_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// Every resource, in the order of [`groups`] and then of names.
+pub(crate) fn all() -> &'static [Resource] {
+    static ALL: LazyLock<Vec<Resource>> = LazyLock::new(build);
+    &ALL
+}
+
+/// The resource that a path names.
+pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    all().iter().find(|resource| {
+        resource.plural == plural && resource.group == group && resource.version == version
+    })
+}
+
+/// The resources of one group-version, in the order of names.
+pub(crate) fn of_group_version(
+    group: &str,
+    version: &str,
+) -> impl Iterator<Item = &'static Resource> {
+    all().iter().filter(move |resource| resource.group == group && resource.version == version)
+}
+
+/// The API groups but the core one, with their one version, in the order in which clients look
+/// for a bare resource name: upstream's, then the custom resources.
+pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
+    &[
+        ("apps", "v1"),
+        ("events.k8s.io", "v1"),
+        ("authentication.k8s.io", "v1"),
+        ("authorization.k8s.io", "v1"),
+        ("policy", "v1"),
+        ("apiextensions.k8s.io", "v1"),
+        ("scheduling.k8s.io", "v1"),
+        ("coordination.k8s.io", "v1"),
+        ("karpenter.sh", "v1"),
+        ("karpenter.k8s.aws", "v1"),
+        ("sim.wharf.dev", "v1"),
+    ]
+}
+
+const ALL_VERBS: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Namespaces cannot be deleted all at once.
+const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+const READ_VERBS: &[&str] = &["get", "list", "watch"];
+const CREATE: &[&str] = &["create"];
+const GET: &[&str] = &["get"];
+const CREATE_GET: &[&str] = &["create", "get"];
+const UPDATE: &[&str] = &["update"];
+const CHANGE: &[&str] = &["get", "patch", "update"];
+
+fn build() -> Vec<Resource> {
+    let mut resources: Vec<Resource> = built_in().iter().copied().map(stored).collect();
+    let virtual_resource = |group, plural, singular, kind, namespaced, backing| Resource {
+        group,
+        version: "v1",
+        plural,
+        singular,
+        kind,
+        namespaced,
+        short_names: &[],
+        categories: &[],
+        verbs: CREATE,
+        subresources: Vec::new(),
+        backing,
+    };
+    resources.push(virtual_resource("", "bindings", "binding", "Binding", true, Backing::Binding));
+    resources.push(virtual_resource(
+        "authentication.k8s.io",
+        "selfsubjectreviews",
+        "selfsubjectreview",
+        "SelfSubjectReview",
+        false,
+        Backing::SelfReview,
+    ));
+    resources.push(virtual_resource(
+        "authorization.k8s.io",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+        "SelfSubjectAccessReview",
+        false,
+        Backing::AccessReview,
+    ));
+    resources.push(virtual_resource(
+        "authorization.k8s.io",
+        "selfsubjectrulesreviews",
+        "selfsubjectrulesreview",
+        "SelfSubjectRulesReview",
+        false,
+        Backing::RulesReview,
+    ));
+    resources.push(Resource {
+        short_names: &["ev"],
+        verbs: ALL_VERBS,
+        ..virtual_resource("events.k8s.io", "events", "event", "Event", true, Backing::EventsV1)
+    });
+    resources.push(Resource {
+        short_names: &["crd", "crds"],
+        categories: &["api-extensions"],
+        verbs: READ_VERBS,
+        ..virtual_resource(
+            "apiextensions.k8s.io",
+            "customresourcedefinitions",
+            "customresourcedefinition",
+            "CustomResourceDefinition",
+            false,
+            Backing::Definitions,
+        )
+    });
+    let rank = |group: &str| groups().iter().position(|(name, _)| *name == group);
+    resources.sort_by_key(|resource| (rank(resource.group), resource.plural));
+    resources
+}
+
+fn stored(kind: Kind) -> Resource {
+    let own = |name, verbs| Subresource {
+        name,
+        group: kind.group,
+        version: kind.version,
+        kind: kind.kind,
+        verbs,
+    };
+    let other = |name, group, kind, verbs| Subresource { name, group, version: "v1", kind, verbs };
+    let subresources = match (kind.group, kind.kind) {
+        ("", "Namespace") => vec![own("finalize", UPDATE), own("status", CHANGE)],
+        ("", "Pod") => vec![
+            other("attach", "", "PodAttachOptions", CREATE_GET),
+            other("binding", "", "Binding", CREATE),
+            other("eviction", "policy", "Eviction", CREATE),
+            other("exec", "", "PodExecOptions", CREATE_GET),
+            own("log", GET),
+            other("portforward", "", "PodPortForwardOptions", CREATE_GET),
+            own("status", CHANGE),
+        ],
+        ("apps", "Deployment" | "ReplicaSet") => {
+            vec![other("scale", "autoscaling", "Scale", CHANGE), own("status", CHANGE)]
+        }
+        ("", "Node" | "Service")
+        | ("policy", "PodDisruptionBudget")
+        | ("karpenter.sh" | "karpenter.k8s.aws", _) => vec![own("status", CHANGE)],
+        _ => Vec::new(),
+    };
+    Resource {
+        group: kind.group,
+        version: kind.version,
+        plural: kind.plural,
+        singular: kind.singular,
+        kind: kind.kind,
+        namespaced: kind.namespaced,
+        short_names: kind.short_names,
+        categories: kind.categories,
+        verbs: match (kind.group, kind.kind) {
+            ("", "Namespace") => NAMESPACE_VERBS,
+            // The simulated cloud's machines: the cloud alone changes them.
+            ("sim.wharf.dev", _) => READ_VERBS,
+            _ => ALL_VERBS,
+        },
+        subresources,
+        backing: Backing::Stored(kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stored_kind_is_served_in_a_group_that_is_listed() {
+        for kind in built_in() {
+            let resource = find(kind.group, kind.version, kind.plural).expect("served");
+            assert_eq!(resource.stored_kind(), Some(*kind));
+        }
+        for resource in all() {
+            let listed = groups().contains(&(resource.group, resource.version));
+            assert!(listed || resource.group.is_empty(), "{}", resource.group_resource());
+            assert!(resource.verbs.is_sorted());
+            assert!(resource.subresources.is_sorted_by_key(|subresource| subresource.name));
+        }
+    }
+
+    #[test]
+    fn names_are_unique_within_a_group_version() {
+        for pair in all().windows(2) {
+            let name = |resource: &Resource| (resource.group, resource.version, resource.plural);
+            assert_ne!(name(&pair[0]), name(&pair[1]));
+        }
+    }
+}
