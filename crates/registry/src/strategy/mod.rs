@@ -5,6 +5,7 @@
 
 mod config;
 mod event;
+mod karpenter;
 mod lease;
 mod namespace;
 mod node;
@@ -25,6 +26,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use wharf_model::instance::Instance;
+use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::{Kind, Resource, built_in};
 use wharf_model::names;
 use wharf_model::object::Typed;
@@ -125,6 +127,9 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         Deployment,
         ReplicaSet,
         PodDisruptionBudget,
+        NodePool,
+        NodeClaim,
+        EC2NodeClass,
         Instance,
     );
     None

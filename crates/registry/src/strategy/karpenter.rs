@@ -1,0 +1,68 @@
+//! Karpenter's three kinds: their schemas, defaults and rules are in the model, since upstream
+//! states them in the definitions of the custom resources.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool, defaults, validation};
+use wharf_model::kinds::Resource;
+use wharf_model::time::Time;
+
+use super::Rules;
+use crate::field::{Errors, FieldError};
+
+macro_rules! custom_resource {
+    ($($type:ty),*) => {
+        $(impl Rules for $type {
+            const GENERATION: bool = true;
+            const UNCONDITIONAL_UPDATE: bool = false;
+
+            fn set_defaults(&mut self) {
+                default_by_schema(self);
+            }
+
+            fn prepare_create(&mut self, _now: Time) {
+                self.status = Default::default();
+            }
+
+            fn starts_generation(&self, old: &Self) -> bool {
+                self.spec != old.spec
+            }
+
+            fn take_status(&mut self, from: &Self) {
+                self.status.clone_from(&from.status);
+            }
+
+            fn validate(&self, errors: &mut Errors) {
+                validate_by_schema(self, None, errors);
+            }
+
+            fn validate_update(&self, old: &Self, errors: &mut Errors) {
+                validate_by_schema(self, Some(old), errors);
+            }
+        })*
+    };
+}
+custom_resource!(NodePool, NodeClaim, EC2NodeClass);
+
+fn default_by_schema<T: Resource + Serialize + DeserializeOwned>(object: &mut T) {
+    let mut value = value_of(object);
+    defaults::apply(T::kind().kind, &mut value);
+    // Defaults are of the types the schema gives, so the result always decodes; if a value that
+    // was wrong before does not, validation names it.
+    if let Ok(defaulted) = serde_json::from_value(value) {
+        *object = defaulted;
+    }
+}
+
+fn validate_by_schema<T: Resource + Serialize>(object: &T, old: Option<&T>, errors: &mut Errors) {
+    let old = old.map(value_of);
+    for error in validation::validate(T::kind().kind, &value_of(object), old.as_ref()) {
+        let body = error.body();
+        errors.push(FieldError { reason: error.kind.reason(), field: error.field, body });
+    }
+}
+
+fn value_of<T: Serialize>(object: &T) -> Value {
+    serde_json::to_value(object).unwrap_or_default()
+}
