@@ -1,0 +1,101 @@
+//! The Cluster port over a registry.
+
+use serde_json::json;
+use wharf_ports::cluster::{Cluster as _, ClusterEvent, Delete, Part, Write, WriteId};
+use wharf_registry::EmbeddedCluster;
+
+use crate::{Cluster, config_map, kind_of, typed, with};
+
+fn placed(manifest: serde_json::Value) -> Box<dyn wharf_model::object::Typed> {
+    typed(&with(manifest, "metadata.namespace", json!("default")))
+}
+
+#[test]
+fn outcomes_follow_the_changes_they_made() {
+    let cluster = Cluster::new();
+    let (mut embedded, mut view) = EmbeddedCluster::new(cluster.registry.clone());
+    assert_eq!(view.count(kind_of("Namespace")), 4);
+    embedded.submit(WriteId(1), Write::Create(placed(config_map("m"))));
+    embedded.submit(WriteId(2), Write::Create(placed(config_map("m"))));
+    let mut events = Vec::new();
+    embedded.poll(&mut events);
+    let [
+        ClusterEvent::Changed(change),
+        ClusterEvent::Outcome { id: WriteId(1), result: Ok(Some(made)) },
+        ClusterEvent::Outcome { id: WriteId(2), result: Err(refusal) },
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!(change.revision, made.revision());
+    assert_eq!(refusal.message, r#"configmaps "m" already exists"#);
+    assert!(view.apply(change));
+    embedded.submit(WriteId(3), Write::Delete(Delete::of(made)));
+    events.clear();
+    embedded.poll(&mut events);
+    let [ClusterEvent::Changed(change), ClusterEvent::Outcome { result: Ok(None), .. }] =
+        events.as_slice()
+    else {
+        panic!("{events:?}");
+    };
+    assert!(change.new.is_none());
+    events.clear();
+    embedded.poll(&mut events);
+    assert!(events.is_empty());
+}
+
+#[test]
+fn controllers_may_update_without_a_version() {
+    let cluster = Cluster::new();
+    let (mut embedded, _) = EmbeddedCluster::new(cluster.registry.clone());
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
+    embedded.submit(WriteId(1), Write::Create(placed(lease.clone())));
+    let object = placed(with(lease, "spec.holderIdentity", json!("b")));
+    embedded.submit(WriteId(2), Write::Update { object, part: Part::Main });
+    let mut events = Vec::new();
+    embedded.poll(&mut events);
+    let refused =
+        |event: &ClusterEvent| matches!(event, ClusterEvent::Outcome { result: Err(_), .. });
+    assert!(!events.iter().any(refused), "{events:?}");
+}
+
+/// A reader that sleeps past the window of history still ends up with the world as it is.
+#[test]
+fn a_reader_that_falls_behind_catches_up() {
+    let cluster = Cluster::new();
+    let (mut embedded, mut view) = EmbeddedCluster::new(cluster.registry.clone());
+    for name in ["a", "b", "c"] {
+        cluster.create(config_map(name)).unwrap();
+    }
+    let mut events = Vec::new();
+    embedded.poll(&mut events);
+    cluster.delete("ConfigMap", "a").unwrap();
+    cluster.delete("ConfigMap", "b").unwrap();
+    for turn in 0..9_000 {
+        let changed = with(config_map("c"), "data.k", json!(turn.to_string()));
+        cluster.update(changed, Part::Main).unwrap();
+    }
+    cluster.create(config_map("d")).unwrap();
+    embedded.poll(&mut events);
+    for event in &events {
+        if let ClusterEvent::Changed(change) = event {
+            assert!(view.apply(change), "{change:?}");
+        }
+    }
+    assert!(events.len() < 100, "it was told to list again");
+    let names: Vec<_> =
+        view.objects(kind_of("ConfigMap")).map(|o| o.key().name.to_string()).collect();
+    assert_eq!(names, ["c", "d"]);
+    assert_eq!(
+        view.objects(kind_of("ConfigMap")).map(|o| o.revision()).collect::<Vec<_>>(),
+        cluster
+            .registry
+            .store()
+            .list(kind_of("ConfigMap"), None)
+            .0
+            .iter()
+            .map(|o| o.revision())
+            .collect::<Vec<_>>()
+    );
+}

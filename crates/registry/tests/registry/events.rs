@@ -1,0 +1,80 @@
+//! Recorded Events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use wharf_ports::event::{EventRecord, EventType, Regarding};
+use wharf_registry::Registry;
+
+use crate::{Cluster, START, json_of, kind_of, pod};
+
+fn said(cluster: &Cluster, message: &str) -> EventRecord {
+    let object = cluster.registry.get(kind_of("Pod"), &crate::key(kind_of("Pod"), "p")).unwrap();
+    EventRecord {
+        regarding: Regarding::object(&object),
+        kind: EventType::Normal,
+        reason: "Scheduled".into(),
+        action: "Binding".into(),
+        message: message.into(),
+        component: "default-scheduler".into(),
+        host: String::new(),
+    }
+}
+
+#[test]
+fn a_repeat_raises_the_count_until_it_expires() {
+    let cluster = Cluster::new();
+    let uid = cluster.create(pod("p")).unwrap()["metadata"]["uid"].clone();
+    let record = said(&cluster, "hello");
+    let first = json_of(&cluster.registry.record(&record).unwrap());
+    let name = first["metadata"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(name, format!("p.{:x}", START.as_nanos()));
+    assert_eq!(
+        first["involvedObject"],
+        json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "namespace": "default", "uid": uid})
+    );
+    assert_eq!(first["source"], json!({"component": "default-scheduler"}));
+    assert_eq!(first["type"], "Normal");
+    assert_eq!(first["action"], "Binding");
+    assert_eq!(first["count"], 1);
+
+    cluster.clock.advance_to(START + Duration::from_secs(60));
+    let again = json_of(&cluster.registry.record(&record).unwrap());
+    assert_eq!((&again["metadata"]["name"], &again["count"]), (&json!(name), &json!(2)));
+    assert_eq!(again["firstTimestamp"], "2026-11-21T10:00:00Z");
+    assert_eq!(again["lastTimestamp"], "2026-11-21T10:01:00Z");
+    let other = json_of(&cluster.registry.record(&said(&cluster, "other")).unwrap());
+    assert_ne!(other["metadata"]["name"], json!(name));
+
+    // A restarted registry knows what was said.
+    let registry =
+        Registry::new(cluster.registry.store().clone(), Arc::clone(&cluster.clock) as _, 1);
+    assert_eq!(json_of(&registry.record(&record).unwrap())["count"], 3);
+
+    let later = START + Duration::from_secs(60 + 3_600);
+    assert_eq!(cluster.registry.expired_events(later - Duration::from_secs(1)), []);
+    assert_eq!(cluster.registry.expired_events(later).len(), 2);
+    cluster.clock.advance_to(later);
+    assert_eq!(json_of(&registry.record(&record).unwrap())["count"], 1);
+}
+
+#[test]
+fn events_of_one_instant_have_names_of_their_own() {
+    let cluster = Cluster::new();
+    cluster.create(pod("p")).unwrap();
+    for message in ["a", "b", "c"] {
+        cluster.registry.record(&said(&cluster, message)).unwrap();
+    }
+    assert_eq!(cluster.registry.store().count(kind_of("Event")), 3);
+}
+
+#[test]
+fn a_deleted_event_is_said_anew() {
+    let cluster = Cluster::new();
+    cluster.create(pod("p")).unwrap();
+    let record = said(&cluster, "a");
+    let first = cluster.registry.record(&record).unwrap();
+    cluster.delete("Event", &first.key().name).unwrap();
+    assert_eq!(json_of(&cluster.registry.record(&record).unwrap())["count"], 1);
+}
