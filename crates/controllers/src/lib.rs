@@ -4,6 +4,7 @@
 //! awaits, reads a clock or draws randomness of its own.
 
 pub mod event_loop;
+pub mod journal;
 pub mod karpenter;
 pub mod scheduler;
 pub mod workloads;

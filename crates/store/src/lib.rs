@@ -179,6 +179,13 @@ impl Store {
         Ok(Watch::new(self.clone(), kind, from, visibility))
     }
 
+    /// Waits until something after `revision` has been sequenced.
+    pub async fn wait_past(&self, revision: Revision) {
+        let mut sequenced = self.inner.sequenced.subscribe();
+        // The sender lives as long as this store: there is no error to tell.
+        let _ = sequenced.wait_for(|latest| *latest > revision).await;
+    }
+
     /// Waits until everything up to `revision` would survive a crash.
     ///
     /// # Errors

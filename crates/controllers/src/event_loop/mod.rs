@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_model::kinds::built_in;
 use wharf_model::object::Object;
 use wharf_model::random::Random;
 use wharf_model::time::Time;
@@ -132,17 +133,17 @@ impl<C: Cluster> EventLoop<C> {
         }
     }
 
-    /// Takes in the world as it stands and lets every controller see each object once.
-    pub fn start(&mut self, now: Time, objects: impl IntoIterator<Item = Arc<Object>>) {
-        let objects: Vec<Arc<Object>> = objects.into_iter().collect();
-        for object in &objects {
-            self.view.load(Arc::clone(object));
-        }
+    /// Takes in the world as it stands and lets every controller see each object once, kind by
+    /// kind in the order of keys.
+    pub fn start(&mut self, now: Time, view: View) {
+        self.view = view;
         for index in 0..self.controllers.len() {
             let mut enqueue = Enqueue::default();
             self.controllers[index].controller.start(&mut enqueue);
             self.enqueue(index, now, &mut enqueue);
         }
+        let objects: Vec<Arc<Object>> =
+            built_in().iter().flat_map(|kind| self.view.objects(*kind).cloned()).collect();
         for object in objects {
             let change = Change { revision: object.revision(), old: None, new: Some(object) };
             self.observe(now, &change);

@@ -85,10 +85,12 @@ impl Controller for Maker {
     }
 }
 
-fn namespace(name: &str) -> Arc<Object> {
+fn with_namespace() -> View {
     let mut namespace = Namespace::default();
-    namespace.metadata.name = Some(name.to_owned());
-    Arc::new(Object::from_typed(Box::new(namespace), 1))
+    namespace.metadata.name = Some("n".to_owned());
+    let mut view = View::new();
+    view.load(Arc::new(Object::from_typed(Box::new(namespace), 1)));
+    view
 }
 
 fn looped(refusals: &[bool]) -> EventLoop<FakeCluster> {
@@ -104,7 +106,7 @@ fn looped(refusals: &[bool]) -> EventLoop<FakeCluster> {
 fn a_step_is_carried_out_and_seen() {
     let mut run = looped(&[]);
     let now = Time::from_seconds(100);
-    run.start(now, [namespace("n")]);
+    run.start(now, with_namespace());
     run.run_due(now, &mut NoRecorder).expect("comes to rest");
     assert_eq!(run.view().count(Kind::of::<ConfigMap>()), 2);
     assert_eq!(run.next_wake(), Some(now + Duration::from_secs(60)));
@@ -115,7 +117,7 @@ fn a_step_is_carried_out_and_seen() {
 fn a_refused_write_drops_the_rest_and_is_tried_again_later() {
     let mut run = looped(&[true, false, true]);
     let mut now = Time::from_seconds(100);
-    run.start(now, [namespace("n")]);
+    run.start(now, with_namespace());
     run.run_due(now, &mut NoRecorder).expect("comes to rest");
     assert_eq!(run.view().count(Kind::of::<ConfigMap>()), 0, "the second write was dropped");
     now = run.next_wake().expect("a retry");
@@ -149,7 +151,7 @@ fn controllers_that_never_rest_are_named() {
     let mut run =
         EventLoop::new(FakeCluster::default(), Box::new(NoCloud), vec![Box::new(Restless)], 1);
     run.steps_at_one_moment_max = 1_000;
-    run.start(Time::EPOCH, []);
+    run.start(Time::EPOCH, View::new());
     let error = run.run_due(Time::EPOCH, &mut NoRecorder).expect_err("it never rests");
     assert_eq!((error.controller, error.key.as_str()), ("restless", "round"));
 }

@@ -1,0 +1,210 @@
+//! The money ledger: instance × price × seconds, in whole nano-dollars. Every amount in a report
+//! can be unfolded to these lines.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use wharf_model::instance::Instance;
+use wharf_model::money::{Billing, Money, Price};
+use wharf_model::time::Time;
+
+/// What one machine has cost so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Instance id.
+    pub instance: String,
+    /// EC2 instance type.
+    pub instance_type: String,
+    /// Availability zone.
+    pub zone: String,
+    /// `on-demand`, `spot` or `reserved`.
+    pub capacity_type: String,
+    /// Price per hour, fixed at launch.
+    pub price: Price,
+    /// When billing began.
+    pub from: Time,
+    /// When billing ended, or the time of the report.
+    pub until: Time,
+    /// Whether it is still billed.
+    pub running: bool,
+    /// What is owed.
+    pub cost: Money,
+}
+
+impl Line {
+    /// The line of one machine at `now`; `None` while it is not billed yet.
+    pub fn of(instance: &Instance, now: Time) -> Option<Self> {
+        let (from, until) = instance.status.billed(now)?;
+        let price = Price::from_nano_dollars_per_hour(instance.spec.price_nanos_per_hour);
+        let elapsed = u64::try_from(until.since(from).as_nanos()).unwrap_or(u64::MAX);
+        Some(Self {
+            instance: instance.metadata.name.clone().unwrap_or_default(),
+            instance_type: instance.spec.instance_type.clone(),
+            zone: instance.spec.zone.clone(),
+            capacity_type: instance.spec.capacity_type.clone(),
+            price,
+            from,
+            until,
+            running: instance.status.shutting_down_at_nanos.is_none()
+                && instance.status.terminated_at_nanos.is_none(),
+            cost: Billing::EC2_LINUX.cost(price, elapsed),
+        })
+    }
+
+    /// How long it has been in use.
+    pub fn elapsed(&self) -> Duration {
+        self.until.since(self.from)
+    }
+}
+
+/// The ledger: one line for each machine that was ever billed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// The lines, in the order in which billing began, then by instance id.
+    pub lines: Vec<Line>,
+}
+
+impl Ledger {
+    /// The ledger over these machines at `now`.
+    pub fn of<'a>(instances: impl IntoIterator<Item = &'a Instance>, now: Time) -> Self {
+        let mut lines: Vec<Line> =
+            instances.into_iter().filter_map(|instance| Line::of(instance, now)).collect();
+        lines.sort_by(|a, b| (a.from, &a.instance).cmp(&(b.from, &b.instance)));
+        Self { lines }
+    }
+
+    /// The sum of all lines.
+    pub fn total(&self) -> Money {
+        self.lines.iter().map(|line| line.cost).sum()
+    }
+
+    /// What the running machines cost per hour.
+    pub fn rate(&self) -> Price {
+        self.lines.iter().filter(|line| line.running).map(|line| line.price).sum()
+    }
+
+    /// The ledger as a table for people.
+    pub fn to_text(&self) -> String {
+        let mut text = String::from(
+            "INSTANCE             TYPE           ZONE              CAPACITY     USD/HOUR   IN USE      USD\n",
+        );
+        for line in &self.lines {
+            let seconds = line.elapsed().as_secs();
+            let in_use = format!(
+                "{}h{:02}m{:02}s{}",
+                seconds / 3_600,
+                seconds / 60 % 60,
+                seconds % 60,
+                if line.running { "+" } else { "" }
+            );
+            text.push_str(&format!(
+                "{:<20} {:<14} {:<17} {:<12} {:<10} {:<11} {}\n",
+                line.instance,
+                line.instance_type,
+                line.zone,
+                line.capacity_type,
+                line.price.to_string(),
+                in_use,
+                line.cost.rounded(6).trim_start_matches('$'),
+            ));
+        }
+        text.push_str(&format!(
+            "total {} for {} machine{}, {} per hour now\n",
+            self.total().rounded(6),
+            self.lines.len(),
+            if self.lines.len() == 1 { "" } else { "s" },
+            Money::from_nano_dollars(i128::from(self.rate().nano_dollars_per_hour())).rounded(4),
+        ));
+        text
+    }
+
+    /// The ledger as JSON; amounts are exact decimal strings.
+    pub fn to_json(&self) -> Value {
+        let lines: Vec<Value> = self
+            .lines
+            .iter()
+            .map(|line| {
+                json!({
+                    "instance": line.instance,
+                    "instanceType": line.instance_type,
+                    "zone": line.zone,
+                    "capacityType": line.capacity_type,
+                    "usdPerHour": line.price.to_string(),
+                    "from": line.from.to_string(),
+                    "until": line.until.to_string(),
+                    "seconds": line.elapsed().as_secs(),
+                    "running": line.running,
+                    "usd": line.cost.to_string(),
+                })
+            })
+            .collect();
+        json!({
+            "usd": self.total().to_string(),
+            "usdPerHourNow": self.rate().to_string(),
+            "lines": lines,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use wharf_model::instance::InstanceStatus;
+
+    use super::*;
+
+    fn instance(name: &str, price: &str, running: i64, stopped: Option<i64>) -> Instance {
+        let mut instance = Instance::default();
+        instance.metadata.name = Some(name.to_owned());
+        instance.spec.price_nanos_per_hour = price.parse::<Price>().expect("a price").nano_dollars_per_hour();
+        instance.status = InstanceStatus {
+            running_at_nanos: Time::from_seconds(running).as_nanos(),
+            shutting_down_at_nanos: stopped.map(|stop| Time::from_seconds(stop).as_nanos()),
+            ..InstanceStatus::default()
+        };
+        instance
+    }
+
+    #[test]
+    fn an_hour_costs_the_price_and_a_moment_costs_a_minute() {
+        let machines = [
+            instance("i-b", "0.308", 0, Some(3_600)),
+            instance("i-a", "0.06", 0, Some(5)),
+            instance("i-c", "1", 9_999, None),
+        ];
+        let ledger = Ledger::of(&machines, Time::from_seconds(4_000));
+        let lines: Vec<(&str, String)> = ledger
+            .lines
+            .iter()
+            .map(|line| (line.instance.as_str(), line.cost.to_string()))
+            .collect();
+        assert_eq!(lines, [("i-a", "0.001".to_owned()), ("i-b", "0.308".to_owned())]);
+        assert_eq!(ledger.total().to_string(), "0.309");
+        assert_eq!(ledger.rate(), Price::ZERO);
+        assert_eq!(ledger.to_json()["usd"], "0.309");
+    }
+
+    proptest! {
+        /// Money adds up: the total is the sum of the lines, and never falls as time goes on.
+        #[test]
+        fn the_total_is_the_sum_and_never_falls(
+            machines in proptest::collection::vec((0_i64..5_000, 0_i64..5_000, 1_i64..5_000_000_000), 0..8),
+            mut moments in proptest::collection::vec(0_i64..20_000, 1..6),
+        ) {
+            let machines: Vec<Instance> = machines.iter().enumerate().map(|(index, (start, length, nanos))| {
+                let mut machine = instance(&format!("i-{index}"), "0", *start, Some(start + length));
+                machine.spec.price_nanos_per_hour = *nanos;
+                machine
+            }).collect();
+            moments.sort_unstable();
+            let mut before = Money::default();
+            for moment in moments {
+                let ledger = Ledger::of(&machines, Time::from_seconds(moment));
+                let sum = ledger.lines.iter().fold(Money::default(), |sum, line| sum + line.cost);
+                prop_assert_eq!(ledger.total(), sum);
+                prop_assert!(ledger.total() >= before);
+                before = ledger.total();
+            }
+        }
+    }
+}

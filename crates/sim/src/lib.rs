@@ -1,0 +1,12 @@
+//! Rehearsals: a scenario on a virtual clock, the timeline of what happened, and what it cost.
+//!
+//! [`world`] puts together the same registry, controllers and simulated cloud that the lab runs;
+//! [`rehearsal`] drives them by jumping from wake-up to wake-up. No API server, no sockets, no JSON.
+//! Start with [`scenario`] for the input and [`timeline`] for the output.
+
+pub mod ledger;
+pub mod rehearsal;
+pub mod scenario;
+pub mod timeline;
+pub mod why;
+pub mod world;

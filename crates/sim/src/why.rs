@@ -1,0 +1,144 @@
+//! The answer to `wharf why`: what an object is now, what was decided about it and why, and what
+//! its machine costs.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::{Value, json};
+use wharf_controllers::journal::Journal;
+use wharf_model::instance::Instance;
+use wharf_model::karpenter::NodeClaim;
+use wharf_model::object::Object;
+use wharf_model::time::Time;
+
+use crate::ledger::Line;
+use crate::scenario::Target;
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    subject: String,
+    state: Vec<String>,
+    reasons_text: String,
+    reasons: Value,
+    machine: Option<Line>,
+}
+
+/// Answers for one object; `None` if there is no such object and nothing was ever told of it.
+pub fn answer<'a>(
+    target: &Target,
+    object: Option<&Object>,
+    machines: impl Iterator<Item = &'a Instance>,
+    journal: &Journal,
+    now: Time,
+) -> Option<Answer> {
+    let reasons_text = journal.to_text(target.kind, &target.key);
+    if object.is_none() && reasons_text.is_empty() {
+        return None;
+    }
+    let state = match object {
+        Some(object) => state(object),
+        None => vec!["it is gone".to_owned()],
+    };
+    let id = object.and_then(provider_id).and_then(|id| id.rsplit('/').next().map(str::to_owned));
+    let machine = id.and_then(|id| {
+        let mut machines = machines;
+        machines
+            .find(|machine| machine.metadata.name.as_deref() == Some(id.as_str()))
+            .and_then(|machine| Line::of(machine, now))
+    });
+    Some(Answer {
+        subject: format!("{}/{}", target.kind.singular, target.key),
+        state,
+        reasons: journal.to_json(target.kind, &target.key)["reasons"].clone(),
+        reasons_text,
+        machine,
+    })
+}
+
+impl Answer {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{}: {}\n", self.subject, self.state.join("; "));
+        if let Some(machine) = &self.machine {
+            text.push_str(&format!(
+                "machine {}: {} {} in {} at {}, {} so far\n",
+                machine.instance,
+                machine.capacity_type,
+                machine.instance_type,
+                machine.zone,
+                machine.price.per_hour(),
+                machine.cost.rounded(6)
+            ));
+        }
+        if self.reasons_text.is_empty() {
+            text.push_str("nothing was decided about it since the lab started\n");
+        } else {
+            text.push_str(&self.reasons_text);
+        }
+        text
+    }
+
+    /// For scripts.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "object": self.subject,
+            "state": self.state,
+            "reasons": self.reasons,
+            "machine": self.machine.as_ref().map(|machine| json!({
+                "instance": machine.instance,
+                "instanceType": machine.instance_type,
+                "capacityType": machine.capacity_type,
+                "zone": machine.zone,
+                "usdPerHour": machine.price.to_string(),
+                "seconds": machine.elapsed().as_secs(),
+                "usd": machine.cost.to_string(),
+            })),
+        })
+    }
+}
+
+/// What the object is now, in a few words.
+fn state(object: &Object) -> Vec<String> {
+    let mut state = Vec::new();
+    if let Some(pod) = object.typed::<Pod>() {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
+        state.push(phase.unwrap_or_else(|| "Pending".to_owned()));
+        if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) {
+            state.push(format!("on node {node}"));
+        }
+        let refused = pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+        state.extend(refused.and_then(|condition| condition.message.clone()));
+    } else if let Some(node) = object.typed::<Node>() {
+        let ready = node
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        state.push(if ready { "Ready" } else { "NotReady" }.to_owned());
+    } else if let Some(claim) = object.typed::<NodeClaim>() {
+        state.extend(claim.status.conditions.iter().map(|condition| {
+            let (kind, status, reason) = (&condition.type_, &condition.status, &condition.reason);
+            if reason.is_empty() || reason == kind {
+                format!("{kind} {status}")
+            } else {
+                format!("{kind} {status} ({reason})")
+            }
+        }));
+    } else {
+        state.push("it is there".to_owned());
+    }
+    if object.header().deleting.is_some() {
+        state.push("being deleted".to_owned());
+    }
+    state
+}
+
+fn provider_id(object: &Object) -> Option<&str> {
+    if let Some(node) = object.typed::<Node>() {
+        return node.spec.as_ref()?.provider_id.as_deref();
+    }
+    object.typed::<NodeClaim>().map(|claim| claim.status.provider_id.as_str())
+}

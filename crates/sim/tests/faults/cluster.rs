@@ -1,0 +1,127 @@
+//! A cluster adapter that misbehaves as real ones do, by a seed: late and repeated events, refused
+//! writes, writes that succeed though their answer says otherwise, and a crash after any write.
+
+use std::collections::VecDeque;
+
+use wharf_model::random::Random;
+use wharf_ports::cluster::{Change, Cluster, ClusterEvent, Write, WriteId};
+use wharf_ports::error::{ApiError, StatusReason};
+use wharf_registry::EmbeddedCluster;
+
+/// How often what happens, in percent.
+#[derive(Clone, Copy, Debug)]
+pub struct Faults {
+    /// An event is told late.
+    pub late: u32,
+    /// A change is told again.
+    pub repeated: u32,
+    /// A write is refused.
+    pub refused: u32,
+    /// A write succeeds but its answer is an error.
+    pub answer_lost: u32,
+}
+
+pub struct FaultyCluster {
+    inner: EmbeddedCluster,
+    random: Random,
+    faults: Faults,
+    /// Writes until the crash; `None` for no crash.
+    writes_left: Option<u32>,
+    crashed: bool,
+    changes: VecDeque<Change>,
+    outcomes: Vec<ClusterEvent>,
+    told: VecDeque<Change>,
+}
+
+impl FaultyCluster {
+    pub fn new(inner: EmbeddedCluster, random: Random, faults: Faults, writes: Option<u32>) -> Self {
+        Self {
+            inner,
+            random,
+            faults,
+            writes_left: writes,
+            crashed: false,
+            changes: VecDeque::new(),
+            outcomes: Vec::new(),
+            told: VecDeque::new(),
+        }
+    }
+
+    /// Whether the process is to be taken for dead.
+    pub fn crashed(&self) -> bool {
+        self.crashed
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.random.below(100) < percent
+    }
+
+    fn injected(reason: StatusReason) -> ApiError {
+        ApiError::new(reason, "injected fault")
+    }
+}
+
+impl Cluster for FaultyCluster {
+    fn submit(&mut self, id: WriteId, write: Write) {
+        if self.crashed {
+            return;
+        }
+        if let Some(left) = &mut self.writes_left {
+            if *left == 0 {
+                self.crashed = true;
+                return;
+            }
+            *left -= 1;
+        }
+        if self.chance(self.faults.refused) {
+            let reason = match self.random.below(3) {
+                0 => StatusReason::InternalError,
+                1 => StatusReason::Conflict,
+                _ => StatusReason::ServiceUnavailable,
+            };
+            self.outcomes
+                .push(ClusterEvent::Outcome { id, result: Err(Self::injected(reason)) });
+            return;
+        }
+        if self.chance(self.faults.answer_lost) {
+            // Under an id that nobody waits for: the true outcome is lost.
+            self.inner.submit(WriteId(u64::MAX), write);
+            let result = Err(Self::injected(StatusReason::Timeout));
+            self.outcomes.push(ClusterEvent::Outcome { id, result });
+            return;
+        }
+        self.inner.submit(id, write);
+    }
+
+    fn poll(&mut self, events: &mut Vec<ClusterEvent>) {
+        let mut fresh = Vec::new();
+        self.inner.poll(&mut fresh);
+        for event in fresh {
+            match event {
+                ClusterEvent::Changed(change) => self.changes.push_back(change),
+                outcome => self.outcomes.push(outcome),
+            }
+        }
+        // Outcomes may overtake the changes they belong to.
+        events.append(&mut self.outcomes);
+        while let Some(change) = self.changes.pop_front() {
+            if self.chance(self.faults.late) {
+                self.changes.push_front(change);
+                break;
+            }
+            events.push(ClusterEvent::Changed(change.clone()));
+            self.told.push_back(change);
+            if self.told.len() > 50 {
+                self.told.pop_front();
+            }
+            if self.chance(self.faults.repeated) {
+                let which = self.random.below(self.told.len() as u32) as usize;
+                events.push(ClusterEvent::Changed(self.told[which].clone()));
+            }
+        }
+    }
+
+    fn pending(&self) -> bool {
+        !self.crashed && !self.changes.is_empty()
+    }
+}

@@ -1,0 +1,93 @@
+//! What must never be broken, checked on the store itself after every step.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use wharf_model::instance::Instance;
+use wharf_model::kinds::Kind;
+use wharf_model::money::Money;
+use wharf_model::object::{ObjectKey, Revision};
+use wharf_model::resources::{Resources, pod_requests};
+use wharf_model::time::Time;
+use wharf_sim::ledger::Ledger;
+use wharf_store::Store;
+
+/// Remembers what it needs to see that nothing moves that must not.
+#[derive(Default)]
+pub struct Checker {
+    revision: Revision,
+    /// On which node each pod was first seen, by uid: a bound pod never moves.
+    bound: BTreeMap<String, String>,
+    cost: Money,
+}
+
+impl Checker {
+    /// Checks every invariant.
+    pub fn check(&mut self, store: &Store, now: Time) {
+        let revision = store.revision();
+        assert!(revision >= self.revision, "revisions never fall");
+        if revision == self.revision {
+            return;
+        }
+        self.revision = revision;
+        self.pods_fit_and_stay(store);
+        self.one_machine_per_claim(store);
+        self.money_adds_up(store, now);
+    }
+
+    /// No pod moves, and no node holds more than it has.
+    fn pods_fit_and_stay(&mut self, store: &Store) {
+        let (pods, _) = store.list(Kind::of::<Pod>(), Some("default"));
+        let mut used: BTreeMap<String, Resources> = BTreeMap::new();
+        for object in &pods {
+            let Some(pod) = object.typed::<Pod>() else { panic!("a pod that does not decode") };
+            let Some(spec) = &pod.spec else { continue };
+            let Some(node) = &spec.node_name else { continue };
+            let first = self.bound.entry(object.uid().to_owned()).or_insert_with(|| node.clone());
+            assert_eq!(first, node, "pod {} moved", object.key());
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            if matches!(phase, Some("Succeeded" | "Failed")) {
+                continue;
+            }
+            let mut requests = pod_requests(spec);
+            requests.pods = 1;
+            used.entry(node.clone()).or_default().add(&requests);
+        }
+        for (name, used) in used {
+            let Some(object) = store.get(Kind::of::<Node>(), &ObjectKey::cluster(&name)) else {
+                continue;
+            };
+            let Some(node) = object.typed::<Node>() else { panic!("a node that does not decode") };
+            let allocatable = node.status.as_ref().and_then(|status| status.allocatable.clone());
+            let allocatable = Resources::from_map(&allocatable.unwrap_or_default());
+            assert!(
+                used.fits_in(&allocatable),
+                "node {name} is overcommitted: {used} of {allocatable}"
+            );
+        }
+    }
+
+    /// No NodeClaim ever has two machines: a launch is never repeated.
+    fn one_machine_per_claim(&self, store: &Store) {
+        let (instances, _) = store.list(Kind::of::<Instance>(), None);
+        let mut claims: BTreeMap<String, String> = BTreeMap::new();
+        for object in &instances {
+            let Some(instance) = object.typed::<Instance>() else { continue };
+            let Some(claim) = instance.spec.tags.get("karpenter.sh/nodeclaim") else { continue };
+            let id = object.key().name.to_string();
+            if let Some(other) = claims.insert(claim.clone(), id.clone()) {
+                panic!("nodeclaim {claim} has the machines {other} and {id}");
+            }
+        }
+    }
+
+    /// The bill never falls, and is the sum of its lines.
+    fn money_adds_up(&mut self, store: &Store, now: Time) {
+        let (instances, _) = store.list(Kind::of::<Instance>(), None);
+        let ledger = Ledger::of(instances.iter().filter_map(|one| one.typed::<Instance>()), now);
+        let sum = ledger.lines.iter().fold(Money::default(), |sum, line| sum + line.cost);
+        assert_eq!(ledger.total(), sum);
+        assert!(ledger.total() >= self.cost, "the bill fell");
+        self.cost = ledger.total();
+    }
+}

@@ -1,0 +1,346 @@
+//! The command line: every verb, flag and example in one place. Parsing only; what the verbs do is
+//! in `commands`.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use wharf_sim::scenario::read_duration;
+
+use crate::lab::clock::SPEED_MAX;
+
+/// Kubernetes capacity in one binary: pods come in, the right machines appear, they leave when
+/// nobody needs them.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wharf",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Examples:
+  wharf demo                       see pods arrive, machines appear and leave, and what it costs
+  wharf up                         a lab for your own kubectl, at https://127.0.0.1:6443
+  wharf up --speed 60 --ephemeral  the same, a minute a second, nothing kept
+  wharf simulate labs/inflate/scenario.yaml"
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a lab: a Kubernetes API with simulated EC2 behind it
+    Up(UpArgs),
+    /// Show the main job in a few seconds: pods, machines, money
+    Demo(DemoArgs),
+    /// Read or set the clock of a running lab
+    Clock(ClockArgs),
+    /// Run a scenario on a virtual clock and print what happens and what it costs
+    Simulate(SimulateArgs),
+    /// Say why a pod, node or nodeclaim is where it is
+    Why(WhyArgs),
+    /// List instance types with what pods may use of them and what they cost
+    Catalog(CatalogArgs),
+    /// Print a bearer token with the administrator's rights on the running lab
+    Token(TokenArgs),
+    /// Measure this build
+    Bench(BenchArgs),
+    /// Print the version
+    Version(VersionArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:\n  source <(wharf completions bash)")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `wharf up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  wharf up                                   adds the context `wharf` to your kubeconfig
+  wharf up --speed 60                        a cluster minute each second
+  wharf up --ephemeral --listen 127.0.0.1:0  nothing kept, any free port
+  wharf up --kubeconfig ./lab.yaml           writes only that file
+  wharf up --ephemeral -- kubectl get nodes  runs a command against a lab, then ends")]
+pub(crate) struct UpArgs {
+    /// Address to serve at; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDRESS:PORT", value_parser = listen)]
+    pub(crate) listen: SocketAddr,
+    /// Directory that keeps the lab between starts [default: ~/.local/share/wharf]
+    #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
+    pub(crate) data: Option<PathBuf>,
+    /// Keep nothing
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+    /// Write only this kubeconfig file, instead of adding a context to yours
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Cluster seconds per second, 1 to 1000
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(SPEED_MAX)))]
+    pub(crate) speed: u32,
+    /// EC2 region to simulate [default: us-east-1, or the one the data directory began with]
+    #[arg(long, value_name = "REGION")]
+    pub(crate) region: Option<String>,
+    /// Seed of everything random [default: 1, or the one the data directory began with]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Say more on stderr; twice for every change
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// A command to run against the lab; the lab ends with it and passes on its exit status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `wharf demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// EC2 region to simulate
+    #[arg(long, default_value = "us-east-1", value_name = "REGION")]
+    pub(crate) region: String,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Print at once instead of at a pace one can read
+    #[arg(long)]
+    pub(crate) fast: bool,
+}
+
+/// Where a running lab is found.
+#[derive(Debug, Args)]
+pub(crate) struct LabArgs {
+    /// Kubeconfig with the lab's context [default: $KUBECONFIG, or ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+/// `wharf clock`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  wharf clock             read it
+  wharf clock pause       stop it
+  wharf clock step 10m    move ten minutes on, doing what falls due on the way
+  wharf clock speed 60    a cluster minute each second")]
+pub(crate) struct ClockArgs {
+    /// What to do with it; nothing reads it.
+    #[command(subcommand)]
+    pub(crate) action: Option<ClockAction>,
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    pub(crate) output: Output,
+}
+
+/// What to do with the clock.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum ClockAction {
+    /// Stop it
+    Pause,
+    /// Let it go on
+    Resume,
+    /// Move on by a span of cluster time
+    Step {
+        /// How far, such as 90s, 10m or 1h30m.
+        #[arg(value_parser = span)]
+        by: Duration,
+    },
+    /// Set its speed
+    Speed {
+        /// Cluster seconds per second, 1 to 1000.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(SPEED_MAX)))]
+        speed: u32,
+    },
+}
+
+/// `wharf simulate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  wharf simulate labs/inflate/scenario.yaml
+  wharf simulate labs/inflate/scenario.yaml --until 2h --seed 7
+  wharf simulate labs/inflate/scenario.yaml -o json | jq .cost.usd")]
+pub(crate) struct SimulateArgs {
+    /// The scenario
+    pub(crate) file: PathBuf,
+    /// How long to run in cluster time [default: the scenario's, or until nothing is left to do]
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) until: Option<Duration>,
+    /// Seed of everything random [default: the scenario's, or 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// `wharf why`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  wharf why pod/inflate-b6b45f8d4-8xzbm
+  wharf why pod/web-0 -n shop
+  wharf why nodeclaim/default-x7ntc -o json")]
+pub(crate) struct WhyArgs {
+    /// TYPE/NAME: a pod, node or nodeclaim
+    #[arg(value_name = "TYPE/NAME")]
+    pub(crate) object: String,
+    /// Namespace of the object
+    #[arg(short, long, default_value = "default")]
+    pub(crate) namespace: String,
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// `wharf catalog`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  wharf catalog c5a
+  wharf catalog 'category=c|m' 'cpu>=8' 'memory<=32Gi' arch=amd64
+  wharf catalog --region ap-northeast-2 c5a.2xlarge -o json")]
+pub(crate) struct CatalogArgs {
+    /// EC2 region
+    #[arg(long, default_value = "us-east-1", value_name = "REGION")]
+    pub(crate) region: String,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: CatalogOutput,
+    /// Names, globs or terms such as cpu>=8; all must hold
+    #[arg(value_name = "FILTER")]
+    pub(crate) filter: Vec<String>,
+}
+
+/// `wharf token`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  curl -sk -H \"Authorization: Bearer $(wharf token)\" https://127.0.0.1:6443/api/v1/nodes")]
+pub(crate) struct TokenArgs {
+    /// How long it is valid, in real time
+    #[arg(long, default_value = "1h", value_name = "SPAN", value_parser = span)]
+    pub(crate) ttl: Duration,
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+}
+
+/// `wharf bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wharf bench startup\n  wharf bench startup -o json")]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) what: Benchmark,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t, global = true)]
+    pub(crate) output: Output,
+}
+
+/// The benchmarks.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Benchmark {
+    /// Time to readiness and resident memory, empty and with objects
+    Startup {
+        /// How many starts of each kind; the median is told.
+        #[arg(long, default_value_t = 5)]
+        runs: u32,
+        /// How many objects the second start finds.
+        #[arg(long, default_value_t = 50_000)]
+        objects: u32,
+    },
+    /// The time of `simulate` on a scenario
+    Simulate {
+        /// The scenario.
+        file: PathBuf,
+        /// How many runs; the median is told.
+        #[arg(long, default_value_t = 5)]
+        runs: u32,
+    },
+}
+
+/// `wharf version`.
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// Output for people or for scripts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For scripts
+    Json,
+}
+
+/// Output of the catalogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CatalogOutput {
+    /// A table
+    #[default]
+    Table,
+    /// A table with more columns
+    Wide,
+    /// For scripts
+    Json,
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    read_duration(text, "span")
+        .map_err(|error| error.strip_prefix("span: ").unwrap_or(&error).to_owned())
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let text = text.replace("localhost:", "127.0.0.1:");
+    text.parse().map_err(|_| "write it as ADDRESS:PORT, such as 127.0.0.1:6443".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_parses_as_documented() {
+        for line in [
+            "wharf up --listen 127.0.0.1:0 --ephemeral --speed 60 --region us-east-1 --seed 3 -v -- kubectl get pods",
+            "wharf demo",
+            "wharf clock",
+            "wharf clock pause",
+            "wharf clock step 10m",
+            "wharf clock speed 60",
+            "wharf simulate f.yaml --until 2h --seed 1 -o json",
+            "wharf why pod/x -n n",
+            "wharf catalog --region us-east-1 -o wide c5a",
+            "wharf token --ttl 1h",
+            "wharf version",
+            "wharf completions bash",
+            "wharf bench startup",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in [
+            "wharf up --speed 0",
+            "wharf up --speed 1001",
+            "wharf up --data d --ephemeral",
+            "wharf up --listen nowhere",
+            "wharf clock step soon",
+            "wharf",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `wharf up`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode as Exit, ExitStatus};
+
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::UpArgs;
+use crate::failure::Failure;
+use crate::lab::{Lab, LabOptions, process_start};
+use crate::{kubeconfig, output};
+
+/// Threads of the server: as many as the machine has cores would idle most of the time; memory per
+/// thread is what an idle lab is made of.
+const WORKER_THREADS: usize = 2;
+
+/// Starts a lab and serves until told to stop, or until the given command ends.
+pub(crate) fn run(args: UpArgs) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: UpArgs) -> Result<Exit, Failure> {
+    let failed = |error| Failure::failed(format!("cannot wait for signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let options = LabOptions {
+        listen: args.listen,
+        data: data_directory(&args),
+        speed: args.speed,
+        region: args.region.clone(),
+        seed: args.seed,
+        verbose: args.verbose,
+    };
+    let mut lab = Lab::start(&options).await?;
+    let scratch = ScratchFile::for_command(&args);
+    let kubeconfig = match (&args.kubeconfig, &scratch) {
+        (Some(file), _) => file.clone(),
+        (None, Some(scratch)) => scratch.0.clone(),
+        (None, None) => kubeconfig::default_path(),
+    };
+    if let Err(error) = kubeconfig::add(&kubeconfig, &lab.access) {
+        lab.stop().await?;
+        return Err(Failure::bad_input(error));
+    }
+    let ready = format!(
+        "wharf is ready at {} in {} ms (context {}, {}, {}x)",
+        lab.access.server,
+        process_start().elapsed().as_millis(),
+        kubeconfig::NAME,
+        lab.region,
+        args.speed
+    );
+    let child = if args.command.is_empty() {
+        output::data(&ready);
+        None
+    } else {
+        // Standard output belongs to the command.
+        output::progress(&ready);
+        Some(spawn(&args.command, &kubeconfig)?)
+    };
+    let command = async {
+        match child {
+            Some(mut child) => child.wait().await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(Exit::SUCCESS),
+        _ = interrupt.recv() => Ok(Exit::SUCCESS),
+        status = command => status.map(exit_of).map_err(Failure::failed),
+        failure = lab.failed() => Err(failure),
+    };
+    lab.stop().await?;
+    ended
+}
+
+/// The directory that keeps the lab; `None` for an ephemeral one.
+fn data_directory(args: &UpArgs) -> Option<PathBuf> {
+    if args.ephemeral {
+        return None;
+    }
+    if let Some(directory) = &args.data {
+        return Some(directory.clone());
+    }
+    // The XDG base directory specification.
+    let data_home = std::env::var_os("XDG_DATA_HOME").filter(|home| !home.is_empty());
+    Some(data_home.map_or_else(
+        || {
+            let home = std::env::var_os("HOME").unwrap_or_else(|| OsString::from("."));
+            PathBuf::from(home).join(".local/share/wharf")
+        },
+        |data_home| PathBuf::from(data_home).join("wharf"),
+    ))
+}
+
+fn spawn(command: &[OsString], kubeconfig: &Path) -> Result<tokio::process::Child, Failure> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(Failure::bad_input("there is no command after --"));
+    };
+    let file = std::path::absolute(kubeconfig).unwrap_or_else(|_| kubeconfig.to_owned());
+    Command::new(program).args(arguments).env("KUBECONFIG", file).kill_on_drop(true).spawn().map_err(
+        |error| {
+            Failure::bad_input(format!("cannot run {}: {error}", program.to_string_lossy()))
+        },
+    )
+}
+
+/// The command's status, as a shell would tell it: 128 and the signal's number if it was killed.
+fn exit_of(status: ExitStatus) -> Exit {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Exit::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// A kubeconfig of the command's own, so that running one leaves the user's file alone.
+struct ScratchFile(PathBuf);
+
+impl ScratchFile {
+    fn for_command(args: &UpArgs) -> Option<Self> {
+        (!args.command.is_empty() && args.kubeconfig.is_none()).then(|| {
+            let name = format!("wharf-{}.kubeconfig", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        })
+    }
+}
+
+impl Drop for ScratchFile {
+    fn drop(&mut self) {
+        // A file that is left behind names a lab that is gone: harmless.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,112 @@
+//! The lab's own endpoints under `/wharf/v1/`, for the command line: clock, reasons, ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use wharf_controllers::journal::Journal;
+use wharf_model::instance::Instance;
+use wharf_model::kinds::Kind;
+use wharf_model::object::Object;
+use wharf_ports::error::{ApiError, StatusReason};
+use wharf_server::{Extra, ExtraRequest, ExtraResponse, Later};
+use wharf_sim::ledger::Ledger;
+use wharf_sim::scenario::Target;
+use wharf_sim::why;
+use wharf_store::Store;
+
+use super::clock::{Reading, ScaledClock};
+
+/// The endpoints.
+pub(super) struct LabEndpoints {
+    store: Store,
+    clock: Arc<ScaledClock>,
+    journal: Arc<Mutex<Journal>>,
+}
+
+impl LabEndpoints {
+    pub(super) fn new(store: Store, clock: Arc<ScaledClock>, journal: Arc<Mutex<Journal>>) -> Self {
+        Self { store, clock, journal }
+    }
+
+    async fn clock(&self, body: &[u8]) -> Result<Value, ApiError> {
+        if !body.is_empty() {
+            let order: Value = serde_json::from_slice(body)
+                .map_err(|error| refusal(format!("the order is not JSON: {error}")))?;
+            let span = |nanos: &Value| nanos.as_u64().map(Duration::from_nanos);
+            match (order["do"].as_str(), span(&order["nanos"]), order["speed"].as_u64()) {
+                (Some("pause"), ..) => self.clock.set_paused(true),
+                (Some("resume"), ..) => self.clock.set_paused(false),
+                (Some("step"), Some(span), _) => {
+                    self.clock.step(span);
+                    self.clock.stepped().await;
+                }
+                (Some("speed"), _, Some(speed)) => {
+                    self.clock.set_speed(u32::try_from(speed).unwrap_or(u32::MAX));
+                }
+                _ => {
+                    return Err(refusal(
+                        "the clock takes pause, resume, step and speed".to_owned(),
+                    ));
+                }
+            }
+        }
+        Ok(show(self.clock.read()))
+    }
+
+    fn why(&self, request: &ExtraRequest<'_>) -> Result<ExtraResponse, ApiError> {
+        let target = Target::parse(request.query.text("object"), request.query.get("namespace"))
+            .map_err(refusal)?;
+        let now = self.clock.read().now;
+        let object = self.store.get(target.kind, &target.key);
+        let instances = self.instances();
+        let machines = instances.iter().filter_map(|object| object.typed::<Instance>());
+        let journal = self.journal.lock();
+        let answer = why::answer(&target, object.as_deref(), machines, &journal, now)
+            .ok_or_else(|| ApiError::not_found(target.kind, &target.key.name))?;
+        Ok(if request.query.get("output") == Some("json") {
+            ExtraResponse::Json(answer.to_json().to_string().into())
+        } else {
+            ExtraResponse::Text(answer.to_text())
+        })
+    }
+
+    fn ledger(&self) -> Value {
+        let instances = self.instances();
+        let machines = instances.iter().filter_map(|object| object.typed::<Instance>());
+        Ledger::of(machines, self.clock.read().now).to_json()
+    }
+
+    fn instances(&self) -> Vec<Arc<Object>> {
+        self.store.list(Kind::of::<Instance>(), None).0
+    }
+}
+
+impl Extra for LabEndpoints {
+    fn handle<'a>(&'a self, request: ExtraRequest<'a>) -> Later<'a, Option<ExtraResponse>> {
+        Box::pin(async move {
+            let json = |value: Value| ExtraResponse::Json(value.to_string().into());
+            let answer = match (request.method.as_str(), request.path) {
+                ("GET", "clock") => Ok(json(show(self.clock.read()))),
+                ("PUT" | "POST", "clock") => self.clock(request.body).await.map(json),
+                ("GET", "why") => self.why(&request),
+                ("GET", "ledger") => Ok(json(self.ledger())),
+                _ => return None,
+            };
+            Some(answer.unwrap_or_else(ExtraResponse::Refused))
+        })
+    }
+}
+
+fn show(reading: Reading) -> Value {
+    json!({
+        "now": reading.now.to_string(),
+        "speed": reading.speed,
+        "paused": reading.paused,
+    })
+}
+
+fn refusal(message: String) -> ApiError {
+    ApiError::new(StatusReason::BadRequest, message)
+}

@@ -1,0 +1,202 @@
+//! The lab: an embedded Kubernetes API, the controllers and a simulated EC2, on a clock that can be
+//! sped up, stopped and stepped.
+
+pub(crate) mod clock;
+mod driver;
+mod endpoints;
+mod pod_logs;
+mod settings;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use wharf_controllers::journal::Journal;
+use wharf_model::time::Time;
+use wharf_ports::clock::Clock;
+use wharf_registry::Registry;
+use wharf_server::{Api, Pki, ServerParts, Tokens, serve};
+use wharf_sim::world::{World, WorldSettings};
+use wharf_store::Store;
+
+use crate::client;
+use crate::failure::Failure;
+use crate::kubeconfig::Access;
+use clock::ScaledClock;
+use driver::Driver;
+
+/// What a lab is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct LabOptions {
+    /// Where to serve.
+    pub(crate) listen: SocketAddr,
+    /// Where to keep the lab; `None` keeps nothing.
+    pub(crate) data: Option<PathBuf>,
+    /// Cluster seconds per second.
+    pub(crate) speed: u32,
+    /// The region, if asked for.
+    pub(crate) region: Option<String>,
+    /// The seed, if asked for.
+    pub(crate) seed: Option<u64>,
+    /// How much to say on stderr.
+    pub(crate) verbose: u8,
+}
+
+/// A running lab.
+pub(crate) struct Lab {
+    /// How to reach it.
+    pub(crate) access: Access,
+    /// Its region.
+    pub(crate) region: String,
+    store: Store,
+    clock: Arc<ScaledClock>,
+    stop: watch::Sender<bool>,
+    server: tokio::task::JoinHandle<std::io::Result<()>>,
+    driver: Driver,
+}
+
+/// The machine's wall clock as a port: for the life of tokens, which is real time.
+struct WallClock;
+
+impl Clock for WallClock {
+    fn now(&self) -> Time {
+        clock::machine_time()
+    }
+}
+
+impl Lab {
+    /// Starts a lab. When this returns, `/readyz` has answered `ok`.
+    pub(crate) async fn start(options: &LabOptions) -> Result<Self, Failure> {
+        // In the order of what can be refused without leaving anything behind.
+        let settings = settings::settle(options)?;
+        let listener = bind(options.listen).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Failure::failed(format!("the socket has no address: {error}")))?;
+        let store = match &options.data {
+            Some(directory) => Store::open(directory).map_err(Failure::bad_input)?,
+            None => Store::ephemeral(),
+        };
+        if let Some(directory) = &options.data {
+            settings::keep(directory, &settings)?;
+        }
+        let pki = Pki::load_or_create(
+            options.data.as_deref(),
+            &address.ip().to_string(),
+            clock::machine_time(),
+        )
+        .map_err(Failure::bad_input)?;
+
+        let start = store.clock_at_open().unwrap_or_else(clock::machine_time);
+        let clock = Arc::new(ScaledClock::starting_at(start, options.speed));
+        let registry = Arc::new(Registry::new(
+            store.clone(),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            settings.seed,
+        ));
+        let world_settings =
+            WorldSettings { region: settings.region.clone(), seed: settings.seed };
+        let world =
+            World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
+        let journal = Arc::new(Mutex::new(Journal::default()));
+        let (stop, stopping) = watch::channel(false);
+        let driver = Driver::start(
+            world,
+            store.clone(),
+            Arc::clone(&clock),
+            Arc::clone(&journal),
+            options.verbose,
+            stopping.clone(),
+        )?;
+
+        let access = Access {
+            server: format!("https://{address}"),
+            authority: pki.ca_pem.clone(),
+            certificate: pki.client_cert_pem.clone(),
+            key: pki.client_key_pem.clone(),
+        };
+        let api = Api::new(ServerParts {
+            registry,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            wall: Arc::new(WallClock),
+            tokens: Tokens::new(&pki.token_key),
+            logs: Arc::new(pod_logs::ModelledLogs::new(
+                Arc::clone(&journal),
+                Arc::clone(&clock) as Arc<dyn Clock>,
+            )),
+            extra: Arc::new(endpoints::LabEndpoints::new(
+                store.clone(),
+                Arc::clone(&clock),
+                journal,
+            )),
+            stop: stopping.clone(),
+        });
+        let server = tokio::spawn(serve(api, pki.tls, listener, stopping));
+        let lab = Self { access, region: settings.region, store, clock, stop, server, driver };
+        lab.wait_ready().await?;
+        Ok(lab)
+    }
+
+    /// Asks `/readyz` as a client would.
+    async fn wait_ready(&self) -> Result<(), Failure> {
+        let access = self.access.clone();
+        let answer =
+            tokio::task::spawn_blocking(move || client::request(&access, "GET", "/readyz", ""))
+                .await
+                .map_err(Failure::failed)?
+                .map_err(|error| Failure::failed(format!("the API does not answer: {error}")))?;
+        if answer.code != 200 || answer.body != "ok" {
+            return Err(Failure::failed(format!("the API is not ready: {}", answer.body)));
+        }
+        Ok(())
+    }
+
+    /// Waits until something inside the lab has failed for good; never returns otherwise.
+    pub(crate) async fn failed(&mut self) -> Failure {
+        loop {
+            tokio::select! {
+                error = self.driver.failed() => return error,
+                () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {
+                    if let Some(error) = self.store.failure() {
+                        return Failure::failed(format!("{error}; free space on its disk and start again"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops serving, lets the controllers finish their step, and leaves everything on disk.
+    pub(crate) async fn stop(self) -> Result<(), Failure> {
+        let Self { store, clock, stop, server, driver, .. } = self;
+        stop.send_replace(true);
+        let _ = server.await;
+        driver.join().await?;
+        store.set_clock(clock.now());
+        tokio::task::spawn_blocking(move || store.flush())
+            .await
+            .map_err(Failure::failed)?
+            .map_err(Failure::failed)
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::bad_input(match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                "address {address} is in use; stop what listens there, or choose another with --listen (port 0 picks a free one)"
+            ),
+            _ => format!("cannot listen at {address}: {error}; choose another address with --listen"),
+        })
+    })
+}
+
+/// When the process began, as near as it can be told from inside.
+pub(crate) fn process_start() -> Instant {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(clock::machine_instant)
+}

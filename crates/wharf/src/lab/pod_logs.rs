@@ -1,0 +1,69 @@
+//! What the lab's pods have printed: the simulated controllers' pods show the controllers' own
+//! logs, all others what the model of their process says.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use wharf_controllers::journal::Journal;
+use wharf_model::object::Object;
+use wharf_node::logs::{container_log, previous_container_log};
+use wharf_ports::clock::Clock;
+use wharf_server::{LogLine, LogPart, PodLogs};
+use wharf_sim::world::component_of;
+
+/// The logs of a lab.
+pub(super) struct ModelledLogs {
+    journal: Arc<Mutex<Journal>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ModelledLogs {
+    pub(super) fn new(journal: Arc<Mutex<Journal>>, clock: Arc<dyn Clock>) -> Self {
+        Self { journal, clock }
+    }
+}
+
+impl PodLogs for ModelledLogs {
+    fn read(&self, object: &Object, container: &str, previous: bool, from: u64) -> LogPart {
+        if let Some(component) = component_of(object) {
+            let (lines, _) = self.journal.lock().log(component, from);
+            let lines =
+                lines.into_iter().map(|line| LogLine { time: line.at, text: line.line }).collect();
+            return LogPart { lines, finished: previous };
+        }
+        let Some(pod) = object.typed::<Pod>() else { return LogPart::default() };
+        let now = self.clock.now();
+        let lines = if previous {
+            previous_container_log(pod, container, now).unwrap_or_default()
+        } else {
+            container_log(pod, container, now)
+        };
+        let skip = usize::try_from(from).unwrap_or(usize::MAX);
+        LogPart {
+            lines: lines
+                .into_iter()
+                .skip(skip)
+                .map(|(time, text)| LogLine { time, text })
+                .collect(),
+            finished: previous || !runs(pod, container),
+        }
+    }
+}
+
+/// Whether the container may still print something.
+fn runs(pod: &Pod, container: &str) -> bool {
+    let Some(status) = &pod.status else { return true };
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return false;
+    }
+    let mut statuses = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten());
+    statuses
+        .find(|status| status.name == container)
+        .and_then(|status| status.state.as_ref())
+        .is_none_or(|state| state.terminated.is_none())
+}
