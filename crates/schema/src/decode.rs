@@ -19,6 +19,7 @@ use wharf_model::object::Typed;
 use wharf_ports::error::{ApiError, StatusReason};
 
 pub use envelope::kind_of;
+pub(crate) use envelope::{go_type_of, syntax_error};
 pub use yaml::{YamlError, decode_yaml_documents, yaml_to_json};
 
 use crate::error::{bad_request, invalid_patch, invalid_resource, not_handled, strict};

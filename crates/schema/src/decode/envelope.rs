@@ -105,7 +105,7 @@ fn package(kind: Kind) -> &'static str {
 }
 
 /// What Go calls a JSON value's type.
-pub(super) fn go_type_of(value: &Value) -> &'static str {
+pub(crate) fn go_type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -117,7 +117,7 @@ pub(super) fn go_type_of(value: &Value) -> &'static str {
 }
 
 /// A syntax error in Go's words, as near as the parser's own error allows.
-pub(super) fn syntax_error(error: &serde_json::Error, json: &[u8]) -> String {
+pub(crate) fn syntax_error(error: &serde_json::Error, json: &[u8]) -> String {
     match error.classify() {
         Category::Eof => "unexpected end of JSON input".to_owned(),
         Category::Syntax => {
