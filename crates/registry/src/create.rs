@@ -74,7 +74,7 @@ impl Registry {
         meta.creation_timestamp = Some(now.to_meta());
         meta.deletion_timestamp = None;
         meta.deletion_grace_period_seconds = None;
-        meta.self_link = None;
+        metadata::normalize(meta);
         meta.resource_version = None;
         meta.generation = generation.then_some(1);
         let mut random = self.random.lock();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use wharf_model::kinds::Kind;
 use wharf_model::object::Object;
 use wharf_model::selector::Selector;
@@ -17,6 +18,8 @@ use crate::{Deleted, Registry, WriteOptions, decoded};
 
 /// Upstream's bound on evictions that the budget's controller has not yet seen.
 const DISRUPTED_PODS_MAX: usize = 2_000;
+/// The condition of a budget that says whether it has any disruption left.
+const DISRUPTION_ALLOWED: &str = "DisruptionAllowed";
 /// After how long a budget that its controller has not seen is worth asking again; upstream's.
 const UNSEEN_RETRY_SECONDS: u32 = 10;
 
@@ -141,7 +144,7 @@ fn check_and_decrement(
 
 fn refusal_cause(name: &str, status: &PodDisruptionBudgetStatus) -> String {
     let failed = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "DisruptionAllowed" && condition.reason == "SyncFailed"
+        condition.type_ == DISRUPTION_ALLOWED && condition.reason == "SyncFailed"
     });
     match failed {
         Some(condition) => format!(
@@ -158,15 +161,21 @@ fn refusal_cause(name: &str, status: &PodDisruptionBudgetStatus) -> String {
 
 /// Brings the condition DisruptionAllowed up to date with a budget that is used up.
 fn refuse_further(status: &mut PodDisruptionBudgetStatus, generation: i64, now: Time) {
-    let conditions = status.conditions.iter_mut().flatten();
-    for condition in conditions.filter(|condition| condition.type_ == "DisruptionAllowed") {
-        if condition.status != "False" {
-            condition.last_transition_time = now.to_meta();
-        }
-        condition.status = "False".to_owned();
-        condition.reason = "InsufficientPods".to_owned();
-        condition.observed_generation = Some(generation);
-    }
+    let conditions = status.conditions.get_or_insert_default();
+    let index = conditions.iter().position(|condition| condition.type_ == DISRUPTION_ALLOWED);
+    let since = index
+        .map(|index| conditions.remove(index))
+        .filter(|condition| condition.status == "False")
+        .map_or_else(|| now.to_meta(), |condition| condition.last_transition_time);
+    let condition = Condition {
+        type_: DISRUPTION_ALLOWED.to_owned(),
+        status: "False".to_owned(),
+        reason: "InsufficientPods".to_owned(),
+        message: String::new(),
+        last_transition_time: since,
+        observed_generation: Some(generation),
+    };
+    conditions.insert(index.unwrap_or(conditions.len()), condition);
 }
 
 fn too_many(cause: String) -> ApiError {

@@ -24,7 +24,7 @@ mod update;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use parking_lot::Mutex;
 use wharf_model::kinds::{Kind, Resource};
 use wharf_model::object::{Object, ObjectKey, Typed};
@@ -119,6 +119,31 @@ impl Registry {
             }
             Write::Record(record) => self.record(&record).map(Some),
         }
+    }
+
+    /// Replaces the finalizers of a namespace's spec (`namespaces/finalize`); a namespace that is
+    /// being deleted goes with the last of them.
+    ///
+    /// # Errors
+    /// The API's refusal.
+    pub fn finalize(
+        &self,
+        namespace: &Namespace,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, ApiError> {
+        let kind = Kind::of::<Namespace>();
+        let key = ObjectKey::of(&namespace.metadata);
+        let version = namespace.metadata.resource_version.as_deref().unwrap_or_default();
+        let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.clone());
+        self.change(kind, &key, options.dry_run, &|object| {
+            let stored = object.meta().resource_version.as_deref().unwrap_or_default();
+            if !version.is_empty() && version != stored {
+                return Err(ApiError::stale(kind, &key.name));
+            }
+            let namespace = strategy::typed_mut::<Namespace>(object);
+            namespace.spec.get_or_insert_default().finalizers.clone_from(&finalizers);
+            Ok(())
+        })
     }
 
     /// The newest version of an object.

@@ -20,6 +20,22 @@ const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 /// Upstream leaves room for the five random characters of a generated name.
 pub(crate) const GENERATE_NAME_LEN_MAX: usize = names::LABEL_LEN_MAX - 5;
 
+/// Brings metadata into the one form in which it is stored: what is empty is absent.
+pub(crate) fn normalize(meta: &mut ObjectMeta) {
+    fn drop_if<T>(field: &mut Option<T>, is_empty: impl Fn(&T) -> bool) {
+        if field.as_ref().is_some_and(is_empty) {
+            *field = None;
+        }
+    }
+    drop_if(&mut meta.labels, |labels| labels.is_empty());
+    drop_if(&mut meta.annotations, |annotations| annotations.is_empty());
+    drop_if(&mut meta.finalizers, Vec::is_empty);
+    drop_if(&mut meta.owner_references, Vec::is_empty);
+    drop_if(&mut meta.managed_fields, Vec::is_empty);
+    drop_if(&mut meta.generate_name, String::is_empty);
+    meta.self_link = None;
+}
+
 /// What is wrong with the metadata of an object, new or changed.
 pub(crate) fn validate(
     kind: Kind,

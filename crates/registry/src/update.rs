@@ -69,7 +69,7 @@ impl Registry {
                 _ => {}
             }
             let old = decoded(&existing)?;
-            let draft = self.draft(rules, &*object, old, part)?;
+            let draft = self.draft(rules, &*object, old, part, version.is_some())?;
             match self.replace(&existing, draft, options.dry_run)? {
                 Some(stored) => return Ok(stored),
                 None if version.is_some() => return Err(ApiError::stale(kind, &key.name)),
@@ -105,10 +105,11 @@ impl Registry {
         object: &dyn Typed,
         old: &dyn Typed,
         part: Part,
+        is_versioned: bool,
     ) -> Result<Box<dyn Typed>, ApiError> {
         let kind = object.kind();
         let mut draft = if part == Part::Status {
-            status_draft(rules, object, old)
+            status_draft(rules, object, old, is_versioned)
         } else {
             let mut draft = object.clone_box();
             if part == Part::Main {
@@ -196,12 +197,18 @@ fn asked_version(kind: Kind, object: &dyn Typed) -> Result<Option<u64>, ApiError
 
 /// The stored object with the status of `object`, and with the metadata that the kind lets a
 /// status update change.
-fn status_draft(rules: &dyn Strategy, object: &dyn Typed, old: &dyn Typed) -> Box<dyn Typed> {
+fn status_draft(
+    rules: &dyn Strategy,
+    object: &dyn Typed,
+    old: &dyn Typed,
+    is_versioned: bool,
+) -> Box<dyn Typed> {
     let mut draft = old.clone_box();
     rules.take_status(&mut *draft, object);
     let (meta, new) = (draft.meta_mut(), object.meta());
     meta.managed_fields.clone_from(&new.managed_fields);
-    if rules.labels_with_status() {
+    // A writer that does not say which version it has seen may hold old metadata.
+    if rules.labels_with_status() && is_versioned {
         meta.labels.clone_from(&new.labels);
         meta.annotations.clone_from(&new.annotations);
         meta.finalizers.clone_from(&new.finalizers);
@@ -225,7 +232,7 @@ fn keep_identity(draft: &mut dyn Typed, old: &dyn Typed) {
     if meta.deletion_grace_period_seconds.is_none() {
         meta.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     }
-    meta.self_link = None;
+    metadata::normalize(meta);
     meta.resource_version.clone_from(&old.resource_version);
 }
 

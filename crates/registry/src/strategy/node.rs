@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::Node;
 use wharf_model::names;
 use wharf_model::quantity::canonicalize_list;
+use wharf_ports::cluster::Part;
 
 use super::Rules;
 use crate::field::{Errors, Json, Path};
@@ -24,6 +25,13 @@ impl Rules for Node {
         }
         status.capacity.iter_mut().for_each(canonicalize_list);
         status.allocatable.iter_mut().for_each(canonicalize_list);
+    }
+
+    /// A kubelet's amounts come with its status.
+    fn prepare_update(&mut self, _old: &Self, part: Part) {
+        if part == Part::Status {
+            self.set_defaults();
+        }
     }
 
     fn take_status(&mut self, from: &Self) {

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec, ServiceStatu
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use wharf_model::names;
 use wharf_model::time::Time;
+use wharf_ports::cluster::Part;
 
 use super::Rules;
 use super::pod::defaults::fill;
@@ -68,6 +69,37 @@ impl Rules for Service {
         self.status = Some(ServiceStatus::default());
         if let Some(status) = &mut self.status {
             status.load_balancer.get_or_insert_default();
+        }
+    }
+
+    /// A Service that changes its type need not say that it gives up what came with the old one:
+    /// what it only repeats is dropped, what it sets anew is validated.
+    fn prepare_update(&mut self, old: &Self, _part: Part) {
+        let (Some(new), Some(old)) = (&mut self.spec, &old.spec) else { return };
+        if has_address(old) && !has_address(new) && new.cluster_ip == old.cluster_ip {
+            new.cluster_ip = None;
+            new.cluster_ips = None;
+            new.ip_families = None;
+            new.ip_family_policy = None;
+        }
+        if has_node_ports(old) && !has_node_ports(new) {
+            let given: BTreeSet<i32> = node_ports(old).collect();
+            for port in new.ports.iter_mut().flatten() {
+                if port.node_port.is_some_and(|port| given.contains(&port)) {
+                    port.node_port = None;
+                }
+            }
+            if new.external_traffic_policy == old.external_traffic_policy {
+                new.external_traffic_policy = None;
+            }
+        }
+        let is_balanced = |spec: &ServiceSpec| spec.type_.as_deref() == Some("LoadBalancer");
+        if is_balanced(old) && !is_balanced(new) {
+            new.allocate_load_balancer_node_ports = None;
+            new.load_balancer_class = None;
+        }
+        if new.type_.as_deref() == Some(EXTERNAL_NAME) {
+            new.internal_traffic_policy = None;
         }
     }
 
@@ -139,6 +171,18 @@ impl Rules for Service {
             errors.invalid(&path.index(0), &Json(&shown), "may not change once set");
         }
     }
+}
+
+fn has_address(spec: &ServiceSpec) -> bool {
+    spec.type_.as_deref() != Some(EXTERNAL_NAME)
+}
+
+fn has_node_ports(spec: &ServiceSpec) -> bool {
+    matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))
+}
+
+fn node_ports(spec: &ServiceSpec) -> impl Iterator<Item = i32> {
+    spec.ports.iter().flatten().filter_map(|port| port.node_port)
 }
 
 fn ports(spec: &ServiceSpec, errors: &mut Errors) {

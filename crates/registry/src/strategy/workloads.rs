@@ -84,13 +84,6 @@ impl Rules for ReplicaSet {
         spec.replicas.get_or_insert(1);
         let template = spec.template.get_or_insert_default();
         defaults::pod_spec(template.spec.get_or_insert_default());
-        // A ReplicaSet without a selector or labels takes those of its template.
-        let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone());
-        if let Some(labels) = labels.filter(|labels| !labels.is_empty())
-            && self.metadata.labels.as_ref().is_none_or(|labels| labels.is_empty())
-        {
-            self.metadata.labels = Some(labels);
-        }
     }
 
     fn prepare_create(&mut self, _now: Time) {
@@ -109,8 +102,12 @@ impl Rules for ReplicaSet {
         let Some(spec) = &self.spec else { return };
         errors.not_negative(&SPEC.child("replicas"), spec.replicas.map(i64::from));
         errors.not_negative(&SPEC.child("minReadySeconds"), spec.min_ready_seconds.map(i64::from));
-        let template = spec.template.clone().unwrap_or_default();
-        selector_and_template("replicaset", &spec.selector, &template, errors);
+        match &spec.template {
+            Some(template) => {
+                selector_and_template("replicaset", &spec.selector, template, errors);
+            }
+            None => errors.required(&SPEC.child("template"), ""),
+        }
     }
 
     fn validate_update(&self, old: &Self, errors: &mut Errors) {

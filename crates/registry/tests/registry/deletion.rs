@@ -1,5 +1,6 @@
 //! Deletion: grace, finalizers, propagation, namespaces.
 
+use k8s_openapi::api::core::v1::Namespace;
 use serde_json::json;
 use wharf_ports::cluster::{Part, Propagation};
 use wharf_registry::WriteOptions;
@@ -152,7 +153,8 @@ fn a_namespace_terminates() {
     let finalized = with(stored, "spec.finalizers", json!([]));
     let kept = cluster.update(finalized.clone(), Part::Main).unwrap();
     assert_eq!(kept["spec"]["finalizers"], json!(["kubernetes"]), "only finalize changes them");
-    cluster.update(finalized, Part::All).unwrap();
+    let finalized: Namespace = serde_json::from_value(finalized).unwrap();
+    cluster.registry.finalize(&finalized, &options).unwrap();
     assert_eq!(cluster.get("Namespace", "team"), None);
 }
 

@@ -51,6 +51,7 @@ fn a_budget_allows_and_then_refuses() {
     assert_eq!(target["reason"], "EvictionByEvictionAPI");
     let stored = cluster.get("PodDisruptionBudget", "web").unwrap();
     assert_eq!(stored["status"]["disruptionsAllowed"], 0);
+    assert_eq!(stored["status"]["conditions"][0]["reason"], "InsufficientPods");
     assert!(stored["status"]["disruptedPods"].get("a").is_some());
 
     let refusal = evict(&cluster, "b").unwrap_err();

@@ -1,6 +1,8 @@
 //! What the registry does to objects, seen from outside: JSON in, the stored JSON or the refusal
 //! out.
 
+#![expect(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
+
 mod admission;
 mod deletion;
 mod embedded;
@@ -126,4 +128,10 @@ pub(crate) fn deployment(name: &str) -> Value {
 
 pub(crate) fn config_map(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": "v"}})
+}
+
+#[test]
+fn a_registry_is_shared_between_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<Registry>();
 }

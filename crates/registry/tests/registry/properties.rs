@@ -125,13 +125,13 @@ proptest! {
     #[test]
     fn versions_of_an_object_fit_together(steps in proptest::collection::vec(step(), 1..40)) {
         let cluster = Cluster::new();
-        let mut last: BTreeMap<(usize, usize), Value> = BTreeMap::new();
+        let mut last: BTreeMap<(&str, &str), Value> = BTreeMap::new();
         let mut uids = std::collections::BTreeSet::new();
         for step in &steps {
             run(&cluster, step);
-            for kind in 0..KINDS.len() {
-                for name in 0..NAMES.len() {
-                    let now = cluster.get(KINDS[kind], NAMES[name]);
+            for kind in KINDS {
+                for name in NAMES {
+                    let now = cluster.get(kind, name);
                     let before = last.remove(&(kind, name));
                     let Some(now) = now else { continue };
                     let meta = now["metadata"].clone();

@@ -111,3 +111,41 @@ fn a_lease_is_created_by_its_first_update() {
         "spec": {"holderIdentity": "me", "leaseDurationSeconds": 15}});
     assert_eq!(cluster.update(lease, Part::Main).unwrap()["spec"]["holderIdentity"], "me");
 }
+
+#[test]
+fn a_service_gives_up_what_came_with_its_type() {
+    let cluster = Cluster::new();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    let stored = cluster.create(service).unwrap();
+    assert_eq!(stored["spec"]["allocateLoadBalancerNodePorts"], true);
+    let inner =
+        cluster.update(with(stored.clone(), "spec.type", json!("ClusterIP")), Part::Main).unwrap();
+    assert_eq!(inner["spec"]["ports"][0].get("nodePort"), None);
+    assert_eq!(inner["spec"].get("externalTrafficPolicy"), None);
+    assert_eq!(inner["spec"]["clusterIP"], stored["spec"]["clusterIP"]);
+    let named =
+        with(with(inner, "spec.type", json!("ExternalName")), "spec.externalName", json!("a.b"));
+    let named = cluster.update(named, Part::Main).unwrap();
+    assert_eq!(named["spec"].get("clusterIP"), None);
+}
+
+/// A kubelet that writes its status from an old copy does not undo what others did meanwhile.
+#[test]
+fn labels_come_with_a_status_only_if_its_version_is_told() {
+    let cluster = Cluster::new();
+    let old = cluster.create(pod("p")).unwrap();
+    let labelled = with(old.clone(), "metadata.labels", json!({"new": "label"}));
+    cluster.update(labelled, Part::Main).unwrap();
+    let late =
+        with(with(old, "metadata.resourceVersion", json!(null)), "status.message", json!("hi"));
+    let stored = cluster.update(late, Part::Status).unwrap();
+    assert_eq!(stored["status"]["message"], "hi");
+    assert_eq!(stored["metadata"]["labels"], json!({"new": "label"}));
+    let both =
+        with(with(stored, "metadata.labels", json!({"a": "b"})), "status.message", json!("ho"));
+    assert_eq!(
+        cluster.update(both, Part::Status).unwrap()["metadata"]["labels"],
+        json!({"a": "b"})
+    );
+}

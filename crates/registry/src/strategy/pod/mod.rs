@@ -5,6 +5,7 @@ mod quality;
 mod scheduling;
 mod update;
 pub(crate) mod validate;
+mod volumes;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use wharf_model::time::Time;

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EnvVar, Pod, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
-    Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use wharf_model::names;
 use wharf_model::quantity::Quantity;
 
-use super::{SPEC, scheduling};
+use super::{SPEC, scheduling, volumes};
 use crate::field::{Errors, Path};
 use crate::metadata;
 
@@ -51,7 +50,7 @@ pub(crate) fn template(path: &Path<'_>, template: &PodTemplateSpec, errors: &mut
 }
 
 fn pod_spec(path: &Path<'_>, spec: &PodSpec, errors: &mut Errors) {
-    let volumes = self::volumes(&path.child("volumes"), spec, errors);
+    let volumes = volumes::validate(&path.child("volumes"), spec, errors);
     let context = Context { volumes: &volumes, restart_policy: spec.restart_policy.as_deref() };
     let containers = path.child("containers");
     if spec.containers.is_empty() {
@@ -257,24 +256,6 @@ fn environment(path: &Path<'_>, variables: &[EnvVar], errors: &mut Errors) {
             errors.invalid(&from_path, "", "may not have more than one field specified at a time");
         }
     }
-}
-
-fn volumes<'s>(path: &Path<'_>, spec: &'s PodSpec, errors: &mut Errors) -> BTreeSet<&'s str> {
-    let mut seen = BTreeSet::new();
-    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
-        let path = path.index(index);
-        let Volume { name, .. } = volume;
-        let path = path.child("name");
-        if name.is_empty() {
-            errors.required(&path, "");
-            continue;
-        }
-        errors.invalid_each(&path, name, names::dns_1123_label(name));
-        if !seen.insert(name.as_str()) {
-            errors.duplicate(&path, name);
-        }
-    }
-    seen
 }
 
 fn volume_mounts(
