@@ -35,6 +35,8 @@ pub struct Preemption {
     pub message: Option<String>,
     /// The node and the pods to go, if there is a way.
     pub nomination: Option<Nomination>,
+    /// Whether an earlier nomination stands although there is no new one: nothing was tried.
+    pub keeps_nomination: bool,
 }
 
 /// Who refused what.

@@ -89,17 +89,13 @@ impl PodInfo {
     /// Compiles a pod.
     pub fn new(pod: &Pod, symbols: &mut Symbols) -> Self {
         let key = ObjectKey::of(&pod.metadata);
-        let uid = match pod.metadata.uid.as_deref() {
-            Some(uid) if !uid.is_empty() => CompactString::from(uid),
-            _ => compact_str::format_compact!("{key}"),
-        };
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();
         let text = |value: Option<&String>| CompactString::from(value.map_or("", String::as_str));
         Self {
             namespace: symbols.intern(&key.namespace),
             key,
-            uid,
+            uid: Self::uid_of(pod),
             labels: symbols.intern_labels(pod.metadata.labels.iter().flatten()),
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
             preempts: spec.is_none_or(|spec| spec.preemption_policy.as_deref() != Some("Never")),
@@ -129,6 +125,14 @@ impl PodInfo {
             started: status
                 .and_then(|status| status.start_time.as_ref())
                 .map_or(Time::MAX, Time::from),
+        }
+    }
+
+    /// The uid by which a pod is known here.
+    pub fn uid_of(pod: &Pod) -> CompactString {
+        match pod.metadata.uid.as_deref() {
+            Some(uid) if !uid.is_empty() => uid.into(),
+            _ => compact_str::format_compact!("{}", ObjectKey::of(&pod.metadata)),
         }
     }
 

@@ -33,6 +33,7 @@ pub struct Nomination {
 pub(crate) fn post_filter(plan: &Plan<'_>, answer: &mut Unschedulable, rotation: Rotation) {
     if let Some(reason) = not_eligible(plan, answer) {
         answer.preemption.message = Some(reason.to_owned());
+        answer.preemption.keeps_nomination = true;
         return;
     }
     let (candidates, refused) = candidates(plan, &answer.diagnosis.rejected, rotation.offset());

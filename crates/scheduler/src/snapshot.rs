@@ -142,6 +142,11 @@ impl Snapshot {
         self.placed.get(uid).map(|index| self.node(*index))
     }
 
+    /// A pod that is counted on a node, as it was last placed.
+    pub fn placed(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.placement(uid)?.pods.iter().find(|pod| pod.uid == uid)
+    }
+
     /// Notes that room is being made for a pending pod on a node, and no longer on another. Does
     /// nothing for an unknown node.
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
@@ -162,6 +167,11 @@ impl Snapshot {
             }
         }
         true
+    }
+
+    /// The node on which room is being made for a pod.
+    pub fn nomination(&self, uid: &str) -> Option<&str> {
+        self.nominated.get(uid).map(|index| self.node(*index).facts.name.as_str())
     }
 
     /// Pods of a lower priority for which room was being made on a node.

@@ -1,0 +1,66 @@
+//! Decisions of the scheduler as `wharf why` tells them.
+
+use k8s_openapi::api::core::v1::Pod;
+use wharf_model::kinds::Kind;
+use wharf_ports::reason::{Because, Reason};
+use wharf_scheduler::{Placement, Plugin, PodInfo, Snapshot, Unschedulable};
+
+const BY: &str = "scheduler";
+
+/// Why a pod goes where it goes: how many nodes would do, and the scores of the best.
+pub(super) fn placed(pod: &PodInfo, placement: &Placement, snapshot: &Snapshot) -> Reason {
+    let name = &snapshot.node(placement.node).facts.name;
+    let mut because = vec![Because::new("nodes", choice(placement))];
+    for candidate in &placement.best {
+        let scores =
+            candidate.scores.iter().map(|(plugin, score)| format!("{} {score}", plugin.name()));
+        let scores: Vec<_> = scores.collect();
+        because.push(Because::new(
+            snapshot.node(candidate.node).facts.name.to_string(),
+            format!("score {}: {}", candidate.total, scores.join(", ")),
+        ));
+    }
+    reason(pod, format!("goes to node {name}"), because)
+}
+
+fn choice(placement: &Placement) -> String {
+    match placement.feasible {
+        1 => format!("the only one of {} looked at that will do", placement.evaluated),
+        feasible => format!("{feasible} of {} looked at will do", placement.evaluated),
+    }
+}
+
+/// Why no node takes a pod: the rules with the number of nodes each kept out, the closest node's
+/// numbers, and what evictions would bring.
+pub(super) fn refused(pod: &PodInfo, answer: &Unschedulable, snapshot: &Snapshot) -> Reason {
+    let mut because = Vec::new();
+    if let Some(rejection) = &answer.diagnosis.prefilter {
+        because.push(Because::new(rejection.plugin.name(), rejection.message.clone()));
+    }
+    for group in answer.diagnosis.explain(pod, snapshot) {
+        let says = match &group.closest {
+            Some(closest) if group.nodes == 1 => format!("{closest}: {}", group.says),
+            Some(closest) => {
+                format!("{} nodes; closest is {closest}: {}", group.nodes, group.says)
+            }
+            None => format!("{} nodes: {}", group.nodes, group.says),
+        };
+        because.push(Because::new(group.plugin.name(), says));
+    }
+    if let Some(nomination) = &answer.preemption.nomination {
+        let victims = nomination.victims.iter().map(|pod| pod.key.to_string());
+        let victims: Vec<_> = victims.collect();
+        let node = &snapshot.node(nomination.node).facts.name;
+        because.push(Because::new(
+            Plugin::DefaultPreemption.name(),
+            format!("evicts {} from {node}", victims.join(", ")),
+        ));
+    } else if let Some(message) = &answer.preemption.message {
+        because.push(Because::new(Plugin::DefaultPreemption.name(), message.clone()));
+    }
+    reason(pod, format!("stays pending: {}", answer.summary), because)
+}
+
+fn reason(pod: &PodInfo, decision: String, because: Vec<Because>) -> Reason {
+    Reason { kind: Kind::of::<Pod>(), key: pod.key.clone(), by: BY, decision, because }
+}

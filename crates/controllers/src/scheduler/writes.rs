@@ -1,0 +1,175 @@
+//! What the scheduler writes: conditions, nominations and Events, in upstream's words.
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use wharf_model::object::Object;
+use wharf_model::time::Time;
+use wharf_ports::cluster::{Part, Write};
+use wharf_ports::event::{EventRecord, EventType, Regarding};
+use wharf_scheduler::PodInfo;
+
+/// The longest note of an Event, in bytes; a longer one is cut and marked.
+const NOTE_MAX: usize = 1024;
+const NOTE_MARK: &str = " ...";
+
+/// `PodScheduled=False`, and the node on which room is being made (empty for none). `None` if the
+/// pod says so already.
+pub(super) fn unschedulable(
+    object: &Object,
+    message: &str,
+    nominated: &str,
+    now: Time,
+) -> Option<Write> {
+    let mut pod = object.draft::<Pod>()?;
+    let generation = pod.metadata.generation;
+    let status = pod.status.get_or_insert_default();
+    let condition = PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("Unschedulable".to_owned()),
+        message: Some(message.to_owned()),
+        observed_generation: generation,
+        ..PodCondition::default()
+    };
+    let nominated = (!nominated.is_empty()).then(|| nominated.to_owned());
+    let changed = set_condition(status, condition, now);
+    if !changed && status.nominated_node_name == nominated {
+        return None;
+    }
+    status.nominated_node_name = nominated;
+    Some(Write::Update { object: Box::new(pod), part: Part::Status })
+}
+
+/// Takes the nomination off a pod; `None` if it has none.
+pub(super) fn without_nomination(object: &Object) -> Option<Write> {
+    let mut pod = object.draft::<Pod>()?;
+    pod.status.as_mut()?.nominated_node_name.take()?;
+    Some(Write::Update { object: Box::new(pod), part: Part::Status })
+}
+
+/// Marks a victim of preemption before it is deleted.
+pub(super) fn disruption_target(object: &Object, scheduler: &str, now: Time) -> Option<Write> {
+    let mut pod = object.draft::<Pod>()?;
+    let generation = pod.metadata.generation;
+    let condition = PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("PreemptionByScheduler".to_owned()),
+        message: Some(format!("{scheduler}: preempting to accommodate a higher priority pod")),
+        observed_generation: generation,
+        ..PodCondition::default()
+    };
+    set_condition(pod.status.get_or_insert_default(), condition, now)
+        .then(|| Write::Update { object: Box::new(pod), part: Part::Status })
+}
+
+/// Sets a condition; its transition time moves only when its status does. Returns whether anything
+/// changed.
+fn set_condition(status: &mut PodStatus, mut condition: PodCondition, now: Time) -> bool {
+    let conditions = status.conditions.get_or_insert_default();
+    let held = conditions.iter_mut().find(|held| held.type_ == condition.type_);
+    condition.last_transition_time = Some(now.to_meta());
+    match held {
+        Some(held) => {
+            if held.status == condition.status {
+                condition.last_transition_time.clone_from(&held.last_transition_time);
+                if held.reason == condition.reason && held.message == condition.message {
+                    return false;
+                }
+            }
+            *held = condition;
+        }
+        None => conditions.push(condition),
+    }
+    true
+}
+
+/// `Scheduled`: the pod is on its node.
+pub(super) fn scheduled(object: &Object, node: &str, scheduler: &str) -> Write {
+    let message = format!("Successfully assigned {} to {node}", object.key());
+    record(object, EventType::Normal, "Scheduled", "Binding", message, scheduler)
+}
+
+/// `FailedScheduling`: no node will take the pod.
+pub(super) fn failed(object: &Object, message: &str, scheduler: &str) -> Write {
+    let note = cut(message);
+    record(object, EventType::Warning, "FailedScheduling", "Scheduling", note, scheduler)
+}
+
+/// `Preempted`: the pod goes for one of higher priority.
+pub(super) fn preempted(
+    object: &Object,
+    by: &PodInfo,
+    node: &CompactString,
+    scheduler: &str,
+) -> Write {
+    let message = format!("Preempted by pod {} on node {node}", by.uid);
+    record(object, EventType::Normal, "Preempted", "Preempting", message, scheduler)
+}
+
+fn record(
+    object: &Object,
+    kind: EventType,
+    reason: &str,
+    action: &str,
+    message: String,
+    scheduler: &str,
+) -> Write {
+    Write::Record(EventRecord {
+        regarding: Regarding::object(object),
+        kind,
+        reason: reason.to_owned(),
+        action: action.to_owned(),
+        message,
+        component: scheduler.to_owned(),
+        host: String::new(),
+    })
+}
+
+fn cut(note: &str) -> String {
+    if note.len() <= NOTE_MAX {
+        return note.to_owned();
+    }
+    let end = note.floor_char_boundary(NOTE_MAX - NOTE_MARK.len());
+    format!("{}{NOTE_MARK}", &note[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(status: serde_json::Value) -> Object {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {"containers": []}, "status": status});
+        Object::from_typed(Box::new(serde_json::from_value::<Pod>(pod).unwrap()), 1)
+    }
+
+    fn written(write: Option<Write>) -> Pod {
+        let Some(Write::Update { object, part: Part::Status }) = write else {
+            panic!("a status update")
+        };
+        object.as_any().downcast_ref::<Pod>().unwrap().clone()
+    }
+
+    #[test]
+    fn a_condition_is_written_only_when_it_says_something_new() {
+        let pod = written(unschedulable(&object(json!({})), "a", "", Time::from_seconds(1)));
+        let first = pod.status.clone().unwrap().conditions.unwrap()[0].clone();
+        assert_eq!(first.last_transition_time, Some(Time::from_seconds(1).to_meta()));
+        let again = Object::from_typed(Box::new(pod), 2);
+        assert!(unschedulable(&again, "a", "", Time::from_seconds(2)).is_none());
+        let pod = written(unschedulable(&again, "b", "", Time::from_seconds(2)));
+        let second = pod.status.unwrap().conditions.unwrap()[0].clone();
+        assert_eq!(second.message.as_deref(), Some("b"));
+        assert_eq!(second.last_transition_time, first.last_transition_time, "still False");
+        assert!(unschedulable(&again, "a", "node", Time::from_seconds(2)).is_some());
+    }
+
+    #[test]
+    fn long_notes_are_cut_and_marked() {
+        let note = cut(&"é".repeat(600));
+        assert!(note.len() <= NOTE_MAX && note.ends_with("é ..."));
+        assert_eq!(cut("short"), "short");
+    }
+}
