@@ -23,9 +23,11 @@ fn a_pod_gets_its_grace_period() {
     assert_eq!(meta["deletionTimestamp"], "2026-11-21T10:00:30Z");
     assert_eq!(meta["deletionGracePeriodSeconds"], 30);
     assert_eq!(meta["generation"], 2);
-    // Asking again changes nothing; asking for less shortens; the kubelet's zero ends it.
+    // Asking again or for more changes nothing; asking for less shortens; the kubelet's zero ends it.
     let revision = cluster.registry.store().revision();
     cluster.delete("Pod", "p").unwrap();
+    let later = deletion("Pod", "p").with_grace(100);
+    cluster.registry.delete(&later, &WriteOptions::default()).unwrap();
     assert_eq!(cluster.registry.store().revision(), revision);
     let sooner = deletion("Pod", "p").with_grace(5);
     assert!(!cluster.registry.delete(&sooner, &WriteOptions::default()).unwrap().gone);

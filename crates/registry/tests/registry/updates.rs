@@ -149,3 +149,40 @@ fn labels_come_with_a_status_only_if_its_version_is_told() {
         json!({"a": "b"})
     );
 }
+
+#[test]
+fn writers_in_parallel_neither_fail_nor_share_addresses() {
+    let cluster = Cluster::new();
+    cluster.create(config_map("m")).unwrap();
+    let service = |name: String| {
+        json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80}]}})
+    };
+    let addresses: Vec<(String, i64)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let cluster = &cluster;
+                scope.spawn(move || {
+                    (0..25)
+                        .map(|turn| {
+                            let changed =
+                                with(config_map("m"), "data.k", json!(format!("{thread}-{turn}")));
+                            cluster.update(changed, Part::Main).unwrap();
+                            let stored =
+                                cluster.create(service(format!("s{thread}-{turn}"))).unwrap();
+                            let spec = &stored["spec"];
+                            let address = spec["clusterIP"].as_str().unwrap().to_owned();
+                            (address, spec["ports"][0]["nodePort"].as_i64().unwrap())
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let distinct: std::collections::BTreeSet<_> =
+        addresses.iter().map(|(address, _)| address).collect();
+    assert_eq!(distinct.len(), 100);
+    let distinct: std::collections::BTreeSet<_> = addresses.iter().map(|(_, port)| port).collect();
+    assert_eq!(distinct.len(), 100);
+}
