@@ -38,13 +38,15 @@ fn an_address_that_is_none() {
 fn a_data_directory_that_another_holds() {
     let data = TempDir::new().expect("a temporary folder");
     let path = data.path().display().to_string();
-    let wharf =
-        Wharf::start(&Options { data: Some(data.path().to_owned()), ..Options::default() });
+    let wharf = Wharf::start(&Options { data: Some(data.path().to_owned()), ..Options::default() });
     let folder = TempDir::new().expect("a temporary folder");
     let (error, kubeconfig) =
         refused(folder.path(), &["up", "--data", &path, "--listen", "127.0.0.1:0"]);
     assert!(error.contains(&path), "{error}");
-    assert!(error.contains("another") || error.contains("lock") || error.contains("in use"), "{error}");
+    assert!(
+        error.contains("another") || error.contains("lock") || error.contains("in use"),
+        "{error}"
+    );
     assert!(!kubeconfig.exists());
     // The one that holds it has not noticed.
     assert_eq!(wharf.kubectl().ok("get ns default -o name"), "namespace/default\n");
@@ -70,18 +72,16 @@ fn a_data_directory_that_cannot_be_written() {
 fn a_data_file_that_is_damaged() {
     let data = TempDir::new().expect("a temporary folder");
     let path = data.path().display().to_string();
-    let wharf =
-        Wharf::start(&Options { data: Some(data.path().to_owned()), ..Options::default() });
+    let wharf = Wharf::start(&Options { data: Some(data.path().to_owned()), ..Options::default() });
     wharf.kubectl().ok("create configmap kept --from-literal=a=b");
     assert!(wharf.stop("TERM").success());
 
     let whole = contents(data.path());
     let largest = whole.iter().max_by_key(|(_, bytes)| bytes.len()).expect("there is a data file");
     let largest = largest.0.clone();
-    for damage in [
-        b"this is no data file".to_vec(),
-        whole[&largest].iter().map(|byte| byte ^ 0x5a).collect(),
-    ] {
+    for damage in
+        [b"this is no data file".to_vec(), whole[&largest].iter().map(|byte| byte ^ 0x5a).collect()]
+    {
         std::fs::write(&largest, &damage).expect("the file can be written");
         let before = contents(data.path());
         let folder = TempDir::new().expect("a temporary folder");
@@ -93,8 +93,7 @@ fn a_data_file_that_is_damaged() {
     }
 
     std::fs::write(&largest, &whole[&largest]).expect("the file can be written");
-    let wharf =
-        Wharf::start(&Options { data: Some(data.path().to_owned()), ..Options::default() });
+    let wharf = Wharf::start(&Options { data: Some(data.path().to_owned()), ..Options::default() });
     assert_eq!(wharf.kubectl().ok("get configmap kept -o jsonpath={.data.a}"), "b");
 }
 
@@ -143,7 +142,10 @@ fn a_scenario_whose_manifest_is_invalid() {
     let path = file.display().to_string();
     for (manifest, says) in [
         ("{apiVersion: v1, kind: ConfigMap, metadata: {name: Bad_Name}}", "metadata.name"),
-        ("{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: []}}", "spec.containers"),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: []}}",
+            "spec.containers",
+        ),
         ("{apiVersion: v1, kind: Rocket, metadata: {name: p}}", "Rocket"),
         ("{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {contaners: []}}", "contaners"),
     ] {

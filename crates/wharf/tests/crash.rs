@@ -177,7 +177,11 @@ fn check(kubectl: &Kubectl, known: &mut Acknowledged, when: &str) {
         .iter()
         .find(|item| item["metadata"]["name"] == "inflate")
         .map(|item| item["spec"]["replicas"].as_i64().unwrap_or_default());
-    assert!(known.deployment.contains(&replicas), "{when}: {replicas:?}, not {:?}", known.deployment);
+    assert!(
+        known.deployment.contains(&replicas),
+        "{when}: {replicas:?}, not {:?}",
+        known.deployment
+    );
     known.deployment = vec![replicas];
 
     let marker = kubectl.input(

@@ -70,7 +70,7 @@ spec:
 /// Runs a check with every kubectl there is, on one lab.
 fn with_each(wharf: &Wharf, check: impl Fn(&Kubectl, &str)) {
     for (version, binary) in kubectls() {
-        eprintln!("with kubectl {version}");
+        harness::note(&format!("with kubectl {version}"));
         check(&wharf.with_kubectl(Path::new(binary)), version);
     }
 }
@@ -86,18 +86,18 @@ fn tables_have_upstreams_columns() {
                 "NAME STATUS ROLES AGE VERSION",
                 " INTERNAL-IP EXTERNAL-IP OS-IMAGE KERNEL-VERSION CONTAINER-RUNTIME",
             ),
-            (
-                "deployments",
-                "NAME READY UP-TO-DATE AVAILABLE AGE",
-                " CONTAINERS IMAGES SELECTOR",
-            ),
+            ("deployments", "NAME READY UP-TO-DATE AVAILABLE AGE", " CONTAINERS IMAGES SELECTOR"),
             ("replicasets", "NAME DESIRED CURRENT READY AGE", " CONTAINERS IMAGES SELECTOR"),
             ("services", "NAME TYPE CLUSTER-IP EXTERNAL-IP PORT(S) AGE", " SELECTOR"),
             ("namespaces", "NAME STATUS AGE", ""),
             ("configmaps", "NAME DATA AGE", ""),
             ("secrets", "NAME TYPE DATA AGE", ""),
             ("leases -n kube-node-lease", "NAME HOLDER AGE", ""),
-            ("poddisruptionbudgets", "NAME MIN AVAILABLE MAX UNAVAILABLE ALLOWED DISRUPTIONS AGE", ""),
+            (
+                "poddisruptionbudgets",
+                "NAME MIN AVAILABLE MAX UNAVAILABLE ALLOWED DISRUPTIONS AGE",
+                "",
+            ),
             ("nodepools", "NAME NODECLASS NODES READY AGE", " WEIGHT CPU MEMORY"),
             (
                 "nodeclaims",
@@ -121,7 +121,9 @@ fn tables_have_upstreams_columns() {
         }
         let table = kubectl.ok("get priorityclasses");
         assert!(table.starts_with("NAME "), "{table}");
-        for row in ["system-cluster-critical 2000000000 false", "system-node-critical 2000001000 false"] {
+        for row in
+            ["system-cluster-critical 2000000000 false", "system-node-critical 2000001000 false"]
+        {
             let lines = table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "));
             assert!(lines.into_iter().any(|line| line.starts_with(row)), "{table}");
         }
@@ -158,15 +160,25 @@ fn every_form_of_output_works() {
         assert_eq!(kubectl.ok("get pods -l app!=inflate,app -o name"), "pod/speaker\n");
         assert_eq!(kubectl.ok("get pods -l app=nobody"), "");
         let all = kubectl.ok("get all");
-        for name in ["pod/inflate-", "service/kubernetes", "deployment.apps/inflate", "replicaset.apps/inflate-"] {
+        for name in [
+            "pod/inflate-",
+            "service/kubernetes",
+            "deployment.apps/inflate",
+            "replicaset.apps/inflate-",
+        ] {
             assert!(all.contains(name), "{name}: {all}");
         }
         let karpenter = kubectl.ok("get karpenter -o name");
-        for name in ["nodepool.karpenter.sh/default", "ec2nodeclass.karpenter.k8s.aws/default", "nodeclaim.karpenter.sh/default-"] {
+        for name in [
+            "nodepool.karpenter.sh/default",
+            "ec2nodeclass.karpenter.k8s.aws/default",
+            "nodeclaim.karpenter.sh/default-",
+        ] {
             assert!(karpenter.contains(name), "{name}: {karpenter}");
         }
         let labels = kubectl.ok("get nodes -L karpenter.sh/nodepool -L node.kubernetes.io/instance-type -L karpenter.sh/capacity-type");
-        let header: Vec<&str> = labels.lines().next().unwrap_or_default().split_whitespace().collect();
+        let header: Vec<&str> =
+            labels.lines().next().unwrap_or_default().split_whitespace().collect();
         assert_eq!(header[5..], ["NODEPOOL", "INSTANCE-TYPE", "CAPACITY-TYPE"]);
         assert!(labels.contains(" default ") && labels.contains("on-demand"), "{labels}");
         assert!(kubectl.ok("get pods --show-labels").contains("app=inflate,pod-template-hash="));
@@ -310,7 +322,10 @@ fn logs_are_what_the_containers_print() {
         assert_eq!(kubectl.ok("logs -f speaker"), "one\ntwo\nthree\n", "it follows to the end");
         let stamped = kubectl.ok("logs speaker --timestamps");
         assert!(stamped.lines().all(|line| line.contains("T") && line.contains("Z ")), "{stamped}");
-        assert_eq!(kubectl.ok("logs -l app=speaker --prefix"), "[pod/speaker/main] one\n[pod/speaker/main] two\n[pod/speaker/main] three\n");
+        assert_eq!(
+            kubectl.ok("logs -l app=speaker --prefix"),
+            "[pod/speaker/main] one\n[pod/speaker/main] two\n[pod/speaker/main] three\n"
+        );
         let error = kubectl.run("logs speaker -c nobody").fails();
         assert!(error.contains("container nobody is not valid for pod speaker"), "{error}");
         kubectl.ok("logs deployment/inflate");
@@ -344,7 +359,10 @@ fn events_read_as_upstreams() {
         let name = pod.trim_start_matches("pod/");
         message("Scheduled", &format!("Successfully assigned default/{name} to ip-192-168-"));
         message("Pulling", "Pulling image \"public.ecr.aws/eks-distro/kubernetes/pause:3.7\"");
-        message("Pulled", "Successfully pulled image \"public.ecr.aws/eks-distro/kubernetes/pause:3.7\" in ");
+        message(
+            "Pulled",
+            "Successfully pulled image \"public.ecr.aws/eks-distro/kubernetes/pause:3.7\" in ",
+        );
         message("Pulled", "Image size: 2002080 bytes.");
         message("SuccessfulCreate", &format!("Created pod: {name}"));
         message("ScalingReplicaSet", "Scaled up replica set inflate-");

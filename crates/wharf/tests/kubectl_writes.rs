@@ -10,7 +10,7 @@ use harness::{Kubectl, Wharf, kubectls, lab_file, wait_for};
 /// Runs a check with every kubectl there is, each in a namespace of its own.
 fn with_each(wharf: &Wharf, check: impl Fn(&Kubectl, &str)) {
     for (version, binary) in kubectls() {
-        eprintln!("with kubectl {version}");
+        harness::note(&format!("with kubectl {version}"));
         let kubectl = wharf.with_kubectl(Path::new(binary));
         let namespace = format!("with-{}", version.replace('.', "-"));
         assert_eq!(
@@ -29,13 +29,17 @@ fn config_map(value: &str) -> String {
 fn apply_creates_configures_and_leaves_alone() {
     let wharf = Wharf::ephemeral();
     with_each(&wharf, |kubectl, ns| {
-        let apply = |value: &str| kubectl.input(&format!("apply -n {ns} -f -"), &config_map(value)).ok();
+        let apply =
+            |value: &str| kubectl.input(&format!("apply -n {ns} -f -"), &config_map(value)).ok();
         assert_eq!(apply("{a: '1', b: '2'}"), "configmap/settings created\n");
         assert_eq!(apply("{a: '1', b: '2'}"), "configmap/settings unchanged\n");
         kubectl.ok(&format!("patch -n {ns} configmap settings -p {{\"data\":{{\"c\":\"3\"}}}}"));
         assert_eq!(apply("{a: '9'}"), "configmap/settings configured\n");
         let data = kubectl.json(&format!("get -n {ns} configmap settings"))["data"].to_string();
-        assert_eq!(data, r#"{"a":"9","c":"3"}"#, "what another has set stays, what was removed goes");
+        assert_eq!(
+            data, r#"{"a":"9","c":"3"}"#,
+            "what another has set stays, what was removed goes"
+        );
         let dry = kubectl
             .input(&format!("apply -n {ns} --dry-run=server -f -"), &config_map("{z: '1'}"))
             .ok();
@@ -44,9 +48,8 @@ fn apply_creates_configures_and_leaves_alone() {
         assert!(diff.code == Some(1) && diff.stdout.contains("+  d: \"4\""), "{diff}");
         let data = kubectl.json(&format!("get -n {ns} configmap settings"))["data"].to_string();
         assert_eq!(data, r#"{"a":"9","c":"3"}"#, "dry runs and diffs change nothing");
-        let replaced = kubectl
-            .input(&format!("replace -n {ns} -f -"), &config_map("{only: this}"))
-            .ok();
+        let replaced =
+            kubectl.input(&format!("replace -n {ns} -f -"), &config_map("{only: this}")).ok();
         assert_eq!(replaced, "configmap/settings replaced\n");
         assert_eq!(
             kubectl.json(&format!("get -n {ns} configmap settings"))["data"].to_string(),
@@ -67,14 +70,12 @@ fn all_three_patches() {
         let inflate = std::fs::read_to_string(lab_file("inflate.yaml")).expect("it is there");
         kubectl.input(&format!("apply -n {ns} -f -"), &inflate).ok();
         let patch = |kind: &str, patch: &str| {
-            let patched = kubectl.args(&[
-                "patch", "-n", ns, "deployment", "inflate", "--type", kind, "-p", patch,
-            ]);
-            patched
+            kubectl.args(&["patch", "-n", ns, "deployment", "inflate", "--type", kind, "-p", patch])
         };
         let env = r#"{"spec":{"template":{"spec":{"containers":[{"name":"inflate","env":[{"name":"A","value":"1"}]}]}}}}"#;
         assert_eq!(patch("strategic", env).ok(), "deployment.apps/inflate patched\n");
-        let container = &kubectl.json(&format!("get -n {ns} deployment inflate"))["spec"]["template"]["spec"]["containers"][0];
+        let container = &kubectl.json(&format!("get -n {ns} deployment inflate"))["spec"]["template"]
+            ["spec"]["containers"][0];
         assert_eq!(container["env"][0]["name"], "A");
         assert_eq!(container["resources"]["requests"]["cpu"], "1", "merged by name: {container}");
         patch("merge", r#"{"metadata":{"annotations":{"why":"test"}}}"#).ok();
@@ -85,12 +86,15 @@ fn all_three_patches() {
         assert_eq!(patch("merge", "{}").ok(), "deployment.apps/inflate patched (no change)\n");
         let error = patch("json", r#"[{"op":"remove","path":"/spec/nothing"}]"#).fails();
         assert!(error.contains("nothing"), "{error}");
-        let image = kubectl.ok(&format!("set -n {ns} image deployment/inflate inflate=registry.k8s.io/pause:3.9"));
+        let image = kubectl
+            .ok(&format!("set -n {ns} image deployment/inflate inflate=registry.k8s.io/pause:3.9"));
         assert_eq!(image, "deployment.apps/inflate image updated\n");
         let edited = edit(kubectl, ns);
         assert_eq!(edited, "deployment.apps/inflate edited\n");
         assert_eq!(
-            kubectl.ok(&format!("get -n {ns} deployment inflate -o jsonpath={{.spec.revisionHistoryLimit}}")),
+            kubectl.ok(&format!(
+                "get -n {ns} deployment inflate -o jsonpath={{.spec.revisionHistoryLimit}}"
+            )),
             "3"
         );
     });
@@ -111,7 +115,9 @@ fn workloads_scale_roll_and_go() {
         kubectl.ok(&format!("create -n {ns} deployment web --image=nginx:1.27 --replicas=2"));
         kubectl.ok(&format!("rollout -n {ns} status deployment/web --timeout=120s"));
         kubectl.ok(&format!("scale -n {ns} deployment/web --replicas=3"));
-        kubectl.ok(&format!("wait -n {ns} --for=jsonpath={{.status.readyReplicas}}=3 deployment/web --timeout=120s"));
+        kubectl.ok(&format!(
+            "wait -n {ns} --for=jsonpath={{.status.readyReplicas}}=3 deployment/web --timeout=120s"
+        ));
         let error = kubectl
             .run(&format!("scale -n {ns} deployment/web --current-replicas=7 --replicas=1"))
             .fails();
@@ -124,7 +130,9 @@ fn workloads_scale_roll_and_go() {
         kubectl.ok(&format!("rollout -n {ns} undo deployment/web"));
         kubectl.ok(&format!("rollout -n {ns} status deployment/web --timeout=120s"));
         assert_eq!(
-            kubectl.ok(&format!("get -n {ns} deployment web -o jsonpath={{.spec.template.spec.containers[0].image}}")),
+            kubectl.ok(&format!(
+                "get -n {ns} deployment web -o jsonpath={{.spec.template.spec.containers[0].image}}"
+            )),
             "nginx:1.27"
         );
         kubectl.ok(&format!("rollout -n {ns} restart deployment/web"));
@@ -154,10 +162,16 @@ fn nodes_are_labelled_tainted_cordoned_and_drained() {
         // The pool must not take the node away under this test.
         let no_disruption = format!("annotate node {node} karpenter.sh/do-not-disrupt=true");
         assert_eq!(kubectl.ok(&no_disruption), format!("node/{node} annotated\n"));
-        assert_eq!(kubectl.ok(&format!("label node {node} rack=7")), format!("node/{node} labeled\n"));
+        assert_eq!(
+            kubectl.ok(&format!("label node {node} rack=7")),
+            format!("node/{node} labeled\n")
+        );
         assert_eq!(kubectl.ok("get nodes -l rack=7 -o name"), format!("node/{node}\n"));
         assert!(kubectl.run(&format!("label node {node} rack=8")).fails().contains("overwrite"));
-        assert_eq!(kubectl.ok(&format!("label node {node} rack-")), format!("node/{node} unlabeled\n"));
+        assert_eq!(
+            kubectl.ok(&format!("label node {node} rack-")),
+            format!("node/{node} unlabeled\n")
+        );
         assert_eq!(
             kubectl.ok(&format!("taint node {node} gpu=yes:NoSchedule")),
             format!("node/{node} tainted\n")
@@ -171,9 +185,13 @@ fn nodes_are_labelled_tainted_cordoned_and_drained() {
         assert_eq!(kubectl.ok(&format!("uncordon {node}")), format!("node/{node} uncordoned\n"));
         let drained = kubectl.ok(&format!("drain {node} --ignore-daemonsets --timeout=120s"));
         assert!(drained.contains(&format!("node/{node} drained")), "{drained}");
-        assert!(drained.contains(&format!("evicting pod {ns}/web-")) || drained.contains("evicted"), "{drained}");
+        assert!(
+            drained.contains(&format!("evicting pod {ns}/web-")) || drained.contains("evicted"),
+            "{drained}"
+        );
         kubectl.ok(&format!("rollout -n {ns} status deployment/web --timeout=120s"));
-        let nodes = kubectl.ok(&format!("get -n {ns} pods -o jsonpath={{.items[*].spec.nodeName}}"));
+        let nodes =
+            kubectl.ok(&format!("get -n {ns} pods -o jsonpath={{.items[*].spec.nodeName}}"));
         assert!(!nodes.split(' ').any(|name| name == node), "{nodes}");
         kubectl.ok(&format!("delete -n {ns} deployment web"));
         kubectl.ok(&format!("delete node {node} --timeout=120s"));
@@ -187,8 +205,12 @@ fn a_budget_holds_evictions_back() {
     with_each(&wharf, |kubectl, ns| {
         kubectl.ok(&format!("create -n {ns} deployment web --image=nginx:1.27 --replicas=1"));
         kubectl.ok(&format!("rollout -n {ns} status deployment/web --timeout=120s"));
-        kubectl.ok(&format!("create -n {ns} poddisruptionbudget web --selector=app=web --min-available=1"));
-        kubectl.ok(&format!("wait -n {ns} --for=jsonpath={{.status.currentHealthy}}=1 pdb/web --timeout=120s"));
+        kubectl.ok(&format!(
+            "create -n {ns} poddisruptionbudget web --selector=app=web --min-available=1"
+        ));
+        kubectl.ok(&format!(
+            "wait -n {ns} --for=jsonpath={{.status.currentHealthy}}=1 pdb/web --timeout=120s"
+        ));
         let node = kubectl.ok(&format!("get -n {ns} pods -o jsonpath={{.items[0].spec.nodeName}}"));
         let error = kubectl.run(&format!("drain {node} --ignore-daemonsets --timeout=1s")).fails();
         assert!(
@@ -238,15 +260,22 @@ fn invalid_manifests_are_refused_in_upstreams_words() {
                 "The NodePool \"n\" is invalid: spec.template.spec.nodeClassRef: Required value",
             ),
         ] {
-            let error = kubectl.input(&format!("create -n {ns} --validate=false -f -"), manifest).fails();
+            let error =
+                kubectl.input(&format!("create -n {ns} --validate=false -f -"), manifest).fails();
             assert!(error.contains(says), "{manifest}\ngave: {error}\nwanted: {says}");
         }
         let nowhere = kubectl.run("create -n nowhere configmap a").fails();
         assert!(
-            nowhere.contains("Error from server (NotFound)") && nowhere.contains("namespaces \"nowhere\" not found"),
+            nowhere.contains("Error from server (NotFound)")
+                && nowhere.contains("namespaces \"nowhere\" not found"),
             "{nowhere}"
         );
-        let error = kubectl.input(&format!("apply -n {ns} -f -"), "{apiVersion: v1, kind: Rocket, metadata: {name: r}}").fails();
+        let error = kubectl
+            .input(
+                &format!("apply -n {ns} -f -"),
+                "{apiVersion: v1, kind: Rocket, metadata: {name: r}}",
+            )
+            .fails();
         assert!(error.contains("no matches for kind \"Rocket\" in version \"v1\""), "{error}");
     });
 }
@@ -275,7 +304,8 @@ fn a_typing_error_in_a_field_is_refused() {
                 assert!(error.contains("strict decoding error"), "{error}");
                 assert!(error.contains(field), "{error}");
             }
-            let warned = kubectl.input(&format!("create -n {ns} --validate=warn --dry-run=server -f -"), manifest);
+            let warned = kubectl
+                .input(&format!("create -n {ns} --validate=warn --dry-run=server -f -"), manifest);
             assert!(warned.code == Some(0) && warned.stderr.contains(field), "{warned}");
         }
         assert_eq!(kubectl.ok(&format!("get -n {ns} pods,deployments -o name")), "");

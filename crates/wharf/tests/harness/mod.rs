@@ -3,7 +3,8 @@
 //! A test starts its own [`Wharf`] on a free port with a kubeconfig of its own, so that tests can
 //! run side by side. Nothing here counts on a machine's speed: what takes time is waited for, with
 //! deadlines far beyond what it takes.
-#![allow(dead_code, reason = "each test binary uses a part of the harness")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of the harness")]
+#![allow(clippy::print_stderr, reason = "a test that fails says what it saw")]
 #![allow(clippy::disallowed_methods, reason = "tests drive real processes, on real time")]
 
 mod kubectl;
@@ -183,6 +184,11 @@ impl Drop for Wharf {
             eprintln!("--- stderr of wharf at {}:\n{}", self.url, self.log());
         }
     }
+}
+
+/// Says where a test is, for when it fails.
+pub(crate) fn note(text: &str) {
+    eprintln!("{text}");
 }
 
 /// Sends a signal to a process.
