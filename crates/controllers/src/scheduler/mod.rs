@@ -110,13 +110,11 @@ impl Scheduler {
         self.tracked.remove(key);
         self.assumed.remove(uid);
         self.returned.retain(|entry| entry.pod.uid != uid);
-        let waiting = self.queue.remove(uid);
-        let nominated = self.snapshot.withdraw_nomination(uid);
+        let waited = self.queue.remove(uid);
+        let work = waited.is_some_and(|pod| self.release_nomination(&pod));
         match self.snapshot.displace(uid) {
-            Some(gone) => self.wake(&News::PodGone(&gone)),
-            // Room was being made for it: others may have that now.
-            None if nominated => waiting.is_some_and(|gone| self.wake(&News::PodGone(&gone))),
-            None => false,
+            Some(gone) => self.wake(&News::PodGone(&gone)) | work,
+            None => work,
         }
     }
 
@@ -125,8 +123,7 @@ impl Scheduler {
         let uid = &info.uid;
         self.queue.remove(uid);
         self.returned.retain(|entry| entry.pod.uid != *uid);
-        self.snapshot.withdraw_nomination(uid);
-        let mut work = false;
+        let mut work = self.release_nomination(&info);
         if let Some(assumed) = self.assumed.remove(uid)
             && assumed.node == node
         {
@@ -161,18 +158,44 @@ impl Scheduler {
             entry.pod = info;
             return true;
         }
-        if info.nominated_node.is_empty() {
-            self.snapshot.withdraw_nomination(&info.uid);
-        } else {
-            self.snapshot.nominate(info.clone(), &info.nominated_node.clone());
-        }
+        let work = self.observe_nomination(&info);
         if self.queue.get(&info.uid).is_some_and(|known| **known == *info) {
-            return false;
+            return work;
         }
         let rejected_by = self.queue.rejected_by(&info.uid).unwrap_or_default();
         let snapshot = &self.snapshot;
         let new = info.clone();
-        self.queue.set(info, |entry| wakes_itself(rejected_by, &entry.pod, &new, snapshot))
+        self.queue.set(info, |entry| wakes_itself(rejected_by, &entry.pod, &new, snapshot)) | work
+    }
+
+    /// Follows `status.nominatedNodeName`, whoever set it. A pod without one may have a nomination
+    /// all the same: its status is on its way.
+    fn observe_nomination(&mut self, pod: &Arc<PodInfo>) -> bool {
+        let known = self.queue.get(&pod.uid).map(|known| known.nominated_node.as_str());
+        let mut work = false;
+        if known.unwrap_or_default() != pod.nominated_node
+            && self.snapshot.nomination(&pod.uid).unwrap_or_default() != pod.nominated_node
+        {
+            work = self.release_nomination(pod);
+        }
+        if !pod.nominated_node.is_empty() {
+            self.snapshot.nominate(pod.clone(), &pod.nominated_node);
+        }
+        work
+    }
+
+    /// Gives up the room that was being made for a pod: others of at most its priority may have
+    /// it, as if a pod had gone.
+    fn release_nomination(&mut self, pod: &PodInfo) -> bool {
+        if !self.snapshot.withdraw_nomination(&pod.uid) {
+            return false;
+        }
+        let news = News::PodGone(pod);
+        self.queue.wake(|by, other| {
+            other.uid != pod.uid
+                && other.priority <= pod.priority
+                && wakes(by, other, &news, &self.snapshot)
+        })
     }
 
     fn observe_node(&mut self, name: &str, node: Option<&Node>) -> bool {
@@ -279,7 +302,7 @@ impl Scheduler {
                     uid: pod.uid.clone(),
                     node: node.clone(),
                 });
-                self.snapshot.withdraw_nomination(&pod.uid);
+                self.release_nomination(&pod);
                 self.snapshot.place(pod.clone(), &node);
                 let since = context.now;
                 self.assumed.insert(pod.uid.clone(), Assumed { node, since, entry });
@@ -304,7 +327,7 @@ impl Scheduler {
             None => CompactString::default(),
         };
         if nominated.is_empty() {
-            self.snapshot.withdraw_nomination(&pod.uid);
+            self.release_nomination(&pod);
         }
         step.reasons.push(reasons::refused(&pod, answer, &self.snapshot));
         let Some(object) = view.object(Kind::of::<Pod>(), &pod.key) else { return };
@@ -344,7 +367,7 @@ impl Scheduler {
         }
         // Pods of lower priority may fit elsewhere sooner than here.
         for lower in self.snapshot.nominated_below(nomination.node, pod.priority) {
-            self.snapshot.withdraw_nomination(&lower.uid);
+            self.release_nomination(&lower);
             let object = view.object(Kind::of::<Pod>(), &lower.key);
             step.writes.extend(object.and_then(|object| writes::without_nomination(object)));
         }
