@@ -19,6 +19,7 @@ mod logs;
 mod negotiate;
 mod paging;
 mod path;
+mod protobuf;
 mod query;
 mod resources;
 mod serve;
@@ -68,59 +69,5 @@ mod openapi {
     }
     pub(crate) fn v3_group_version(_: &str) -> Option<Vec<u8>> {
         None
-    }
-}
-mod patch {
-    use serde_json::Value;
-    use wharf_model::kinds::Kind;
-    use wharf_ports::error::ApiError;
-    #[derive(Clone, Copy, PartialEq, Debug)]
-    pub(crate) enum PatchType {
-        Json,
-        Merge,
-        StrategicMerge,
-    }
-    pub(crate) fn apply(
-        _: Kind,
-        _: PatchType,
-        current: &Value,
-        patch: &[u8],
-    ) -> Result<Value, ApiError> {
-        let mut v = current.clone();
-        let p: Value = serde_json::from_slice(patch).unwrap_or_default();
-        fn m(a: &mut Value, b: &Value) {
-            if let Value::Object(b) = b {
-                for (k, x) in b {
-                    if x.is_object() && a[k].is_object() {
-                        m(&mut a[k], x)
-                    } else {
-                        a[k] = x.clone()
-                    }
-                }
-            }
-        }
-        m(&mut v, &p);
-        Ok(v)
-    }
-}
-mod decode {
-    use crate::query::FieldValidation;
-    use wharf_model::{kinds::Kind, object::Typed};
-    use wharf_ports::error::ApiError;
-    pub(crate) struct Decoded {
-        pub object: Box<dyn Typed>,
-        pub warnings: Vec<String>,
-    }
-    pub(crate) fn decode(kind: Kind, json: &[u8], _: FieldValidation) -> Result<Decoded, ApiError> {
-        (kind.decode)(json)
-            .map(|object| Decoded { object, warnings: vec![] })
-            .map_err(crate::status::bad_request)
-    }
-    pub(crate) fn decode_patched(
-        kind: Kind,
-        v: serde_json::Value,
-        f: FieldValidation,
-    ) -> Result<Decoded, ApiError> {
-        decode(kind, v.to_string().as_bytes(), f)
     }
 }

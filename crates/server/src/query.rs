@@ -2,6 +2,7 @@
 
 use wharf_model::selector::{FieldSelector, Selector};
 use wharf_ports::error::ApiError;
+use wharf_schema::decode::FieldValidation;
 
 use crate::path::decode;
 use crate::status::{bad_request, invalid};
@@ -226,18 +227,6 @@ impl ListOptions {
 
 fn list_options_invalid(reason: &str, field: &str, message: &str) -> ApiError {
     invalid("meta.k8s.io", "ListOptions", "", reason, field, message)
-}
-
-/// How unknown and repeated fields of a body are met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum FieldValidation {
-    /// Dropped silently.
-    Ignore,
-    /// Dropped with a warning; upstream's default.
-    #[default]
-    Warn,
-    /// Refused.
-    Strict,
 }
 
 /// Options of create, update and patch.

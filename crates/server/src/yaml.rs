@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use serde_json::Value;
-use serde_saphyr::options::DuplicateKeyPolicy;
 use wharf_ports::error::ApiError;
+use wharf_schema::decode::yaml_to_json;
 
 use crate::status::bad_request;
 
@@ -12,22 +12,14 @@ use crate::status::bad_request;
 /// # Errors
 /// 400 with the place of the mistake.
 pub(crate) fn to_json(body: &[u8]) -> Result<Bytes, ApiError> {
-    let value = read(body)?;
-    Ok(Bytes::from(value.to_string()))
+    Ok(Bytes::from(read(body)?.to_string()))
 }
 
-/// Reads one YAML document.
-///
-/// # Errors
-/// 400 with the place of the mistake.
-pub(crate) fn read(body: &[u8]) -> Result<Value, ApiError> {
-    let options = serde_saphyr::options! {
-        // `mode: 0644` means 420 in manifests.
-        legacy_octal_numbers: true,
-        duplicate_keys: DuplicateKeyPolicy::LastWins,
-    };
-    serde_saphyr::from_slice_with_options(body, options)
-        .map_err(|error| bad_request(format!("error converting YAML to JSON: yaml: {error}")))
+fn read(body: &[u8]) -> Result<Value, ApiError> {
+    let refuse = |why: &str| bad_request(format!("error converting YAML to JSON: yaml: {why}"));
+    let text =
+        std::str::from_utf8(body).map_err(|_| refuse("control characters are not allowed"))?;
+    yaml_to_json(text).map_err(|why| refuse(&why))
 }
 
 /// Writes a value as YAML.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use hyper::{Response, StatusCode};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_schema::patch;
 
 use super::{Call, Target, list, render, write};
 use crate::api::Api;
 use crate::body::Body;
-use crate::patch;
 use crate::query::WriteOptions;
 use crate::status::bad_request;
 

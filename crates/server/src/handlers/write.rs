@@ -7,15 +7,16 @@ use hyper::{Response, StatusCode};
 use wharf_model::object::{Object, Typed};
 use wharf_ports::cluster::Part;
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_schema::decode::{self, Decoded, FieldValidation};
+use wharf_schema::patch;
 
 use super::{Call, Target, list, render};
 use crate::api::Api;
 use crate::body::Body;
-use crate::decode::{self, Decoded};
-use crate::query::{FieldValidation, WriteOptions};
+use crate::query::WriteOptions;
 use crate::resources::Backing;
 use crate::status::bad_request;
-use crate::{events_v1, negotiate, patch, yaml};
+use crate::{events_v1, negotiate, protobuf, yaml};
 
 /// How often a patch is made anew when the object changed under it; upstream's number.
 const PATCH_ATTEMPTS_MAX: usize = 5;
@@ -160,7 +161,8 @@ pub(super) fn body_json(call: &Call<'_>) -> Result<Bytes, ApiError> {
     match negotiate::content_type(&call.head.headers) {
         "" | JSON => Ok(call.body.clone()),
         YAML | "application/x-yaml" | "text/yaml" => yaml::to_json(&call.body),
-        other => Err(negotiate::unsupported(other, &[JSON, YAML])),
+        protobuf::MEDIA_TYPE => Ok(protobuf::to_json(&call.body)?.to_string().into()),
+        other => Err(negotiate::unsupported(other, &[JSON, YAML, protobuf::MEDIA_TYPE])),
     }
 }
 

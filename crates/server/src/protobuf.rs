@@ -1,0 +1,493 @@
+//! Bodies in Kubernetes' protobuf form, read as JSON. kubectl sends them for built-in kinds since
+//! 1.32 and does not fall back to JSON; answers may be JSON, which its `Accept` names.
+//!
+//! The form is an envelope (four magic bytes and `runtime.Unknown`) around the object's message.
+//! The fields of the messages are data: `data/protobuf-fields.txt`. Fields that are not known are
+//! passed over, as protobuf wants it.
+//!
+//! Public contract: <https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+use wharf_model::time::Time;
+use wharf_ports::error::ApiError;
+
+use crate::status::bad_request;
+
+/// The media type.
+pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
+/// What every body begins with.
+const MAGIC: &[u8] = b"k8s\0";
+/// Messages within messages; a pod's deepest has about ten.
+const DEPTH_MAX: usize = 40;
+
+/// Reads a body as JSON.
+///
+/// # Errors
+/// 400 if it is not in this form or of a kind that is not served.
+pub(crate) fn to_json(body: &[u8]) -> Result<Value, ApiError> {
+    let refuse = |why: &str| bad_request(format!("the protobuf body cannot be read: {why}"));
+    let Some(envelope) = body.strip_prefix(MAGIC) else {
+        return Err(refuse("it does not begin with the magic bytes of Kubernetes"));
+    };
+    let (mut type_meta, mut raw) = (&[][..], &[][..]);
+    for field in Fields(envelope) {
+        match field.map_err(refuse)? {
+            (1, Wire::Bytes(bytes)) => type_meta = bytes,
+            (2, Wire::Bytes(bytes)) => raw = bytes,
+            _ => {}
+        }
+    }
+    let (mut api_version, mut kind) = (String::new(), String::new());
+    for field in Fields(type_meta) {
+        match field.map_err(refuse)? {
+            (1, Wire::Bytes(bytes)) => api_version = text(bytes).map_err(refuse)?,
+            (2, Wire::Bytes(bytes)) => kind = text(bytes).map_err(refuse)?,
+            _ => {}
+        }
+    }
+    let name = root(&api_version, &kind)
+        .ok_or_else(|| refuse(&format!("kind {kind:?} of {api_version:?} is not known")))?;
+    let mut object = Map::new();
+    message(&name, raw, &mut object, 0).map_err(refuse)?;
+    object.insert("apiVersion".to_owned(), api_version.into());
+    object.insert("kind".to_owned(), kind.into());
+    Ok(Value::Object(object))
+}
+
+/// The message of an object of this kind.
+fn root(api_version: &str, kind: &str) -> Option<String> {
+    // Every group-version has its own name for the options of a deletion.
+    let package = match api_version {
+        _ if kind == "DeleteOptions" => "meta",
+        "v1" => "core",
+        "apps/v1" => "apps",
+        "policy/v1" => "policy",
+        "authorization.k8s.io/v1" => "authorization",
+        "authentication.k8s.io/v1" => "authentication",
+        "autoscaling/v1" => "autoscaling",
+        "scheduling.k8s.io/v1" => "scheduling",
+        "coordination.k8s.io/v1" => "coordination",
+        "events.k8s.io/v1" => "events",
+        _ => return None,
+    };
+    let name = format!("{package}/{kind}");
+    messages().contains_key(name.as_str()).then_some(name)
+}
+
+type Failure = &'static str;
+
+/// One field of a message, from the table.
+struct Field {
+    name: &'static str,
+    form: Form,
+    /// Its value's fields stand in the message itself.
+    inline: bool,
+    /// Zero means "not set", as JSON leaves it out.
+    drop_zero: bool,
+    kind: FieldKind,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    One,
+    Repeated,
+    Map,
+}
+
+#[derive(Clone, Copy)]
+enum FieldKind {
+    Text,
+    Integer,
+    Boolean,
+    Double,
+    Bytes,
+    Time,
+    MicroTime,
+    Quantity,
+    IntOrString,
+    RawJson,
+    Duration,
+    Message(&'static str),
+}
+
+type Messages = BTreeMap<&'static str, BTreeMap<u32, Field>>;
+
+fn messages() -> &'static Messages {
+    static MESSAGES: LazyLock<Messages> = LazyLock::new(|| {
+        include_str!("../data/protobuf-fields.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, fields)| (name, fields.split(", ").filter_map(parse_field).collect()))
+            .collect()
+    });
+    &MESSAGES
+}
+
+fn parse_field(text: &'static str) -> Option<(u32, Field)> {
+    let mut parts = text.split(' ');
+    let number = parts.next()?.parse().ok()?;
+    let name = parts.next()?;
+    let mut kind = parts.next()?;
+    let mut field =
+        Field { name, form: Form::One, inline: false, drop_zero: false, kind: FieldKind::Text };
+    if let Some(rest) = kind.strip_prefix('!') {
+        (field.inline, kind) = (true, rest);
+    }
+    if let Some(rest) = kind.strip_prefix('~') {
+        (field.drop_zero, kind) = (true, rest);
+    }
+    if let Some(rest) = kind.strip_prefix('*') {
+        (field.form, kind) = (Form::Repeated, rest);
+    }
+    if let Some(rest) = kind.strip_prefix('%') {
+        (field.form, kind) = (Form::Map, rest);
+    }
+    field.kind = match kind {
+        "s" => FieldKind::Text,
+        "i" => FieldKind::Integer,
+        "b" => FieldKind::Boolean,
+        "d" => FieldKind::Double,
+        "y" => FieldKind::Bytes,
+        "T" => FieldKind::Time,
+        "U" => FieldKind::MicroTime,
+        "Q" => FieldKind::Quantity,
+        "I" => FieldKind::IntOrString,
+        "J" => FieldKind::RawJson,
+        "D" => FieldKind::Duration,
+        message => FieldKind::Message(message),
+    };
+    Some((number, field))
+}
+
+/// Reads a message's fields into a JSON object.
+fn message(
+    name: &str,
+    bytes: &[u8],
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), Failure> {
+    if depth > DEPTH_MAX {
+        return Err("it is nested too deeply");
+    }
+    let fields = messages().get(name).ok_or("it holds a message that is not known")?;
+    for entry in Fields(bytes) {
+        let (number, wire) = entry?;
+        let Some(field) = fields.get(&number) else { continue };
+        match field.form {
+            Form::One if field.inline => {
+                if let (FieldKind::Message(inner), Wire::Bytes(bytes)) = (field.kind, wire) {
+                    message(inner, bytes, out, depth + 1)?;
+                }
+            }
+            Form::One => {
+                if let Some(value) = value(field, wire, depth)? {
+                    out.insert(field.name.to_owned(), value);
+                }
+            }
+            Form::Repeated => {
+                let list = out.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
+                let Value::Array(list) = list else { return Err("a field is given twice") };
+                match (field.kind, wire) {
+                    // Numbers may come packed into one field.
+                    (FieldKind::Integer, Wire::Bytes(mut packed)) => {
+                        while !packed.is_empty() {
+                            list.push(Value::from(varint(&mut packed)?.cast_signed()));
+                        }
+                    }
+                    (_, wire) => list.extend(value(field, wire, depth)?),
+                }
+            }
+            Form::Map => {
+                let Wire::Bytes(bytes) = wire else { return Err("a map has no entries") };
+                let (mut key, mut found) = (String::new(), None);
+                for entry in Fields(bytes) {
+                    match entry? {
+                        (1, Wire::Bytes(bytes)) => key = text(bytes)?,
+                        (2, wire) => found = value(field, wire, depth)?,
+                        _ => {}
+                    }
+                }
+                let found = found.unwrap_or_else(|| empty(field.kind));
+                let map = out.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
+                let Value::Object(map) = map else { return Err("a field is given twice") };
+                map.insert(key, found);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a map's entry without a value holds.
+fn empty(kind: FieldKind) -> Value {
+    match kind {
+        FieldKind::Integer => 0.into(),
+        FieldKind::Boolean => false.into(),
+        FieldKind::Message(_) => Value::Object(Map::new()),
+        _ => "".into(),
+    }
+}
+
+/// A field's value as JSON; `None` if JSON leaves it out.
+fn value(field: &Field, wire: Wire<'_>, depth: usize) -> Result<Option<Value>, Failure> {
+    let value = match (field.kind, wire) {
+        (FieldKind::Text, Wire::Bytes(bytes)) => Value::from(text(bytes)?),
+        (FieldKind::Integer, Wire::Varint(number)) => Value::from(number.cast_signed()),
+        (FieldKind::Boolean, Wire::Varint(number)) => Value::from(number != 0),
+        (FieldKind::Double, Wire::Fixed64(bits)) => Value::from(f64::from_bits(bits)),
+        (FieldKind::Bytes, Wire::Bytes(bytes)) => Value::from(STANDARD.encode(bytes)),
+        (FieldKind::Time | FieldKind::MicroTime, Wire::Bytes(bytes)) => {
+            return Ok(time(bytes, matches!(field.kind, FieldKind::MicroTime))?.map(Value::from));
+        }
+        (FieldKind::Quantity, Wire::Bytes(bytes)) => {
+            let number = Fields(bytes).find_map(|entry| match entry {
+                Ok((1, Wire::Bytes(bytes))) => Some(text(bytes)),
+                _ => None,
+            });
+            Value::from(number.transpose()?.unwrap_or_else(|| "0".to_owned()))
+        }
+        (FieldKind::IntOrString, Wire::Bytes(bytes)) => int_or_string(bytes)?,
+        (FieldKind::RawJson, Wire::Bytes(bytes)) => {
+            let raw = Fields(bytes).find_map(|entry| match entry {
+                Ok((1, Wire::Bytes(bytes))) => Some(bytes),
+                _ => None,
+            });
+            match raw {
+                Some(raw) => serde_json::from_slice(raw).map_err(|_| "raw JSON is broken")?,
+                None => return Ok(None),
+            }
+        }
+        (FieldKind::Duration, Wire::Bytes(bytes)) => {
+            let nanos = Fields(bytes).find_map(|entry| match entry {
+                Ok((1, Wire::Varint(number))) => Some(number.cast_signed()),
+                _ => None,
+            });
+            Value::from(format!("{}ns", nanos.unwrap_or(0)))
+        }
+        (FieldKind::Message(name), Wire::Bytes(bytes)) => {
+            let mut object = Map::new();
+            message(name, bytes, &mut object, depth + 1)?;
+            Value::Object(object)
+        }
+        _ => return Err("a field is of another type than expected"),
+    };
+    let zero = match &value {
+        Value::String(text) => text.is_empty(),
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        _ => false,
+    };
+    Ok((!(field.drop_zero && zero)).then_some(value))
+}
+
+/// A point in time; an empty message is none.
+fn time(bytes: &[u8], micro: bool) -> Result<Option<String>, Failure> {
+    let (mut seconds, mut nanos) = (0, 0);
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    for entry in Fields(bytes) {
+        match entry? {
+            (1, Wire::Varint(number)) => seconds = number.cast_signed(),
+            (2, Wire::Varint(number)) => nanos = number.cast_signed(),
+            _ => {}
+        }
+    }
+    let time = Time::from_seconds(seconds);
+    Ok(Some(if micro {
+        let nanos = time.as_nanos().saturating_add(nanos);
+        format!("{:.6}", Time::from_nanos(nanos).timestamp())
+    } else {
+        time.to_string()
+    }))
+}
+
+fn int_or_string(bytes: &[u8]) -> Result<Value, Failure> {
+    let (mut is_text, mut number, mut word) = (false, 0, String::new());
+    for entry in Fields(bytes) {
+        match entry? {
+            (1, Wire::Varint(kind)) => is_text = kind == 1,
+            (2, Wire::Varint(value)) => number = value.cast_signed(),
+            (3, Wire::Bytes(bytes)) => word = text(bytes)?,
+            _ => {}
+        }
+    }
+    Ok(if is_text { word.into() } else { number.into() })
+}
+
+fn text(bytes: &[u8]) -> Result<String, Failure> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "a text is not UTF-8")
+}
+
+/// A value as it stands on the wire.
+#[derive(Clone, Copy)]
+enum Wire<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Fixed32,
+    Bytes(&'a [u8]),
+}
+
+/// The fields of a message in their order.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(u32, Wire<'a>), Failure>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            // What follows a broken field has no meaning.
+            self.0 = &[];
+        }
+        Some(field)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn field(&mut self) -> Result<(u32, Wire<'a>), Failure> {
+        let key = varint(&mut self.0)?;
+        let number = u32::try_from(key >> 3).map_err(|_| "a field's number is too large")?;
+        let wire = match key & 7 {
+            0 => Wire::Varint(varint(&mut self.0)?),
+            1 => {
+                let bytes: [u8; 8] =
+                    self.take(8)?.try_into().map_err(|_| "it ends within a number")?;
+                Wire::Fixed64(u64::from_le_bytes(bytes))
+            }
+            2 => {
+                let length = varint(&mut self.0)?;
+                Wire::Bytes(self.take(usize::try_from(length).unwrap_or(usize::MAX))?)
+            }
+            5 => {
+                self.take(4)?;
+                Wire::Fixed32
+            }
+            _ => return Err("a field has a wire type that is not used"),
+        };
+        Ok((number, wire))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Failure> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or("it ends within a field")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> Result<u64, Failure> {
+    let mut number = 0u64;
+    for shift in (0..64).step_by(7) {
+        let (first, rest) = bytes.split_first().ok_or("it ends within a number")?;
+        *bytes = rest;
+        number |= u64::from(first & 0x7f) << shift;
+        if first & 0x80 == 0 {
+            return Ok(number);
+        }
+    }
+    Err("a number is too long")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn bytes(number: u8, content: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(content.len()).expect("short");
+        assert!(length < 0x80);
+        [&[number << 3 | 2, length], content].concat()
+    }
+
+    fn number(field: u8, value: u8) -> Vec<u8> {
+        vec![field << 3, value]
+    }
+
+    fn body(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+        let meta = [bytes(1, api_version.as_bytes()), bytes(2, kind.as_bytes())].concat();
+        [MAGIC, &bytes(1, &meta), &bytes(2, raw), &bytes(3, b""), &bytes(4, b"")].concat()
+    }
+
+    #[test]
+    fn a_config_map_reads_as_its_json() {
+        // As client-go writes it: fields that are not pointers are there even when empty.
+        let meta = [
+            bytes(1, b"a"),
+            bytes(2, b""),
+            bytes(3, b"default"),
+            number(7, 0),
+            bytes(8, b""),
+            bytes(11, &[bytes(1, b"x"), bytes(2, b"")].concat()),
+        ]
+        .concat();
+        let entry = [bytes(1, b"k"), bytes(2, b"v")].concat();
+        let raw = [bytes(1, &meta), bytes(2, &entry), number(4, 0)].concat();
+        assert_eq!(
+            to_json(&body("v1", "ConfigMap", &raw)).expect("valid"),
+            json!({
+                "apiVersion": "v1", "kind": "ConfigMap", "immutable": false, "data": {"k": "v"},
+                "metadata": {"name": "a", "namespace": "default", "labels": {"x": ""}},
+            })
+        );
+    }
+
+    #[test]
+    fn inlined_and_special_values_read_as_their_json() {
+        let request = [bytes(1, b"cpu"), bytes(2, &bytes(1, b"100m"))].concat();
+        let probe_port = [number(1, 1), number(2, 0), bytes(3, b"http")].concat();
+        let get = bytes(2, &[bytes(1, b"/"), bytes(2, &probe_port)].concat());
+        let probe = [bytes(1, &get), number(2, 5), number(3, 0)].concat();
+        let container = [bytes(1, b"c"), bytes(8, &bytes(2, &request)), bytes(11, &probe)].concat();
+        let raw = bytes(2, &[bytes(2, &container), number(4, 0)].concat());
+        let pod = to_json(&body("v1", "Pod", &raw)).expect("valid");
+        assert_eq!(
+            pod["spec"],
+            json!({"terminationGracePeriodSeconds": 0, "containers": [{
+                "name": "c",
+                "resources": {"requests": {"cpu": "100m"}},
+                "readinessProbe": {
+                    "httpGet": {"path": "/", "port": "http"}, "initialDelaySeconds": 5
+                },
+            }]})
+        );
+    }
+
+    #[test]
+    fn rubbish_is_refused() {
+        for rubbish in [&b"{}"[..], b"k8s\0\x0a", b"k8s\0\x0a\x02\x0a\x05", MAGIC] {
+            assert_eq!(to_json(rubbish).expect_err("rubbish").reason.code(), 400);
+        }
+        let error = to_json(&body("example.org/v1", "Foo", b"")).expect_err("unknown");
+        assert!(error.message.contains("\"Foo\" of \"example.org/v1\" is not known"), "{error}");
+    }
+
+    #[test]
+    fn every_message_that_is_named_is_there() {
+        for (name, fields) in messages() {
+            assert!(!fields.is_empty() || name.contains('/'), "{name}");
+            for field in fields.values() {
+                if let FieldKind::Message(inner) = field.kind {
+                    assert!(messages().contains_key(inner), "{name}.{} is {inner}", field.name);
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_panics(raw in proptest::collection::vec(proptest::num::u8::ANY, 0..100)) {
+            let raw = &raw[..raw.len().min(100)];
+            let _ = to_json(&body("v1", "Pod", raw));
+            let _ = to_json(&[MAGIC, raw].concat());
+        }
+    }
+}

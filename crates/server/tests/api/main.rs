@@ -1,0 +1,8 @@
+//! Requests against the API in process, without a socket: what clients see on the wire.
+
+mod harness;
+mod lists;
+mod logs;
+mod statuses;
+mod watches;
+mod writes;
