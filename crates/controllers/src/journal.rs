@@ -63,7 +63,7 @@ impl Journal {
     }
 
     /// A component's log from line number `from` on, and the number of the next line.
-    pub fn log(&self, component: &str, from: u64) -> (Vec<Logged>, u64) {
+    pub fn lines(&self, component: &str, from: u64) -> (Vec<Logged>, u64) {
         let Some((name, lines)) = self.logs.get_key_value(component) else {
             return (Vec::new(), 0);
         };
@@ -219,13 +219,13 @@ mod tests {
             journal.log(Time::EPOCH, LogLine { component: "karpenter", line: text.to_owned() });
         };
         log(&mut journal, "one");
-        let (lines, next) = journal.log("karpenter", 0);
+        let (lines, next) = journal.lines("karpenter", 0);
         assert_eq!((lines.len(), next), (1, 1));
         for round in 0..LOG_LINES_MAX {
             log(&mut journal, &round.to_string());
         }
-        let (lines, next) = journal.log("karpenter", next);
+        let (lines, next) = journal.lines("karpenter", next);
         assert_eq!((lines.len(), next), (LOG_LINES_MAX, LOG_LINES_MAX as u64 + 1));
-        assert_eq!(journal.log("unknown", 0), (Vec::new(), 0));
+        assert_eq!(journal.lines("unknown", 0), (Vec::new(), 0));
     }
 }

@@ -64,12 +64,13 @@ pub(crate) fn ask_well(
     Err(if answer.code < 500 { Failure::bad_input(message) } else { Failure::failed(message) })
 }
 
-fn request(
+/// One request over a new connection.
+pub(crate) fn request(
     access: &Access,
     method: &str,
     path: &str,
     body: &str,
-) -> Result<Answer, Box<dyn std::error::Error>> {
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let authority = access.server.strip_prefix("https://").unwrap_or(&access.server);
     let authority = authority.trim_end_matches('/');
     let address = authority.to_socket_addrs()?.next().ok_or("its address has no host")?;
@@ -121,7 +122,7 @@ fn unchunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn tls(access: &Access) -> Result<ClientConfig, Box<dyn std::error::Error>> {
+fn tls(access: &Access) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(access.authority.as_bytes())?)?;
     let certificates = CertificateDer::pem_slice_iter(access.certificate.as_bytes())

@@ -27,7 +27,7 @@ impl ModelledLogs {
 impl PodLogs for ModelledLogs {
     fn read(&self, object: &Object, container: &str, previous: bool, from: u64) -> LogPart {
         if let Some(component) = component_of(object) {
-            let (lines, _) = self.journal.lock().log(component, from);
+            let (lines, _) = self.journal.lock().lines(component, from);
             let lines =
                 lines.into_iter().map(|line| LogLine { time: line.at, text: line.line }).collect();
             return LogPart { lines, finished: previous };
