@@ -287,7 +287,10 @@ mod tests {
             ),
         ] {
             let mut object = json!({"metadata": meta()});
-            object.as_object_mut().expect("object").extend(rest.as_object().expect("object").clone());
+            object
+                .as_object_mut()
+                .expect("object")
+                .extend(rest.as_object().expect("object").clone());
             assert_eq!(printed(kind, object), expected, "{kind}");
         }
     }

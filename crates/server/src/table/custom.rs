@@ -180,7 +180,8 @@ mod tests {
 
     #[test]
     fn paths_find_what_definitions_name() {
-        let value = json!({"a": {"b.c": 1}, "list": [{"type": "x", "v": 1}, {"type": "y", "v": 2}]});
+        let value =
+            json!({"a": {"b.c": 1}, "list": [{"type": "x", "v": 1}, {"type": "y", "v": 2}]});
         for (path, expected) in [
             (r".a.b\.c", Some(json!(1))),
             (r#".list[?(@.type=="y")].v"#, Some(json!(2))),

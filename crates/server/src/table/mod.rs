@@ -174,7 +174,12 @@ fn typed<T: Resource>(object: &Object) -> Option<&T> {
     object.typed::<T>()
 }
 
-fn row(object: &Object, cells: Vec<Value>, conditions: Option<Value>, include: IncludeObject) -> Value {
+fn row(
+    object: &Object,
+    cells: Vec<Value>,
+    conditions: Option<Value>,
+    include: IncludeObject,
+) -> Value {
     let mut row = Map::new();
     row.insert("cells".to_owned(), Value::Array(cells));
     if let Some(conditions) = conditions {
@@ -281,7 +286,8 @@ pub(super) mod tests {
         let table = render(kind, &[object], now(), IncludeObject::None);
         let mut shown = Vec::new();
         let mut wide = Vec::new();
-        for (index, cell) in table["rows"][0]["cells"].as_array().expect("cells").iter().enumerate() {
+        for (index, cell) in table["rows"][0]["cells"].as_array().expect("cells").iter().enumerate()
+        {
             let text = cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
             let priority = &table["columnDefinitions"][index]["priority"];
             if priority == 0 { shown.push(text) } else { wide.push(text) }
@@ -325,10 +331,7 @@ pub(super) mod tests {
             ("Namespace", "Name|Status|Age"),
             ("Secret", "Name|Type|Data|Age"),
             ("ServiceAccount", "Name|Age"),
-            (
-                "Deployment",
-                "Name|Ready|Up-to-date|Available|Age|Containers*|Images*|Selector*",
-            ),
+            ("Deployment", "Name|Ready|Up-to-date|Available|Age|Containers*|Images*|Selector*"),
             ("ConfigMap", "Name|Data|Age"),
             ("Lease", "Name|Holder|Age"),
             ("PriorityClass", "Name|Value|Global-Default|Age|PreemptionPolicy"),

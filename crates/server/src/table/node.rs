@@ -102,9 +102,12 @@ mod tests {
             "n|Ready|<none>|24h|v1.33.0-eks || 10.0.0.9|<none>|Amazon Linux 2023|6.1|containerd://2.0"
         );
         node["spec"] = json!({"unschedulable": true});
-        node["metadata"]["labels"] = json!({"node-role.kubernetes.io/worker": "", "kubernetes.io/role": "edge"});
+        node["metadata"]["labels"] =
+            json!({"node-role.kubernetes.io/worker": "", "kubernetes.io/role": "edge"});
         node["status"]["conditions"][1]["status"] = json!("Unknown");
-        assert!(printed("Node", node).starts_with("n|NotReady,SchedulingDisabled|edge,worker|24h|"));
+        assert!(
+            printed("Node", node).starts_with("n|NotReady,SchedulingDisabled|edge,worker|24h|")
+        );
         assert_eq!(
             printed("Node", json!({"metadata": {"name": "n"}})),
             "n|Unknown|<none>|<unknown>| || <none>|<none>|<unknown>|<unknown>|<unknown>"

@@ -1,6 +1,8 @@
 //! Pods. The status column sums up phase, reasons and container states as upstream's printer does.
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as MetaTime;
 use serde_json::{Value, json};
 use wharf_model::time::Time;
@@ -304,14 +306,20 @@ mod tests {
         });
         let init = |name: &str, rest: Value| {
             let mut status = json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": ""});
-            status.as_object_mut().expect("object").extend(rest.as_object().expect("object").clone());
+            status
+                .as_object_mut()
+                .expect("object")
+                .extend(rest.as_object().expect("object").clone());
             status
         };
         let done = json!({"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
         for (statuses, expected) in [
             (json!([init("i", json!({"state": {"running": {}}}))]), "p|0/2|Init:0/3|0|3m"),
             (
-                json!([init("i", done.clone()), init("j", json!({"state": {"waiting": {"reason": "PodInitializing"}}}))]),
+                json!([
+                    init("i", done.clone()),
+                    init("j", json!({"state": {"waiting": {"reason": "PodInitializing"}}}))
+                ]),
                 "p|0/2|Init:1/3|0|3m",
             ),
             (
@@ -323,11 +331,16 @@ mod tests {
                 "p|0/2|Init:ImagePullBackOff|0|3m",
             ),
             (
-                json!([init("i", done.clone()), init("j", done), init("s", json!({"started": true, "ready": true, "state": {"running": {}}}))]),
+                json!([
+                    init("i", done.clone()),
+                    init("j", done),
+                    init("s", json!({"started": true, "ready": true, "state": {"running": {}}}))
+                ]),
                 "p|1/2|Pending|0|3m",
             ),
         ] {
-            let text = line(spec.clone(), json!({"phase": "Pending", "initContainerStatuses": statuses}));
+            let text =
+                line(spec.clone(), json!({"phase": "Pending", "initContainerStatuses": statuses}));
             assert_eq!(text.split(" || ").next(), Some(expected), "{statuses}");
         }
     }

@@ -116,7 +116,10 @@ mod tests {
             })
         };
         assert_eq!(
-            printed("Deployment", object(json!({"readyReplicas": 3, "updatedReplicas": 4, "availableReplicas": 2}))),
+            printed(
+                "Deployment",
+                object(json!({"readyReplicas": 3, "updatedReplicas": 4, "availableReplicas": 2}))
+            ),
             "w|3/5|4|2|90s || a,b|i:1,j:2|app=x"
         );
         assert_eq!(
@@ -124,11 +127,14 @@ mod tests {
             "w|5|4|3|90s || a,b|i:1,j:2|app=x"
         );
         assert_eq!(
-            printed("PodDisruptionBudget", json!({
-                "metadata": {"name": "b", "creationTimestamp": "2026-01-01T23:58:30Z"},
-                "spec": {"minAvailable": "50%"},
-                "status": {"disruptionsAllowed": 1, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
-            })),
+            printed(
+                "PodDisruptionBudget",
+                json!({
+                    "metadata": {"name": "b", "creationTimestamp": "2026-01-01T23:58:30Z"},
+                    "spec": {"minAvailable": "50%"},
+                    "status": {"disruptionsAllowed": 1, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
+                })
+            ),
             "b|50%|N/A|1|90s"
         );
     }
