@@ -24,6 +24,7 @@ mod query;
 mod resources;
 mod serve;
 mod status;
+mod table;
 mod tls;
 mod yaml;
 
@@ -39,24 +40,6 @@ pub use serve::serve;
 pub use tls::{ADMIN_GROUP, ADMIN_USER, Pki, PkiError};
 
 // SHIM
-mod table {
-    use std::sync::Arc;
-    use wharf_model::{kinds::Kind, object::Object, time::Time};
-    #[derive(Clone, Copy)]
-    pub(crate) enum IncludeObject {
-        None,
-        Metadata,
-        Object,
-    }
-    pub(crate) fn render(
-        _: Kind,
-        _: &[Arc<Object>],
-        _: Time,
-        _: IncludeObject,
-    ) -> serde_json::Value {
-        serde_json::json!({})
-    }
-}
 mod openapi {
     pub(crate) fn v2_json() -> Vec<u8> {
         vec![]

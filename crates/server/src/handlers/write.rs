@@ -205,7 +205,20 @@ async fn answer(
     if !options.dry_run {
         api.durable(object.revision()).await?;
     }
-    let mut response = render::one(api, call, target, code, object)?;
+    let mut response = if object.revision() == 0 {
+        render::one(api, call, target, code, &unnumbered(object))?
+    } else {
+        render::one(api, call, target, code, object)?
+    };
     render::warn(&mut response, warnings);
     Ok(response)
+}
+
+/// An object that was not stored has no resourceVersion.
+fn unnumbered(object: &Arc<Object>) -> Arc<Object> {
+    let Ok(typed) = object.typed_any() else { return Arc::clone(object) };
+    let mut typed = typed.clone_box();
+    typed.meta_mut().resource_version = None;
+    let json = Bytes::from(typed.encode());
+    Object::from_json(object.kind(), json, 0).map_or_else(|_| Arc::clone(object), Arc::new)
 }

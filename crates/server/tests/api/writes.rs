@@ -15,6 +15,7 @@ async fn a_dry_run_changes_nothing() {
     let answer = cluster.post(&format!("{MAPS}?dryRun=All"), map).await;
     assert_eq!(answer.code, 201);
     assert!(answer.json()["metadata"]["name"].as_str().expect("a name").starts_with("a-"));
+    assert!(answer.json()["metadata"].get("resourceVersion").is_none());
     assert_eq!(cluster.store.revision(), revision);
     let wrong = cluster.post(&format!("{MAPS}?dryRun=Some"), json!({})).await;
     assert!(wrong.refusal().starts_with("422 Invalid: CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"Some\""));
