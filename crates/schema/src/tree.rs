@@ -10,7 +10,7 @@
 mod build;
 pub(crate) mod facts;
 
-pub(crate) use build::{Schemas, schemas};
+pub(crate) use build::{REFERENCE, all_schemas};
 
 use std::sync::LazyLock;
 

@@ -7,6 +7,8 @@ use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::scheduling::v1 as scheduling;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value};
 use wharf_model::karpenter;
@@ -26,13 +28,30 @@ pub(crate) struct Schemas {
     pub(crate) roots: Vec<(Kind, String)>,
 }
 
-/// Makes the schemas: a few milliseconds of work and a few megabytes, so the caller drops them.
-pub(crate) fn schemas() -> Schemas {
+/// The schemas of the served kinds: a few milliseconds of work and a few megabytes, so the caller
+/// drops them.
+fn schemas() -> Schemas {
+    collect(generator())
+}
+
+/// The same, with what only OpenAPI documents tell of.
+pub(crate) fn all_schemas() -> Schemas {
+    let mut generator = generator();
+    let _ = generator.subschema_for::<meta::ListMeta>();
+    let _ = generator.subschema_for::<k8s_openapi::api::events::v1::Event>();
+    let _ = generator.subschema_for::<CustomResourceDefinition>();
+    collect(generator)
+}
+
+fn generator() -> SchemaGenerator {
     let settings = SchemaSettings::draft07().with(|settings| {
         settings.transforms.clear();
         settings.meta_schema = None;
     });
-    let mut generator = settings.into_generator();
+    settings.into_generator()
+}
+
+fn collect(mut generator: SchemaGenerator) -> Schemas {
     let mut roots = Vec::new();
     macro_rules! add {
         ($($type:ty),* $(,)?) => {

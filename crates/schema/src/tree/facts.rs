@@ -5,22 +5,59 @@
 //! `map:` with its keys joined by `+`), and how a strategic merge patch does (`merge`, `merge:` with
 //! its key, `retainKeys`, `replace`, joined by `+`).
 
+use serde_json::{Value, json};
+
 use super::{Listed, Merge};
 
 const TEXT: &str = include_str!("../../data/merge-facts.csv");
 
 /// What the file says of one field.
-pub(super) struct Fact {
+pub(crate) struct Fact {
     /// `core.v1.Container`.
-    pub(super) definition: &'static str,
+    pub(crate) definition: &'static str,
     /// The field; none for the object as a whole.
-    pub(super) field: Option<&'static str>,
-    pub(super) listed: Listed,
-    pub(super) merge: Merge,
+    pub(crate) field: Option<&'static str>,
+    /// How server-side apply merges it.
+    pub(crate) listed: Listed,
+    /// How a strategic merge patch merges it.
+    pub(crate) merge: Merge,
+}
+
+impl Fact {
+    /// The fact as OpenAPI extensions.
+    pub(crate) fn extensions(&self, is_list: bool) -> Vec<(&'static str, Value)> {
+        let mut all = Vec::new();
+        let of_type = if is_list { "x-kubernetes-list-type" } else { "x-kubernetes-map-type" };
+        match &self.listed {
+            Listed::Unsaid => {}
+            Listed::Atomic => all.push((of_type, json!("atomic"))),
+            Listed::Granular => all.push((of_type, json!("granular"))),
+            Listed::Set => all.push((of_type, json!("set"))),
+            Listed::Map(keys) => {
+                let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
+                all.push(("x-kubernetes-list-map-keys", json!(keys)));
+                all.push((of_type, json!("map")));
+            }
+        }
+        let strategies = [
+            (self.merge.merge, "merge"),
+            (self.merge.retain_keys, "retainKeys"),
+            (self.merge.replace, "replace"),
+        ];
+        let strategies: Vec<&str> =
+            strategies.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect();
+        if !strategies.is_empty() {
+            all.push(("x-kubernetes-patch-strategy", json!(strategies.join(","))));
+        }
+        if let Some(key) = &self.merge.key {
+            all.push(("x-kubernetes-patch-merge-key", json!(key)));
+        }
+        all
+    }
 }
 
 /// All rows.
-pub(super) fn all() -> impl Iterator<Item = Fact> {
+pub(crate) fn all() -> impl Iterator<Item = Fact> {
     TEXT.lines().skip(1).filter(|line| !line.is_empty()).map(row)
 }
 
@@ -67,7 +104,7 @@ fn parse_merge(text: &str) -> Merge {
 }
 
 /// The full name of a definition that the file names shortly.
-pub(super) fn full_name(short: &str) -> String {
+pub(crate) fn full_name(short: &str) -> String {
     let prefix = match short.split('.').next() {
         Some("meta") => "io.k8s.apimachinery.pkg.apis",
         Some("apiextensions") => "io.k8s.apiextensions-apiserver.pkg.apis",
