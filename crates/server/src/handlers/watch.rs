@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use wharf_model::object::{Object, Revision};
+use wharf_ports::clock::Clock;
 use wharf_ports::cluster::Change;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_store::{Visibility, Watch};
@@ -51,7 +52,13 @@ pub(super) async fn watch(
         Some(wanted) => wanted,
         None => from.is_none(),
     };
-    let encoder = Encoder { target, form: call.accepted.form, include, headers_sent: false };
+    let encoder = Encoder {
+        target,
+        form: call.accepted.form,
+        include,
+        clock: Arc::clone(&api.parts.clock),
+        headers_sent: false,
+    };
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
 
     let mut first = Vec::new();
@@ -214,6 +221,8 @@ struct Encoder {
     target: Target,
     form: Form,
     include: IncludeObject,
+    /// For the ages in tables.
+    clock: Arc<dyn Clock>,
     /// Upstream sends a table's columns with the first event only.
     headers_sent: bool,
 }
@@ -235,9 +244,8 @@ impl Encoder {
             },
             Form::Table => {
                 let objects = std::slice::from_ref(object);
-                // Ages are the client's to compute; the time here only fills the first text.
-                let mut table =
-                    table::render(self.target.kind, objects, object.header().created, self.include);
+                let now = self.clock.now();
+                let mut table = table::render(self.target.kind, objects, now, self.include);
                 let revision = deleted_at.unwrap_or(object.revision());
                 table["metadata"] = json!({"resourceVersion": revision.to_string()});
                 if std::mem::replace(&mut self.headers_sent, true) {

@@ -22,6 +22,7 @@ pub(crate) const NOW: Time = Time::from_seconds(1_790_000_000);
 pub(crate) struct Cluster {
     pub(crate) api: Arc<Api>,
     pub(crate) store: Store,
+    pub(crate) clock: Arc<VirtualClock>,
     pub(crate) tokens: Tokens,
     pub(crate) logs: Arc<Printed>,
     pub(crate) stop: watch::Sender<bool>,
@@ -99,13 +100,13 @@ impl Cluster {
         let api = Api::new(ServerParts {
             registry,
             clock: clock.clone(),
-            wall: clock,
+            wall: clock.clone(),
             tokens: Tokens::new(&[1; 32]),
             logs: logs.clone(),
             extra: Arc::new(NoExtra),
             stop: stopped,
         });
-        Self { api, store, tokens: Tokens::new(&[1; 32]), logs, stop, user: User::admin() }
+        Self { api, store, clock, tokens: Tokens::new(&[1; 32]), logs, stop, user: User::admin() }
     }
 
     /// Sends a request with headers, as the administrator or as nobody.
@@ -153,8 +154,13 @@ impl Cluster {
 
     /// Opens a watch.
     pub(crate) async fn watch(&self, path: &str) -> Events {
-        let request =
-            Request::builder().uri(path).body(Full::new(Bytes::new())).expect("a request");
+        self.watch_as(path, "application/json").await
+    }
+
+    /// Opens a watch of some form.
+    pub(crate) async fn watch_as(&self, path: &str, accept: &str) -> Events {
+        let request = Request::builder().uri(path).header("accept", accept);
+        let request = request.body(Full::new(Bytes::new())).expect("a request");
         let response = self.send(request, true).await;
         assert_eq!(response.status(), 200);
         Events { body: response.into_body(), text: String::new() }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, NOW};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -128,4 +128,25 @@ async fn watches_end_when_the_server_stops() {
     let mut events = cluster.watch(&format!("{MAPS}?watch=1&resourceVersion={from}")).await;
     cluster.stop.send_replace(true);
     assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn a_watched_table_shows_ages_and_names_its_columns_once() {
+    let cluster = Cluster::new();
+    cluster.pod("p").await;
+    cluster.clock.advance_to(NOW + std::time::Duration::from_secs(300));
+    let path = "/api/v1/namespaces/default/pods?watch=1";
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let mut events = cluster.watch_as(path, accept).await;
+    let first = events.next().await.expect("an event");
+    let table = &first["object"];
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+    let cells = table["rows"][0]["cells"].as_array().expect("cells");
+    assert_eq!(cells[..5], [json!("p"), json!("0/1"), json!("Pending"), json!("0"), json!("5m")]);
+    cluster
+        .merge("/api/v1/namespaces/default/pods/p", json!({"metadata": {"labels": {"a": "b"}}}))
+        .await;
+    let second = events.next().await.expect("an event");
+    assert_eq!(second["object"]["columnDefinitions"], json!(null));
 }
