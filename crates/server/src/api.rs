@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use wharf_model::time::Time;
 use wharf_ports::clock::Clock;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_registry::Registry;
+use wharf_schema::openapi;
 use wharf_store::Store;
 
 use crate::auth::{Tokens, User, unauthorized};
@@ -28,7 +29,7 @@ use crate::logs::PodLogs;
 use crate::negotiate::{self, Accepted};
 use crate::path::{self, Route};
 use crate::query::Query;
-use crate::{discovery, openapi, status};
+use crate::{discovery, status};
 
 /// The largest request body, upstream's.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -194,21 +195,14 @@ impl Api {
             Route::Group(name) => discovery::group(name),
             Route::GroupVersion(group, version) => discovery::resource_list(group, version),
             Route::OpenApiV2 if accepted.openapi_protobuf => {
-                static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::v2_protobuf().into());
                 return Ok(typed_response(
-                    DOCUMENT.clone(),
+                    Bytes::from_static(openapi::v2_protobuf()),
                     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
                 ));
             }
-            Route::OpenApiV2 => {
-                static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::v2_json().into());
-                Some(DOCUMENT.clone())
-            }
-            Route::OpenApiV3 => {
-                static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::v3_index().into());
-                Some(DOCUMENT.clone())
-            }
-            Route::OpenApiV3Path(path) => openapi::v3_group_version(path).map(Bytes::from),
+            Route::OpenApiV2 => Some(Bytes::from_static(openapi::v2_json())),
+            Route::OpenApiV3 => Some(Bytes::from_static(openapi::v3_index())),
+            Route::OpenApiV3Path(path) => openapi::v3_group_version(path).map(Bytes::from_static),
             _ => None,
         };
         found.map(json).ok_or_else(status::no_such_path)

@@ -38,19 +38,3 @@ pub use logs::{LogLine, LogPart, PodLogs, SilentPods};
 pub use query::Query;
 pub use serve::serve;
 pub use tls::{ADMIN_GROUP, ADMIN_USER, Pki, PkiError};
-
-// SHIM
-mod openapi {
-    pub(crate) fn v2_json() -> Vec<u8> {
-        vec![]
-    }
-    pub(crate) fn v2_protobuf() -> Vec<u8> {
-        vec![]
-    }
-    pub(crate) fn v3_index() -> Vec<u8> {
-        vec![]
-    }
-    pub(crate) fn v3_group_version(_: &str) -> Option<Vec<u8>> {
-        None
-    }
-}
