@@ -1,0 +1,597 @@
+//! `nodeclaim.lifecycle`: a NodeClaim's way from the launch of its machine to a node ready for pods.
+//!
+//! A launch carries the claim's uid as its token, so asking again after a restart gives the same
+//! machine.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde_json::{Value, json};
+use wharf_model::instance_type::CapacityType;
+use wharf_model::karpenter::conditions::{self, Conditioned, node_claim, reason};
+use wharf_model::karpenter::{EC2NodeClass, NodeClaim, TERMINATION_FINALIZER, events};
+use wharf_model::kinds::Kind;
+use wharf_model::labels;
+use wharf_model::object::ObjectKey;
+use wharf_model::requirements::Requirements;
+use wharf_model::resources::Resources;
+use wharf_model::taints;
+use wharf_model::time::Time;
+use wharf_ports::cloud::{CloudEvent, CloudRequest, LaunchError, LaunchRequest, Launched};
+use wharf_ports::cluster::{Change, Delete, Part, Write};
+use wharf_ports::controller::{Context, Controller, Enqueue, Step, WorkKey};
+use wharf_ports::reason::{Because, Reason};
+use wharf_ports::view::View;
+
+use super::events::{report_transitions, warning};
+use super::launch;
+use super::log::{self, Source};
+use super::nodeclass;
+use super::shared::Shared;
+use super::snapshot::{claim_of_node, is_node_ready};
+
+const NAME: &str = "nodeclaim.lifecycle";
+/// A claim that is not launched after so long is given up.
+const LAUNCH_TIMEOUT: Duration = Duration::from_mins(5);
+/// A claim whose node has not joined after so long is given up.
+const REGISTRATION_TIMEOUT: Duration = Duration::from_mins(15);
+/// A launch that was not answered is asked for again after so long; the token makes it harmless.
+const ASK_AGAIN: Duration = Duration::from_mins(1);
+/// A launch that failed for a passing reason is tried again after so long.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// Condition messages are cut here.
+const MESSAGE_MAX: usize = 300;
+/// EC2's codes that mean "not here, not now".
+const OUT_OF_CAPACITY: [&str; 8] = [
+    "InsufficientInstanceCapacity",
+    "MaxSpotInstanceCountExceeded",
+    "VcpuLimitExceeded",
+    "UnfulfillableCapacity",
+    "Unsupported",
+    "InsufficientFreeAddressesInSubnet",
+    "MaxFleetCountExceeded",
+    "ReservationCapacityExceeded",
+];
+
+/// The controller.
+pub(super) struct Lifecycle {
+    shared: Arc<Shared>,
+    /// Launches asked for, by the claim's uid.
+    asked: BTreeMap<CompactString, Asked>,
+}
+
+struct Asked {
+    at: Time,
+    capacity_type: CapacityType,
+    answer: Option<Result<Box<Launched>, LaunchError>>,
+}
+
+/// How a step goes on after a part of it.
+enum Next {
+    /// With the next part.
+    On,
+    /// The claim is given up.
+    Delete,
+}
+
+impl Lifecycle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, asked: BTreeMap::new() }
+    }
+
+    fn reconcile(&mut self, claim: &NodeClaim, context: &mut Context<'_>) -> Step {
+        let mut step = Step::done();
+        let mut draft = claim.clone();
+        let finalizers = draft.metadata.finalizers.get_or_insert_default();
+        if !finalizers.iter().any(|finalizer| finalizer == TERMINATION_FINALIZER) {
+            finalizers.push(TERMINATION_FINALIZER.to_owned());
+        }
+        draft.conditions_mut(context.now.timestamp());
+        let next = self.launch(&mut draft, context, &mut step);
+        if let Next::Delete = next {
+            self.forget(claim);
+            delete(&mut step, context, claim);
+            return step;
+        }
+        self.register(&mut draft, context, &mut step);
+        self.initialize(&mut draft, context, &mut step);
+        if draft != *claim {
+            let after = draft.status.conditions.clone();
+            step.write(Write::Update { object: Box::new(draft.clone()), part: Part::All });
+            report_transitions(&mut step, claim, claim.conditions(), &after);
+        }
+        self.live(&draft, context, &mut step);
+        step
+    }
+
+    fn forget(&mut self, claim: &NodeClaim) {
+        self.asked.remove(claim.metadata.uid.as_deref().unwrap_or_default());
+    }
+
+    /// Asks for the machine and takes the answer in.
+    fn launch(
+        &mut self,
+        claim: &mut NodeClaim,
+        context: &mut Context<'_>,
+        step: &mut Step,
+    ) -> Next {
+        if claim.is_true(node_claim::LAUNCHED) {
+            return Next::On;
+        }
+        let uid = CompactString::from(claim.metadata.uid.as_deref().unwrap_or_default());
+        let asked = self.asked.get(&uid);
+        let age = asked.map(|asked| context.now.since(asked.at));
+        match asked.and_then(|asked| Some((asked.capacity_type, asked.answer.clone()?))) {
+            Some((_, Ok(launched))) => {
+                self.launched(claim, &launched, context, step);
+                return Next::On;
+            }
+            Some((capacity_type, Err(error))) => {
+                if let Some(pools) = out_of_capacity(&error) {
+                    self.note_shortage(claim, capacity_type, &pools, &error, context.now, step);
+                    return Next::Delete;
+                }
+                let message = cut(&format!("launching nodeclaim, {error}"));
+                let mut set = claim.conditions_mut(context.now.timestamp());
+                set.set_unknown(node_claim::LAUNCHED, reason::LAUNCH_FAILED, &message);
+                if age.is_some_and(|age| age < TRY_AGAIN) {
+                    again(step, TRY_AGAIN);
+                    return Next::On;
+                }
+            }
+            None if age.is_some_and(|age| age < ASK_AGAIN) => {
+                again(step, ASK_AGAIN - age.unwrap_or_default());
+                return Next::On;
+            }
+            None => {}
+        }
+        self.ask(claim, uid, context, step)
+    }
+
+    fn ask(
+        &mut self,
+        claim: &NodeClaim,
+        uid: CompactString,
+        context: &mut Context<'_>,
+        step: &mut Step,
+    ) -> Next {
+        let name = &claim.spec.node_class_ref.name;
+        let class = context.view.get::<EC2NodeClass>(&ObjectKey::cluster(name));
+        let Some(class) = class.filter(|class| nodeclass::is_ready(class)) else {
+            let message = format!(
+                "NodeClaim {} event: resolving nodeclass, {name} is not ready",
+                claim.metadata.name.as_deref().unwrap_or_default()
+            );
+            step.write(warning(claim, events::NODE_CLASS_NOT_READY, message));
+            return Next::Delete;
+        };
+        let catalog = self.shared.instance_types(class, context.now);
+        let cluster = &self.shared.settings.cluster_name;
+        let Some(request) = launch::request(claim, class, &catalog, cluster) else {
+            let error = "creating instance, all requested instance types were unavailable during launch";
+            self.report_shortage(claim, error, step);
+            return Next::Delete;
+        };
+        let capacity_type = request.capacity_type.parse().unwrap_or(CapacityType::OnDemand);
+        step.reasons.push(ask_reason(claim, &request));
+        step.cloud.push(CloudRequest::Launch(Box::new(request)));
+        self.asked.insert(uid, Asked { at: context.now, capacity_type, answer: None });
+        again(step, ASK_AGAIN);
+        Next::On
+    }
+
+    fn note_shortage(
+        &self,
+        claim: &NodeClaim,
+        capacity_type: CapacityType,
+        pools: &[(String, String)],
+        error: &LaunchError,
+        now: Time,
+        step: &mut Step,
+    ) {
+        let mut memory = self.shared.memory();
+        for (instance_type, zone) in pools {
+            let offering = (capacity_type, instance_type.as_str().into(), zone.as_str().into());
+            memory.mark_unavailable(offering, now);
+        }
+        drop(memory);
+        self.report_shortage(claim, &format!("creating instance, {error}"), step);
+    }
+
+    fn report_shortage(&self, claim: &NodeClaim, error: &str, step: &mut Step) {
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let message = format!("NodeClaim {name} event: {error}");
+        step.write(warning(claim, events::INSUFFICIENT_CAPACITY_ERROR, message));
+        let key = ObjectKey::cluster(name);
+        step.reasons.push(Reason {
+            kind: Kind::of::<NodeClaim>(),
+            key,
+            by: "provisioner",
+            decision: "given up: the cloud is out of capacity".to_owned(),
+            because: vec![Because::new("InsufficientCapacityError", error)],
+        });
+    }
+
+    /// Takes a launch's answer into the claim.
+    fn launched(
+        &self,
+        claim: &mut NodeClaim,
+        launched: &Launched,
+        context: &mut Context<'_>,
+        step: &mut Step,
+    ) {
+        let chosen = &launched.chosen;
+        let class_name = ObjectKey::cluster(&claim.spec.node_class_ref.name);
+        let class = context.view.get::<EC2NodeClass>(&class_name);
+        let mut provided: BTreeMap<String, String> = BTreeMap::new();
+        if let Some(class) = class {
+            let catalog = self.shared.instance_types(class, context.now);
+            provided.extend(launch::type_labels(&catalog, &chosen.instance_type));
+        }
+        let region = self.shared.cloud.region().name;
+        for (key, value) in [
+            (labels::INSTANCE_TYPE, chosen.instance_type.as_str()),
+            (labels::TOPOLOGY_ZONE, &chosen.zone),
+            (labels::TOPOLOGY_ZONE_ID, &chosen.zone_id),
+            (labels::TOPOLOGY_REGION, region),
+            (labels::CAPACITY_TYPE, &launched.capacity_type),
+        ] {
+            provided.insert(key.to_owned(), value.to_owned());
+        }
+        // The user's labels win over the provider's.
+        let requirements = launch::claim_requirements(claim);
+        provided.extend(custom_labels(&requirements, context));
+        provided.extend(claim.metadata.labels.take().unwrap_or_default());
+        let arch = provided.get(labels::ARCH).map_or("amd64", String::as_str);
+        let image = class.map(|class| nodeclass::image_for(class, arch));
+        claim.status.image_id = image.unwrap_or_else(|| launched.image_id.clone());
+        claim.metadata.labels = Some(provided);
+        if let Some(class) = class {
+            let annotations = claim.metadata.annotations.get_or_insert_default();
+            for key in [labels::EC2NODECLASS_HASH, labels::EC2NODECLASS_HASH_VERSION] {
+                let stamp = class.metadata.annotations.as_ref().and_then(|map| map.get(key));
+                annotations.extend(stamp.map(|stamp| (key.to_owned(), stamp.clone())));
+            }
+        }
+        let provider_id = format!("aws:///{}/{}", chosen.zone, launched.instance_id);
+        claim.status.provider_id.clone_from(&provider_id);
+        claim.status.capacity = quantities(&chosen.capacity);
+        claim.status.allocatable = quantities(&chosen.allocatable);
+        claim.conditions_mut(context.now.timestamp()).set_true(node_claim::LAUNCHED);
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let fields = [
+            ("provider-id", json!(provider_id)),
+            ("instance-type", json!(chosen.instance_type)),
+            ("zone", json!(chosen.zone)),
+            ("capacity-type", json!(launched.capacity_type)),
+            ("allocatable", json!(chosen.allocatable)),
+        ];
+        log::info(step, context, Source::node_claim(NAME, &name), "launched nodeclaim", &fields);
+        step.reasons.push(Reason {
+            kind: Kind::of::<NodeClaim>(),
+            key: ObjectKey::cluster(&name),
+            by: "provisioner",
+            decision: format!(
+                "launched {} ({}) in {} for {}",
+                chosen.instance_type,
+                launched.capacity_type,
+                chosen.zone,
+                chosen.price.per_hour()
+            ),
+            because: vec![Because::new("instance", launched.instance_id.clone())],
+        });
+    }
+
+    /// Gives the claim's node its labels, taints and owner once it has joined.
+    fn register(&self, claim: &mut NodeClaim, context: &mut Context<'_>, step: &mut Step) {
+        if !claim.is_true(node_claim::LAUNCHED) || claim.is_true(node_claim::REGISTERED) {
+            return;
+        }
+        let nodes: Vec<&Node> = context
+            .view
+            .nodes_with_provider_id(&claim.status.provider_id)
+            .filter_map(|object| object.typed::<Node>())
+            .collect();
+        let now = context.now.timestamp();
+        let mut set = claim.conditions_mut(now);
+        let [node] = nodes[..] else {
+            if nodes.is_empty() {
+                let (reason, message) = (reason::NODE_NOT_FOUND, reason::NODE_NOT_FOUND_MESSAGE);
+                set.set_unknown(node_claim::REGISTERED, reason, message);
+            } else {
+                let reason = reason::MULTIPLE_NODES_FOUND;
+                let message = reason::MULTIPLE_NODES_FOUND_MESSAGE;
+                set.set_false(node_claim::REGISTERED, reason, message);
+            }
+            return;
+        };
+        let synced = synced_node(node, claim);
+        if !has_taint(node, labels::TAINT_UNREGISTERED)
+            && node_label(node, labels::REGISTERED) != Some("true")
+        {
+            let message = "Missing karpenter.sh/unregistered taint which prevents registration \
+                           related race conditions on Karpenter-managed nodes";
+            step.write(warning(claim, events::UNREGISTERED_TAINT_MISSING, message));
+        }
+        if synced != *node {
+            step.write(Write::Update { object: Box::new(synced), part: Part::Main });
+        }
+        let node_name = node.metadata.name.clone().unwrap_or_default();
+        claim.status.node_name.clone_from(&node_name);
+        claim.conditions_mut(now).set_true(node_claim::REGISTERED);
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let fields = [
+            ("provider-id", json!(claim.status.provider_id)),
+            ("Node", json!({ "name": node_name })),
+        ];
+        log::info(step, context, Source::node_claim(NAME, &name), "registered nodeclaim", &fields);
+    }
+
+    /// Says when the claim's node is ready for pods.
+    fn initialize(&self, claim: &mut NodeClaim, context: &mut Context<'_>, step: &mut Step) {
+        if !claim.is_true(node_claim::REGISTERED) || claim.is_true(node_claim::INITIALIZED) {
+            return;
+        }
+        let node = context.view.get_cluster::<Node>(&claim.status.node_name);
+        let now = context.now.timestamp();
+        // The node is looked at as it was before registration in this very step; the next step, on
+        // the node's change, sees it with its taints.
+        let registered =
+            node.filter(|node| node_label(node, labels::REGISTERED) == Some("true"));
+        let hindrance = match registered {
+            None => Some((reason::NODE_NOT_FOUND, reason::NODE_NOT_FOUND_MESSAGE.to_owned())),
+            Some(node) => hindrance(node, claim),
+        };
+        if let Some((reason, message)) = hindrance {
+            claim.conditions_mut(now).set_unknown(node_claim::INITIALIZED, reason, &message);
+            return;
+        }
+        let Some(node) = registered else { return };
+        if node_label(node, labels::INITIALIZED) != Some("true") {
+            let mut draft = node.clone();
+            let node_labels = draft.metadata.labels.get_or_insert_default();
+            node_labels.insert(labels::INITIALIZED.to_owned(), "true".to_owned());
+            step.write(Write::Update { object: Box::new(draft), part: Part::Main });
+        }
+        claim.conditions_mut(now).set_true(node_claim::INITIALIZED);
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let allocatable = node.status.as_ref().and_then(|status| status.allocatable.clone());
+        let fields: [(&str, Value); 3] = [
+            ("provider-id", json!(claim.status.provider_id)),
+            ("Node", json!({ "name": claim.status.node_name })),
+            ("allocatable", json!(allocatable.unwrap_or_default())),
+        ];
+        log::info(step, context, Source::node_claim(NAME, &name), "initialized nodeclaim", &fields);
+    }
+
+    /// Gives a claim up that takes too long.
+    fn live(&mut self, claim: &NodeClaim, context: &Context<'_>, step: &mut Step) {
+        let since = |condition: &str| {
+            conditions::get(claim.conditions(), condition)
+                .filter(|condition| condition.status != conditions::TRUE)
+                .map(|condition| Time::from(&condition.last_transition_time))
+        };
+        let launch = since(node_claim::LAUNCHED).map(|since| since + LAUNCH_TIMEOUT);
+        let registration = since(node_claim::REGISTERED).map(|since| since + REGISTRATION_TIMEOUT);
+        let Some(deadline) = launch.into_iter().chain(registration).min() else { return };
+        if deadline <= context.now {
+            self.forget(claim);
+            delete(step, context, claim);
+        } else {
+            again(step, deadline.since(context.now));
+        }
+    }
+}
+
+impl Controller for Lifecycle {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
+        let kind = Kind::of::<NodeClaim>();
+        if change.kind() == kind {
+            if change.new.is_none()
+                && let Some(claim) = change.object().typed::<NodeClaim>()
+            {
+                self.forget(claim);
+            }
+            queue.now(WorkKey::object(kind, change.key()));
+        } else if change.kind() == Kind::of::<Node>() {
+            let node = change.object().typed::<Node>();
+            let claim = node.and_then(|node| claim_of_node(view, node));
+            if let Some(claim) = claim.filter(|claim| !claim.is_true(node_claim::INITIALIZED)) {
+                queue.now(WorkKey::object(kind, &ObjectKey::of(&claim.metadata)));
+            }
+        }
+    }
+
+    fn observe_cloud(&mut self, event: &CloudEvent, _view: &View, queue: &mut Enqueue) {
+        let (token, claim, answer) = match event {
+            CloudEvent::Launched(launched) => {
+                (&launched.token, &launched.node_claim, Ok(launched.clone()))
+            }
+            CloudEvent::LaunchFailed { token, node_claim, error } => {
+                (token, node_claim, Err(error.clone()))
+            }
+            CloudEvent::Terminated { .. } => return,
+        };
+        if let Some(asked) = self.asked.get_mut(token.as_str()) {
+            asked.answer = Some(answer);
+            queue.now(WorkKey::object(Kind::of::<NodeClaim>(), &ObjectKey::cluster(claim)));
+        }
+    }
+
+    fn step(&mut self, key: &WorkKey, context: &mut Context<'_>) -> Step {
+        let Some(claim) = context.view.get::<NodeClaim>(&key.key) else { return Step::done() };
+        if claim.metadata.deletion_timestamp.is_some() {
+            self.forget(claim);
+            return Step::done();
+        }
+        self.reconcile(claim, context)
+    }
+}
+
+/// The pools that were out of capacity; `None` if something else went wrong.
+fn out_of_capacity(error: &LaunchError) -> Option<Vec<(String, String)>> {
+    match error {
+        LaunchError::InsufficientCapacity { pools, .. } => Some(pools.clone()),
+        LaunchError::Api { code, .. } if OUT_OF_CAPACITY.contains(&code.as_str()) => {
+            Some(Vec::new())
+        }
+        LaunchError::Api { .. } => None,
+    }
+}
+
+/// Why a node is not ready for pods yet: reason and message of the Initialized condition.
+fn hindrance(node: &Node, claim: &NodeClaim) -> Option<(&'static str, String)> {
+    if !is_node_ready(node) {
+        return Some((reason::NODE_NOT_READY, reason::NODE_NOT_READY_MESSAGE.to_owned()));
+    }
+    let of_node = || node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let startup = &claim.spec.startup_taints;
+    let is_startup = |taint: &&_| startup.iter().any(|other| taints::same_taint(other, taint));
+    if let Some(taint) = of_node().find(is_startup) {
+        let message = format!("StartupTaint \"{}\" still exists", taints::display(taint));
+        return Some((reason::STARTUP_TAINTS_EXIST, message));
+    }
+    if let Some(taint) = of_node().find(|taint| taints::is_ephemeral(taint)) {
+        let message = format!("KnownEphemeralTaint \"{}\" still exists", taints::display(taint));
+        return Some((reason::KNOWN_EPHEMERAL_TAINTS_EXIST, message));
+    }
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let allocatable = allocatable.map(Resources::from_map).unwrap_or_default();
+    let requested = Resources::from_map(&claim.spec.resources.requests);
+    let missing = requested
+        .iter()
+        .find(|(name, amount)| *amount > 0 && allocatable.get(name) == 0)
+        .map(|(name, _)| name.to_owned());
+    missing.map(|name| {
+        let message = format!("Resource \"{name}\" was requested but not registered");
+        (reason::RESOURCE_NOT_REGISTERED, message)
+    })
+}
+
+/// The node with what its claim gives it.
+fn synced_node(node: &Node, claim: &NodeClaim) -> Node {
+    let mut synced = node.clone();
+    let meta = &mut synced.metadata;
+    let node_labels = meta.labels.get_or_insert_default();
+    node_labels.extend(claim.metadata.labels.clone().unwrap_or_default());
+    node_labels.insert(labels::REGISTERED.to_owned(), "true".to_owned());
+    let keeps_taints =
+        node_labels.get(labels::DO_NOT_SYNC_TAINTS).map(String::as_str) == Some("true");
+    let annotations = meta.annotations.get_or_insert_default();
+    annotations.extend(claim.metadata.annotations.clone().unwrap_or_default());
+    let owners = meta.owner_references.get_or_insert_default();
+    let uid = claim.metadata.uid.clone().unwrap_or_default();
+    if !owners.iter().any(|owner| owner.uid == uid) {
+        owners.push(OwnerReference {
+            api_version: "karpenter.sh/v1".to_owned(),
+            kind: "NodeClaim".to_owned(),
+            name: claim.metadata.name.clone().unwrap_or_default(),
+            uid,
+            block_owner_deletion: Some(true),
+            controller: None,
+        });
+    }
+    let finalizers = meta.finalizers.get_or_insert_default();
+    if !finalizers.iter().any(|finalizer| finalizer == TERMINATION_FINALIZER) {
+        finalizers.push(TERMINATION_FINALIZER.to_owned());
+    }
+    let taints = synced.spec.get_or_insert_default().taints.get_or_insert_default();
+    taints.retain(|taint| taint.key != labels::TAINT_UNREGISTERED);
+    if !keeps_taints {
+        for taint in claim.spec.taints.iter().chain(&claim.spec.startup_taints) {
+            if !taints.iter().any(|other| taints::same_taint(other, taint)) {
+                taints.push(taint.clone());
+            }
+        }
+    }
+    synced
+}
+
+/// The labels that a claim's requirements give its node besides the provider's: of custom keys any
+/// value they allow, a random number where any will do.
+fn custom_labels(
+    requirements: &Requirements,
+    context: &mut Context<'_>,
+) -> Vec<(String, String)> {
+    let custom = requirements
+        .iter()
+        .filter(|requirement| !labels::is_well_known(&requirement.key))
+        .filter(|requirement| labels::restriction(&requirement.key).is_none());
+    custom
+        .filter_map(|requirement| {
+            let random = &mut *context.random;
+            let value = requirement.any(|range| {
+                let span = range.end.saturating_sub(range.start).clamp(1, i64::from(u32::MAX));
+                range.start + i64::from(random.below(u32::try_from(span).unwrap_or(u32::MAX)))
+            })?;
+            Some((requirement.key.to_string(), value.to_string()))
+        })
+        .collect()
+}
+
+fn ask_reason(claim: &NodeClaim, request: &LaunchRequest) -> Reason {
+    const SHOWN: usize = 5;
+    let mut because: Vec<Because> = request
+        .overrides
+        .iter()
+        .take(SHOWN)
+        .map(|offer| {
+            Because::new(offer.instance_type.clone(), format!("{} in {}", offer.price.per_hour(), offer.zone))
+        })
+        .collect();
+    if request.overrides.len() > SHOWN {
+        let more = request.overrides.len() - SHOWN;
+        because.push(Because::new("more", format!("{more} dearer offerings were named as well")));
+    }
+    Reason {
+        kind: Kind::of::<NodeClaim>(),
+        key: ObjectKey::of(&claim.metadata),
+        by: "provisioner",
+        decision: format!("asked the cloud for the cheapest {} offering", request.capacity_type),
+        because,
+    }
+}
+
+fn quantities(
+    amounts: &BTreeMap<String, String>,
+) -> BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity> {
+    let quantity = |amount: &String| {
+        k8s_openapi::apimachinery::pkg::api::resource::Quantity(amount.clone())
+    };
+    amounts.iter().map(|(name, amount)| (name.clone(), quantity(amount))).collect()
+}
+
+fn has_taint(node: &Node, key: &str) -> bool {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == key)
+}
+
+fn node_label<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
+    node.metadata.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+fn delete(step: &mut Step, context: &Context<'_>, claim: &NodeClaim) {
+    let key = ObjectKey::of(&claim.metadata);
+    if let Some(object) = context.view.object(Kind::of::<NodeClaim>(), &key) {
+        step.write(Write::Delete(Delete::of(object)));
+    }
+}
+
+/// Looks again after `delay`, or earlier if that was asked for.
+fn again(step: &mut Step, delay: Duration) {
+    step.again = Some(step.again.map_or(delay, |earlier| earlier.min(delay)));
+}
+
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(MESSAGE_MAX) {
+        Some((end, _)) => format!("{}...", &message[..end]),
+        None => message.to_owned(),
+    }
+}

@@ -1,0 +1,1 @@
+//! Karpenter end to end.
