@@ -3,7 +3,35 @@
 
 mod common;
 pub mod deployment;
+pub mod disruption;
+pub mod event_ttl;
 pub mod garbage_collector;
 #[cfg(test)]
 mod harness;
+pub mod namespace;
+pub mod node_lifecycle;
+pub mod pod_gc;
 pub mod replica_set;
+pub mod service_account;
+pub mod taint_eviction;
+
+use std::time::Duration;
+
+use wharf_ports::controller::Controller;
+
+/// Every controller of this part, in a fixed order. `node_grace_period` is how long a node may be
+/// silent; it has to be longer than the nodes' own interval of heartbeats.
+pub fn controllers(node_grace_period: Duration) -> Vec<Box<dyn Controller>> {
+    vec![
+        Box::new(deployment::DeploymentController::new()),
+        Box::new(replica_set::ReplicaSetController::new()),
+        Box::new(garbage_collector::GarbageCollector::new()),
+        Box::new(namespace::NamespaceController),
+        Box::new(service_account::ServiceAccountController),
+        Box::new(node_lifecycle::NodeLifecycle::new(node_grace_period)),
+        Box::new(taint_eviction::TaintEviction::default()),
+        Box::new(pod_gc::PodGc::default()),
+        Box::new(disruption::DisruptionController::new()),
+        Box::new(event_ttl::EventTtl::default()),
+    ]
+}
