@@ -156,7 +156,8 @@ mod tests {
     fn instance(name: &str, price: &str, running: i64, stopped: Option<i64>) -> Instance {
         let mut instance = Instance::default();
         instance.metadata.name = Some(name.to_owned());
-        instance.spec.price_nanos_per_hour = price.parse::<Price>().expect("a price").nano_dollars_per_hour();
+        instance.spec.price_nanos_per_hour =
+            price.parse::<Price>().expect("a price").nano_dollars_per_hour();
         instance.status = InstanceStatus {
             running_at_nanos: Time::from_seconds(running).as_nanos(),
             shutting_down_at_nanos: stopped.map(|stop| Time::from_seconds(stop).as_nanos()),

@@ -100,8 +100,6 @@ pub struct Report {
     pub ledger: Ledger,
     /// How the cluster stood at the end.
     pub end: EndState,
-    /// Warnings about manifests.
-    pub warnings: Vec<String>,
 }
 
 /// How a cluster stands.
@@ -126,8 +124,7 @@ impl Rehearsal {
         let region = scenario.region.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned());
         let seed = options.seed.or(scenario.seed).unwrap_or(SEED_DEFAULT);
         let last_step = scenario.steps.last().map_or(Duration::ZERO, |step| step.at);
-        let until =
-            options.until.or(scenario.until).unwrap_or(last_step + UNTIL_AFTER_LAST_STEP);
+        let until = options.until.or(scenario.until).unwrap_or(last_step + UNTIL_AFTER_LAST_STEP);
         let clock = Arc::new(VirtualClock::starting_at(START));
         let registry = Arc::new(Registry::new(Store::rehearsal(), clock.clone(), seed));
         let settings = WorldSettings { region: region.clone(), seed };
@@ -228,7 +225,6 @@ impl Rehearsal {
             timeline: self.timeline,
             ledger,
             end,
-            warnings: Vec::new(),
         }
     }
 

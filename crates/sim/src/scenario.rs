@@ -116,20 +116,23 @@ impl Target {
     /// A text that says what was expected.
     pub fn parse(text: &str, namespace: Option<&str>) -> Result<Self, String> {
         let Some((resource, name)) = text.split_once('/') else {
-            return Err(format!("{text:?} is not of the form TYPE/NAME, such as deployment/inflate"));
+            return Err(format!(
+                "{text:?} is not of the form TYPE/NAME, such as deployment/inflate"
+            ));
         };
         let wanted = resource.to_lowercase();
         let (wanted, group) =
             wanted.split_once('.').map_or((wanted.as_str(), None), |(w, group)| (w, Some(group)));
         let kind = built_in().iter().copied().find(|kind| {
-            (kind.plural == wanted
-                || kind.singular == wanted
-                || kind.short_names.contains(&wanted))
+            (kind.plural == wanted || kind.singular == wanted || kind.short_names.contains(&wanted))
                 && group.is_none_or(|group| kind.group == group)
         });
         let Some(kind) = kind else {
             let known: Vec<&str> = built_in().iter().map(|kind| kind.singular).collect();
-            return Err(format!("unknown resource type {resource:?}; known are {}", known.join(", ")));
+            return Err(format!(
+                "unknown resource type {resource:?}; known are {}",
+                known.join(", ")
+            ));
         };
         if name.is_empty() || name.contains('/') {
             return Err(format!("{text:?} names no object; write {}/NAME", kind.singular));
@@ -389,7 +392,9 @@ mod tests {
             panic!("the scale step comes first: {:?}", scenario.steps)
         };
         assert_eq!(target.key.to_string(), "n/inflate");
-        assert!(matches!(&scenario.steps[1].action, Action::Delete(target) if target.kind.kind == "Deployment"));
+        assert!(
+            matches!(&scenario.steps[1].action, Action::Delete(target) if target.kind.kind == "Deployment")
+        );
     }
 
     #[test]

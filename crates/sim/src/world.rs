@@ -2,6 +2,7 @@
 //! rehearsal run exactly this; they differ in the clock and in who else writes to the registry.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStatus, Pod, PodCondition, PodSpec,
@@ -11,15 +12,24 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use wharf_cloud::catalog::{Catalog, UnknownRegion};
 use wharf_cloud::ec2::{Ec2Settings, SimulatedEc2};
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
+use wharf_controllers::karpenter::{self, KarpenterSettings};
+use wharf_controllers::scheduler::Scheduler;
+use wharf_controllers::workloads;
 use wharf_model::labels;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
+use wharf_node::kubelet::{Heartbeats, NodeAgent};
+use wharf_node::pods::PodAgent;
 use wharf_ports::cluster::{Cluster, Part, Write};
 use wharf_ports::controller::Controller;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::view::View;
 use wharf_registry::{EmbeddedCluster, Registry};
+use wharf_scheduler::Profile;
 
+/// How long a node may be silent before it is taken for lost: kube-controller-manager's
+/// `--node-monitor-grace-period`.
+const NODE_GRACE_PERIOD: Duration = Duration::from_secs(50);
 /// The component that logs as Karpenter's users know it.
 const COMPONENT: &str = "karpenter";
 /// Where the control plane's pods are said to run: no node of that name exists.
@@ -77,12 +87,8 @@ impl<C: Cluster> World<C> {
         create_control_plane_pod(&registry)?;
         let cloud = SimulatedEc2::new(Ec2Settings::new(settings.region.as_str(), settings.seed));
         let (cluster, view) = EmbeddedCluster::new(Arc::clone(&registry));
-        let mut event_loop = EventLoop::new(
-            wrap(cluster),
-            Box::new(cloud),
-            controllers(&catalog, settings),
-            settings.seed,
-        );
+        let mut event_loop =
+            EventLoop::new(wrap(cluster), Box::new(cloud), controllers(&catalog), settings.seed);
         event_loop.start(registry.now(), view);
         Ok(Self { registry, event_loop })
     }
@@ -121,9 +127,14 @@ impl<C: Cluster> World<C> {
     }
 }
 
-/// Every controller of a simulated world.
-fn controllers(_catalog: &Arc<Catalog>, _settings: &WorldSettings) -> Vec<Box<dyn Controller>> {
-    Vec::new()
+/// Every controller of a simulated world, in a fixed order: events reach them in it.
+fn controllers(catalog: &Arc<Catalog>) -> Vec<Box<dyn Controller>> {
+    let mut controllers = workloads::controllers(NODE_GRACE_PERIOD);
+    controllers.push(Box::new(Scheduler::new(Profile::default())));
+    controllers.extend(karpenter::controllers(catalog, KarpenterSettings::default()));
+    controllers.push(Box::new(NodeAgent::new(Heartbeats::default())));
+    controllers.push(Box::new(PodAgent::new()));
+    controllers
 }
 
 /// Karpenter's own pod, so that `kubectl logs` finds its log where its users look for it. It runs
@@ -169,7 +180,8 @@ fn create_control_plane_pod(registry: &Registry) -> Result<(), ApiError> {
         created => created?,
     };
     let Some(mut pod) = created.and_then(|object| object.draft::<Pod>()) else { return Ok(()) };
-    let types = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let types =
+        ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
     pod.status = Some(PodStatus {
         phase: Some("Running".to_owned()),
         conditions: Some(types.into_iter().map(condition).collect()),

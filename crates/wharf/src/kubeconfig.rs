@@ -44,7 +44,9 @@ pub(crate) enum KubeconfigError {
         error: io::Error,
     },
     /// It is not a kubeconfig.
-    #[error("kubeconfig {path} is not valid ({error}); mend it, or name another file with --kubeconfig")]
+    #[error(
+        "kubeconfig {path} is not valid ({error}); mend it, or name another file with --kubeconfig"
+    )]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -52,13 +54,17 @@ pub(crate) enum KubeconfigError {
         error: String,
     },
     /// Another program holds it.
-    #[error("kubeconfig {path} is locked by another program; if none is running, remove {path}.lock")]
+    #[error(
+        "kubeconfig {path} is locked by another program; if none is running, remove {path}.lock"
+    )]
     Locked {
         /// The file.
         path: PathBuf,
     },
     /// It has no usable entry for a lab.
-    #[error("kubeconfig {path} has no context {NAME:?}; start a lab with `wharf up`, or name its file with --kubeconfig")]
+    #[error(
+        "kubeconfig {path} has no context {NAME:?}; start a lab with `wharf up`, or name its file with --kubeconfig"
+    )]
     NoContext {
         /// The file.
         path: PathBuf,
@@ -92,14 +98,22 @@ pub(crate) fn add(path: &Path, access: &Access) -> Result<(), KubeconfigError> {
     });
     let encode = |pem: &str| base64::engine::general_purpose::STANDARD.encode(pem);
     let entries = [
-        ("clusters", "cluster", json!({
-            "server": access.server,
-            "certificate-authority-data": encode(&access.authority),
-        })),
-        ("users", "user", json!({
-            "client-certificate-data": encode(&access.certificate),
-            "client-key-data": encode(&access.key),
-        })),
+        (
+            "clusters",
+            "cluster",
+            json!({
+                "server": access.server,
+                "certificate-authority-data": encode(&access.authority),
+            }),
+        ),
+        (
+            "users",
+            "user",
+            json!({
+                "client-certificate-data": encode(&access.certificate),
+                "client-key-data": encode(&access.key),
+            }),
+        ),
         ("contexts", "context", json!({"cluster": NAME, "user": NAME})),
     ];
     for (list, field, value) in entries {

@@ -259,8 +259,9 @@ fn watches_tell_changes() {
     let wharf = Wharf::ephemeral();
     with_each(&wharf, |kubectl, version| {
         let name = format!("watched-{}", version.replace('.', "-"));
+        kubectl.ok(&format!("create configmap before-{name}"));
         let watch = kubectl.start("get configmaps -w --output-watch-events");
-        watch.until("kube-root-ca.crt");
+        watch.until(&format!("before-{name}"));
         kubectl.ok(&format!("create configmap {name} --from-literal=a=1"));
         let lines = watch.until(&name);
         assert!(lines.last().is_some_and(|line| line.starts_with("ADDED")), "{lines:#?}");

@@ -21,6 +21,11 @@ fn with_each(wharf: &Wharf, check: impl Fn(&Kubectl, &str)) {
     }
 }
 
+/// A manifest written as flow YAML; without the comment kubectl takes it for JSON.
+fn yaml(manifest: &str) -> String {
+    format!("# YAML\n{manifest}\n")
+}
+
 fn config_map(value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {value}\n")
 }
@@ -79,7 +84,7 @@ fn all_three_patches() {
         assert_eq!(container["env"][0]["name"], "A");
         assert_eq!(container["resources"]["requests"]["cpu"], "1", "merged by name: {container}");
         patch("merge", r#"{"metadata":{"annotations":{"why":"test"}}}"#).ok();
-        patch("json", r#"[{"op":"replace","path":"/spec/minReadySeconds","value":2},{"op":"remove","path":"/metadata/annotations/why"}]"#).ok();
+        patch("json", r#"[{"op":"add","path":"/spec/minReadySeconds","value":2},{"op":"remove","path":"/metadata/annotations/why"}]"#).ok();
         let object = kubectl.json(&format!("get -n {ns} deployment inflate"));
         assert_eq!(object["spec"]["minReadySeconds"], 2);
         assert!(object["metadata"]["annotations"]["why"].is_null(), "{object}");
@@ -252,16 +257,17 @@ fn invalid_manifests_are_refused_in_upstreams_words() {
                 "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
             ),
             (
-                "{apiVersion: karpenter.sh/v1, kind: NodePool, metadata: {name: n}, spec: {template: {spec: {requirements: [{key: a, operator: Near, values: [b]}], nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: default}}}}}",
-                "The NodePool \"n\" is invalid: spec.template.spec.requirements[0].operator: Unsupported value: \"Near\"",
+                "{apiVersion: karpenter.sh/v1, kind: NodePool, metadata: {name: pool}, spec: {template: {spec: {requirements: [{key: a, operator: Near, values: [b]}], nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: default}}}}}",
+                "The NodePool \"pool\" is invalid: spec.template.spec.requirements[0].operator: Unsupported value: \"Near\"",
             ),
             (
-                "{apiVersion: karpenter.sh/v1, kind: NodePool, metadata: {name: n}, spec: {template: {spec: {requirements: []}}}}",
-                "The NodePool \"n\" is invalid: spec.template.spec.nodeClassRef: Required value",
+                "{apiVersion: karpenter.sh/v1, kind: NodePool, metadata: {name: pool}, spec: {template: {spec: {requirements: []}}}}",
+                "The NodePool \"pool\" is invalid: spec.template.spec.nodeClassRef: Required value",
             ),
         ] {
-            let error =
-                kubectl.input(&format!("create -n {ns} --validate=false -f -"), manifest).fails();
+            let error = kubectl
+                .input(&format!("create -n {ns} --validate=false -f -"), &yaml(manifest))
+                .fails();
             assert!(error.contains(says), "{manifest}\ngave: {error}\nwanted: {says}");
         }
         let nowhere = kubectl.run("create -n nowhere configmap a").fails();
@@ -273,7 +279,7 @@ fn invalid_manifests_are_refused_in_upstreams_words() {
         let error = kubectl
             .input(
                 &format!("apply -n {ns} -f -"),
-                "{apiVersion: v1, kind: Rocket, metadata: {name: r}}",
+                &yaml("{apiVersion: v1, kind: Rocket, metadata: {name: r}}"),
             )
             .fails();
         assert!(error.contains("no matches for kind \"Rocket\" in version \"v1\""), "{error}");
@@ -294,18 +300,20 @@ fn a_typing_error_in_a_field_is_refused() {
                 "unknown field \"spec.replica\"",
             ),
             (
-                "{apiVersion: karpenter.sh/v1, kind: NodePool, metadata: {name: n}, spec: {disruption: {consolidateAfer: 1m}, template: {spec: {requirements: [], nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: default}}}}}",
+                "{apiVersion: karpenter.sh/v1, kind: NodePool, metadata: {name: pool}, spec: {disruption: {consolidateAfer: 1m}, template: {spec: {requirements: [], nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: default}}}}}",
                 "unknown field \"spec.disruption.consolidateAfer\"",
             ),
         ] {
             for verb in ["create", "apply"] {
                 let arguments = format!("{verb} -n {ns} --validate=strict -f -");
-                let error = kubectl.input(&arguments, manifest).fails();
+                let error = kubectl.input(&arguments, &yaml(manifest)).fails();
                 assert!(error.contains("strict decoding error"), "{error}");
                 assert!(error.contains(field), "{error}");
             }
-            let warned = kubectl
-                .input(&format!("create -n {ns} --validate=warn --dry-run=server -f -"), manifest);
+            let warned = kubectl.input(
+                &format!("create -n {ns} --validate=warn --dry-run=server -f -"),
+                &yaml(manifest),
+            );
             assert!(warned.code == Some(0) && warned.stderr.contains(field), "{warned}");
         }
         assert_eq!(kubectl.ok(&format!("get -n {ns} pods,deployments -o name")), "");

@@ -34,7 +34,12 @@ pub struct FaultyCluster {
 }
 
 impl FaultyCluster {
-    pub fn new(inner: EmbeddedCluster, random: Random, faults: Faults, writes: Option<u32>) -> Self {
+    pub fn new(
+        inner: EmbeddedCluster,
+        random: Random,
+        faults: Faults,
+        writes: Option<u32>,
+    ) -> Self {
         Self {
             inner,
             random,
@@ -79,8 +84,7 @@ impl Cluster for FaultyCluster {
                 1 => StatusReason::Conflict,
                 _ => StatusReason::ServiceUnavailable,
             };
-            self.outcomes
-                .push(ClusterEvent::Outcome { id, result: Err(Self::injected(reason)) });
+            self.outcomes.push(ClusterEvent::Outcome { id, result: Err(Self::injected(reason)) });
             return;
         }
         if self.chance(self.faults.answer_lost) {

@@ -153,7 +153,10 @@ impl Trial {
         assert_eq!(self.running(), 5, "five pods run again");
         self.delete_deployment();
         self.run_for(Duration::from_secs(20 * 60));
-        assert_eq!(self.count::<Pod>(|pod| pod.metadata.namespace.as_deref() == Some("default")), 0);
+        assert_eq!(
+            self.count::<Pod>(|pod| pod.metadata.namespace.as_deref() == Some("default")),
+            0
+        );
         assert_eq!(self.count::<NodeClaim>(|_| true), 0, "no claims are left");
         assert_eq!(self.count::<Node>(|_| true), 0, "no nodes are left");
         assert_eq!(self.billed_machines(), 0, "no machine is left running");

@@ -10,9 +10,6 @@ use crate::output;
 /// Runs a scenario and prints the report.
 pub(crate) fn run(args: &SimulateArgs) -> Result<(), Failure> {
     let report = rehearse(args)?;
-    for warning in &report.warnings {
-        output::progress(&format!("warning: {warning}"));
-    }
     output::data(&match args.output {
         Output::Text => report.to_text(),
         Output::Json => format!("{:#}", report.to_json()),

@@ -105,11 +105,14 @@ fn spawn(command: &[OsString], kubeconfig: &Path) -> Result<tokio::process::Chil
         return Err(Failure::bad_input("there is no command after --"));
     };
     let file = std::path::absolute(kubeconfig).unwrap_or_else(|_| kubeconfig.to_owned());
-    Command::new(program).args(arguments).env("KUBECONFIG", file).kill_on_drop(true).spawn().map_err(
-        |error| {
+    Command::new(program)
+        .args(arguments)
+        .env("KUBECONFIG", file)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| {
             Failure::bad_input(format!("cannot run {}: {error}", program.to_string_lossy()))
-        },
-    )
+        })
 }
 
 /// The command's status, as a shell would tell it: 128 and the signal's number if it was killed.

@@ -9,8 +9,7 @@ use crate::output;
 
 /// Prints what was decided about an object, and why.
 pub(crate) fn run(args: &WhyArgs) -> Result<(), Failure> {
-    let target =
-        Target::parse(&args.object, Some(&args.namespace)).map_err(Failure::bad_input)?;
+    let target = Target::parse(&args.object, Some(&args.namespace)).map_err(Failure::bad_input)?;
     let format = if args.output == Output::Json { "json" } else { "text" };
     let path = format!(
         "/wharf/v1/why?object={}/{}&namespace={}&output={format}",

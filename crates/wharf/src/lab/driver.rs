@@ -108,7 +108,14 @@ impl Run {
             if !more {
                 let wake = self.world.next_wake();
                 let sleep = wake.and_then(|wake| self.clock.real_time_until(wake));
-                runtime.block_on(wait(&self.store, seen, &self.clock, reading, sleep, &mut self.stop));
+                runtime.block_on(wait(
+                    &self.store,
+                    seen,
+                    &self.clock,
+                    reading,
+                    sleep,
+                    &mut self.stop,
+                ));
             }
         }
         Ok(())
@@ -145,7 +152,8 @@ async fn wait(
     let mut changes = clock.changes();
     let now = clock.read();
     // A change of the clock between its reading and here must not be slept through.
-    if (now.speed, now.paused, now.stepping_to) != (reading.speed, reading.paused, reading.stepping_to)
+    if (now.speed, now.paused, now.stepping_to)
+        != (reading.speed, reading.paused, reading.stepping_to)
     {
         return;
     }

@@ -98,10 +98,8 @@ impl Lab {
             Arc::clone(&clock) as Arc<dyn Clock>,
             settings.seed,
         ));
-        let world_settings =
-            WorldSettings { region: settings.region.clone(), seed: settings.seed };
-        let world =
-            World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
+        let world_settings = WorldSettings { region: settings.region.clone(), seed: settings.seed };
+        let world = World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
         let journal = Arc::new(Mutex::new(Journal::default()));
         let (stop, stopping) = watch::channel(false);
         let driver = Driver::start(
