@@ -419,7 +419,7 @@ fn next_change(instance: &Instance) -> Option<Time> {
 /// When a terminated instance is forgotten.
 fn remove_at(instance: &Instance) -> Option<Time> {
     (instance.status.state == InstanceState::Terminated)
-        .then(|| instance.status.terminated_at_nanos)
+        .then_some(instance.status.terminated_at_nanos)
         .flatten()
         .map(|at| Time::from_nanos(at) + KEEP_TERMINATED)
 }
