@@ -117,6 +117,7 @@ fn extra() -> [Served; 2] {
             plural: "events",
             namespaced: true,
             read_only: false,
+            is_custom: false,
             definition: "io.k8s.api.events.v1.Event".to_owned(),
             has_status: false,
         },
@@ -127,6 +128,7 @@ fn extra() -> [Served; 2] {
             plural: "customresourcedefinitions",
             namespaced: false,
             read_only: true,
+            is_custom: false,
             definition:
                 "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition"
                     .to_owned(),

@@ -138,13 +138,14 @@ impl Resource<'_> {
                         json!({"name": "body", "in": "body", "required": true, "schema": body}),
                     );
                 }
-                operation["consumes"] = json!(consumes(action));
+                operation["consumes"] = json!(self.consumes(action));
                 operation["produces"] = json!(["application/json", "application/yaml"]);
                 operation["responses"] = json!({"200": {"description": "OK", "schema": schema}});
             }
             Dialect::V3 => {
                 if has_body {
-                    let content: Map<String, Value> = consumes(action)
+                    let content: Map<String, Value> = self
+                        .consumes(action)
                         .iter()
                         .map(|media| ((*media).to_owned(), json!({"schema": body})))
                         .collect();
@@ -160,6 +161,21 @@ impl Resource<'_> {
         operation
     }
 
+    /// The media types of a request's body. kubectl makes a strategic merge patch only where the
+    /// operation takes it, which for custom resources it does not.
+    fn consumes(&self, action: &str) -> &'static [&'static str] {
+        const PATCHES: &[&str] = &[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/strategic-merge-patch+json",
+        ];
+        match action {
+            "patch" if self.served.is_custom => &PATCHES[..2],
+            "patch" => PATCHES,
+            _ => &["*/*"],
+        }
+    }
+
     fn parameter(&self, name: &str, place: &str, kind: &str) -> Value {
         let mut parameter = json!({"name": name, "in": place});
         if place == "path" {
@@ -173,17 +189,6 @@ impl Resource<'_> {
             Dialect::V3 => parameter["schema"] = json!({"type": kind, "uniqueItems": true}),
         }
         parameter
-    }
-}
-
-fn consumes(action: &str) -> &'static [&'static str] {
-    match action {
-        "patch" => &[
-            "application/json-patch+json",
-            "application/merge-patch+json",
-            "application/strategic-merge-patch+json",
-        ],
-        _ => &["*/*"],
     }
 }
 

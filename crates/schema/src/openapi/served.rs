@@ -2,6 +2,8 @@
 
 use wharf_model::kinds::Kind;
 
+use crate::tree::is_custom;
+
 /// One resource.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
@@ -12,6 +14,8 @@ pub(super) struct Served {
     pub(super) namespaced: bool,
     /// Whether it can only be read.
     pub(super) read_only: bool,
+    /// Whether it is a custom resource.
+    pub(super) is_custom: bool,
     /// The full name of its definition.
     pub(super) definition: String,
     /// Whether it has a status of its own.
@@ -27,6 +31,7 @@ impl Served {
             plural: kind.plural,
             namespaced: kind.namespaced,
             read_only: false,
+            is_custom: is_custom(kind),
             definition,
             has_status,
         }

@@ -108,6 +108,18 @@ fn definitions_say_what_upstreams_say() {
     assert!(whole["paths"]["/api/v1/pods"]["get"].is_object());
 }
 
+/// kubectl makes strategic merge patches exactly where the operation takes them.
+#[test]
+fn custom_resources_take_no_strategic_patch() {
+    let content = |path: &str, item: &str| {
+        let document = v3(path);
+        let content = document["paths"][item]["patch"]["requestBody"]["content"].clone();
+        content.as_object().unwrap().contains_key("application/strategic-merge-patch+json")
+    };
+    assert!(content("apis/apps/v1", "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"));
+    assert!(!content("apis/karpenter.sh/v1", "/apis/karpenter.sh/v1/nodepools/{name}"));
+}
+
 /// Reads the top of a protobuf message: field number and bytes of each length-delimited field.
 fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     fn varint(bytes: &mut &[u8]) -> u64 {

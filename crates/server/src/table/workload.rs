@@ -85,7 +85,13 @@ pub(super) fn budget(budget: &PodDisruptionBudget, now: Time) -> Vec<Value> {
         json!(budget.metadata.name),
         amount(spec.and_then(|spec| spec.min_available.as_ref())),
         amount(spec.and_then(|spec| spec.max_unavailable.as_ref())),
-        json!(budget.status.as_ref().map(|status| status.disruptions_allowed).unwrap_or_default()),
+        json!(
+            budget
+                .status
+                .as_ref()
+                .and_then(|status| status.disruptions_allowed)
+                .unwrap_or_default()
+        ),
         json!(age(budget.metadata.creation_timestamp.as_ref(), now)),
     ]
 }
@@ -137,5 +143,10 @@ mod tests {
             ),
             "b|50%|N/A|1|90s"
         );
+        // What no controller has looked at counts as zero.
+        let bare = || json!({"metadata": {"name": "x"}});
+        assert_eq!(printed("PodDisruptionBudget", bare()), "x|N/A|N/A|0|<unknown>");
+        assert_eq!(printed("ReplicaSet", bare()), "x|0|0|0|<unknown> || ||<none>");
+        assert_eq!(printed("Deployment", bare()), "x|0/0|0|0|<unknown> || ||<none>");
     }
 }
