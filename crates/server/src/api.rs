@@ -19,7 +19,6 @@ use wharf_model::time::Time;
 use wharf_ports::clock::Clock;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_registry::Registry;
-use wharf_schema::openapi;
 use wharf_store::Store;
 
 use crate::auth::{Tokens, User, unauthorized};
@@ -29,7 +28,7 @@ use crate::logs::PodLogs;
 use crate::negotiate::{self, Accepted};
 use crate::path::{self, Route};
 use crate::query::Query;
-use crate::{discovery, status};
+use crate::{discovery, openapi, status};
 
 /// The largest request body, upstream's.
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
@@ -194,15 +193,9 @@ impl Api {
             Route::Api | Route::Apis => return Ok(self.groups(route, accepted)),
             Route::Group(name) => discovery::group(name),
             Route::GroupVersion(group, version) => discovery::resource_list(group, version),
-            Route::OpenApiV2 if accepted.openapi_protobuf => {
-                return Ok(typed_response(
-                    Bytes::from_static(openapi::v2_protobuf()),
-                    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
-                ));
+            Route::OpenApiV2 | Route::OpenApiV3 | Route::OpenApiV3Path(_) => {
+                return openapi::answer(head, route, accepted);
             }
-            Route::OpenApiV2 => Some(Bytes::from_static(openapi::v2_json())),
-            Route::OpenApiV3 => Some(Bytes::from_static(openapi::v3_index())),
-            Route::OpenApiV3Path(path) => openapi::v3_group_version(path).map(Bytes::from_static),
             _ => None,
         };
         found.map(json).ok_or_else(status::no_such_path)

@@ -17,6 +17,7 @@ mod fields;
 mod handlers;
 mod logs;
 mod negotiate;
+mod openapi;
 mod paging;
 mod path;
 mod protobuf;

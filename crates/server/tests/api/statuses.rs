@@ -165,3 +165,21 @@ async fn health_says_what_is_wrong() {
     assert_eq!(cluster.get("/readyz").await.code, 500);
     assert_eq!(cluster.get("/livez").await.code, 200);
 }
+
+#[tokio::test]
+async fn openapi_documents_can_be_kept() {
+    let cluster = Cluster::new();
+    let index = cluster.get("/openapi/v3").await.json();
+    let address = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("an address");
+    let document = cluster.get(address).await;
+    assert_eq!(document.headers["cache-control"], "public, immutable");
+    assert_eq!(document.json()["openapi"], "3.0.0");
+    let tag = document.headers["etag"].to_str().expect("a tag");
+    let again = cluster.call("GET", address, &[("if-none-match", tag)], b"").await;
+    assert_eq!((again.code, again.body.len()), (304, 0));
+    assert_eq!(cluster.get("/openapi/v2").await.json()["swagger"], "2.0");
+    let accept = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let packed = cluster.call("GET", "/openapi/v2", &[("accept", accept)], b"").await;
+    assert!(packed.headers["content-type"].to_str().expect("text").ends_with("+protobuf"));
+    assert_eq!(cluster.get("/openapi/v3/apis/none/v1").await.code, 404);
+}
