@@ -258,11 +258,11 @@ fn invalid_manifests_are_refused_in_upstreams_words() {
             ),
             (
                 "{apiVersion: karpenter.sh/v1, kind: NodePool, metadata: {name: pool}, spec: {template: {spec: {requirements: [{key: a, operator: Near, values: [b]}], nodeClassRef: {group: karpenter.k8s.aws, kind: EC2NodeClass, name: default}}}}}",
-                "The NodePool \"pool\" is invalid: spec.template.spec.requirements[0].operator: Unsupported value: \"Near\"",
+                "spec.template.spec.requirements[0].operator: Unsupported value: \"Near\"",
             ),
             (
                 "{apiVersion: karpenter.sh/v1, kind: NodePool, metadata: {name: pool}, spec: {template: {spec: {requirements: []}}}}",
-                "The NodePool \"pool\" is invalid: spec.template.spec.nodeClassRef: Required value",
+                "spec.template.spec.nodeClassRef: Required value",
             ),
         ] {
             let error = kubectl
