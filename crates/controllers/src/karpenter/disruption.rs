@@ -28,7 +28,9 @@ use wharf_provision::disruption::candidate::{
     Blocked, Candidate, NodeFacts, PodBlock, Skip, blocked,
 };
 use wharf_provision::disruption::command::Command;
-use wharf_provision::disruption::consolidate::{Allowances, LeftAlone, Pass, PoolTotals, Simulator};
+use wharf_provision::disruption::consolidate::{
+    Allowances, LeftAlone, Pass, PoolTotals, Simulator,
+};
 use wharf_provision::disruption::cost::Cost;
 use wharf_provision::pod::{Origin, PodRequest};
 use wharf_provision::solve::Solver;
@@ -138,9 +140,8 @@ impl DisruptionController {
         let shared = Arc::clone(&self.shared);
         let view = context.view;
         let changes = shared.memory().changes;
-        let unchanged = self
-            .nothing
-            .is_some_and(|(known, at)| known == changes && now.since(at) < LOOK_AGAIN);
+        let unchanged =
+            self.nothing.is_some_and(|(known, at)| known == changes && now.since(at) < LOOK_AGAIN);
         if !validating && unchanged {
             return false;
         }
@@ -268,12 +269,7 @@ impl DisruptionController {
     }
 
     /// Takes a command one step on; says whether it is still under way.
-    fn advance(
-        &self,
-        execution: &mut Execution,
-        context: &Context<'_>,
-        step: &mut Step,
-    ) -> bool {
+    fn advance(&self, execution: &mut Execution, context: &Context<'_>, step: &mut Step) -> bool {
         let (view, now) = (context.view, context.now);
         let remaining: Vec<&NodeClaim> = execution
             .candidates
@@ -407,9 +403,8 @@ impl DisruptionController {
                 .find(|ready| ready.pool.metadata.name.as_deref() == Some(node.pool_name()))
                 .map(|ready| &ready.catalog);
             let facts = self.facts(node, pool.is_some() && catalog.is_some(), &budgets, now);
-            let eventual = node
-                .claim
-                .is_some_and(|claim| claim.spec.termination_grace_period.is_some());
+            let eventual =
+                node.claim.is_some_and(|claim| claim.spec.termination_grace_period.is_some());
             let graceful = blocked(&facts, false);
             if let (Some(pool), Some(catalog)) = (pool, catalog) {
                 let candidate = candidate(node, pool, catalog, requests);
@@ -696,11 +691,10 @@ fn candidate(
     let instance_type = node.label(labels::INSTANCE_TYPE).unwrap_or_default();
     let capacity_type = node.label(labels::CAPACITY_TYPE).and_then(|text| text.parse().ok());
     let zone = node.label(labels::TOPOLOGY_ZONE);
-    let price = capacity_type.zip(zone).and_then(|(capacity_type, zone)| {
-        catalog.node_price(instance_type, capacity_type, zone)
-    });
-    let moving: Vec<&&Pod> =
-        node.pods.iter().filter(|pod| pods::is_reschedulable(pod)).collect();
+    let price = capacity_type
+        .zip(zone)
+        .and_then(|(capacity_type, zone)| catalog.node_price(instance_type, capacity_type, zone));
+    let moving: Vec<&&Pod> = node.pods.iter().filter(|pod| pods::is_reschedulable(pod)).collect();
     let drifted = node
         .claim
         .and_then(|claim| {
@@ -720,9 +714,7 @@ fn candidate(
         price: price.unwrap_or_default(),
         cost: Cost::of_rescheduling(moving.iter().map(|pod| pods::eviction_cost(pod))),
         pods: moving.iter().filter_map(|pod| requests.of(pod, Origin::Candidate)).collect(),
-        consolidatable: node
-            .claim
-            .is_some_and(|claim| claim.is_true(node_claim::CONSOLIDATABLE)),
+        consolidatable: node.claim.is_some_and(|claim| claim.is_true(node_claim::CONSOLIDATABLE)),
         drifted_since: drifted,
         static_pool: pool.spec.is_static(),
         consolidates: pool.spec.disruption.consolidate_after().is_some(),
@@ -746,10 +738,7 @@ fn same_catalogs(known: &[(CompactString, Arc<Catalog>)], snapshot: &Snapshot<'_
 }
 
 fn subjects(candidate: &Candidate) -> [(Kind, &CompactString); 2] {
-    [
-        (Kind::of::<NodeClaim>(), &candidate.node_claim),
-        (Kind::of::<Node>(), &candidate.node),
-    ]
+    [(Kind::of::<NodeClaim>(), &candidate.node_claim), (Kind::of::<Node>(), &candidate.node)]
 }
 
 /// Why a node is given up, for the node and its claim.

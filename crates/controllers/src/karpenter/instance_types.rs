@@ -33,8 +33,7 @@ impl Shared {
         let mut types = self.cloud.instance_types(&settings);
         for machine in &mut types {
             for offering in &mut machine.offerings {
-                let key =
-                    (offering.capacity_type, (&*machine.name).into(), offering.zone.clone());
+                let key = (offering.capacity_type, (&*machine.name).into(), offering.zone.clone());
                 offering.available &= !unavailable.contains(&key);
             }
         }
@@ -88,7 +87,9 @@ pub(super) fn node_settings(class: &EC2NodeClass) -> NodeSettings {
             .collect(),
         instance_store_policy: (class.spec.instance_store_policy.as_deref() == Some("RAID0"))
             .then_some(InstanceStorePolicy::Raid0),
-        zones: Some(class.status.subnets.iter().map(|subnet| subnet.zone.as_str().into()).collect()),
+        zones: Some(
+            class.status.subnets.iter().map(|subnet| subnet.zone.as_str().into()).collect(),
+        ),
         ..NodeSettings::default()
     }
 }

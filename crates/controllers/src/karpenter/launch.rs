@@ -72,11 +72,7 @@ pub(super) fn request(
 }
 
 /// The types that satisfy a NodeClaim and hold what it requests, and the ways to buy them.
-fn fitting(
-    claim: &NodeClaim,
-    requirements: &Requirements,
-    catalog: &Catalog,
-) -> (TypeSet, Cells) {
+fn fitting(claim: &NodeClaim, requirements: &Requirements, catalog: &Catalog) -> (TypeSet, Cells) {
     let (mut types, mut cells) = (catalog.all(), catalog.all_cells());
     for requirement in requirements.iter() {
         catalog.retain_where(&mut types, requirement);
@@ -170,10 +166,7 @@ fn kubelet_arguments(claim: &NodeClaim, capacity_type: CapacityType) -> KubeletA
 }
 
 /// The labels of a node of a type: those with one value.
-pub(super) fn type_labels(
-    catalog: &Catalog,
-    instance_type: &str,
-) -> Vec<(String, String)> {
+pub(super) fn type_labels(catalog: &Catalog, instance_type: &str) -> Vec<(String, String)> {
     let Some(index) = catalog.find(instance_type) else { return Vec::new() };
     let machine = catalog.get(index);
     machine

@@ -172,7 +172,8 @@ impl Lifecycle {
         let catalog = self.shared.instance_types(class, context.now);
         let cluster = &self.shared.settings.cluster_name;
         let Some(request) = launch::request(claim, class, &catalog, cluster) else {
-            let error = "creating instance, all requested instance types were unavailable during launch";
+            let error =
+                "creating instance, all requested instance types were unavailable during launch";
             self.report_shortage(claim, error, step);
             return Next::Delete;
         };
@@ -340,8 +341,7 @@ impl Lifecycle {
         let now = context.now.timestamp();
         // The node is looked at as it was before registration in this very step; the next step, on
         // the node's change, sees it with its taints.
-        let registered =
-            node.filter(|node| node_label(node, labels::REGISTERED) == Some("true"));
+        let registered = node.filter(|node| node_label(node, labels::REGISTERED) == Some("true"));
         let hindrance = match registered {
             None => Some((reason::NODE_NOT_FOUND, reason::NODE_NOT_FOUND_MESSAGE.to_owned())),
             Some(node) => hindrance(node, claim),
@@ -517,10 +517,7 @@ fn synced_node(node: &Node, claim: &NodeClaim) -> Node {
 
 /// The labels that a claim's requirements give its node besides the provider's: of custom keys any
 /// value they allow, a random number where any will do.
-fn custom_labels(
-    requirements: &Requirements,
-    context: &mut Context<'_>,
-) -> Vec<(String, String)> {
+fn custom_labels(requirements: &Requirements, context: &mut Context<'_>) -> Vec<(String, String)> {
     let custom = requirements
         .iter()
         .filter(|requirement| !labels::is_well_known(&requirement.key))
@@ -544,7 +541,10 @@ fn ask_reason(claim: &NodeClaim, request: &LaunchRequest) -> Reason {
         .iter()
         .take(SHOWN)
         .map(|offer| {
-            Because::new(offer.instance_type.clone(), format!("{} in {}", offer.price.per_hour(), offer.zone))
+            Because::new(
+                offer.instance_type.clone(),
+                format!("{} in {}", offer.price.per_hour(), offer.zone),
+            )
         })
         .collect();
     if request.overrides.len() > SHOWN {
@@ -563,9 +563,8 @@ fn ask_reason(claim: &NodeClaim, request: &LaunchRequest) -> Reason {
 fn quantities(
     amounts: &BTreeMap<String, String>,
 ) -> BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity> {
-    let quantity = |amount: &String| {
-        k8s_openapi::apimachinery::pkg::api::resource::Quantity(amount.clone())
-    };
+    let quantity =
+        |amount: &String| k8s_openapi::apimachinery::pkg::api::resource::Quantity(amount.clone());
     amounts.iter().map(|(name, amount)| (name.clone(), quantity(amount))).collect()
 }
 

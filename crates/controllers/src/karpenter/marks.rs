@@ -121,10 +121,7 @@ fn drift(claim: &NodeClaim, pool: &NodePool, view: &View) -> Option<&'static str
     })
 }
 
-fn spec_differs(
-    old: &wharf_model::object::Object,
-    new: &wharf_model::object::Object,
-) -> bool {
+fn spec_differs(old: &wharf_model::object::Object, new: &wharf_model::object::Object) -> bool {
     match (old.typed::<NodePool>(), new.typed::<NodePool>()) {
         (Some(old), Some(new)) => {
             old.spec != new.spec || old.metadata.annotations != new.metadata.annotations

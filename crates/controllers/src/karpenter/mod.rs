@@ -22,8 +22,6 @@ mod provisioner;
 mod shared;
 mod snapshot;
 mod termination;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +58,10 @@ impl Default for KarpenterSettings {
 }
 
 /// Karpenter's controllers for a cluster in the region of `catalog`.
-pub fn controllers(catalog: &Arc<Catalog>, settings: KarpenterSettings) -> Vec<Box<dyn Controller>> {
+pub fn controllers(
+    catalog: &Arc<Catalog>,
+    settings: KarpenterSettings,
+) -> Vec<Box<dyn Controller>> {
     let shared = shared::Shared::new(Arc::clone(catalog), settings);
     vec![
         Box::new(nodeclass::NodeClassController::new(Arc::clone(&shared))),

@@ -80,10 +80,8 @@ impl NodeClassController {
                 zone_id: zone.id.to_string(),
             })
             .collect();
-        class.status.security_groups = vec![SecurityGroup {
-            id: id("sg", "node"),
-            name: format!("{cluster}-node"),
-        }];
+        class.status.security_groups =
+            vec![SecurityGroup { id: id("sg", "node"), name: format!("{cluster}-node") }];
         let family = class.ami_family().to_ascii_lowercase();
         class.status.amis = ["amd64", "arm64"].iter().map(|arch| ami(&family, arch, &id)).collect();
         class.status.instance_profile = match &class.spec.instance_profile {
@@ -105,8 +103,7 @@ impl NodeClassController {
         if !users.is_empty() {
             let names: Vec<&str> =
                 users.iter().filter_map(|claim| claim.metadata.name.as_deref()).collect();
-            let message =
-                format!("Waiting on NodeClaim termination for {}", names.join(", "));
+            let message = format!("Waiting on NodeClaim termination for {}", names.join(", "));
             let mut step = Step::again_after(WAIT_FOR_CLAIMS);
             let event = normal(class, events::WAITING_ON_NODE_CLAIM_TERMINATION, message);
             self.shared.tell(&mut step, event, WAIT_FOR_CLAIMS, context.now);

@@ -77,9 +77,10 @@ pub(super) fn is_critical(pod: &Pod) -> bool {
 /// Whether a pod stays on a node that is being drained, because it tolerates the drain's taint.
 pub(super) fn tolerates_disruption(pod: &Pod) -> bool {
     let taint = taints::taint(labels::TAINT_DISRUPTED, taints::NO_SCHEDULE);
-    pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten()).any(|toleration| {
-        taints::tolerates(toleration, &taint, ComparisonOperators::On)
-    })
+    pod.spec
+        .iter()
+        .flat_map(|spec| spec.tolerations.iter().flatten())
+        .any(|toleration| taints::tolerates(toleration, &taint, ComparisonOperators::On))
 }
 
 /// Whether a pod forbids its disruption now: annotated `true`, or with a duration that has not yet
@@ -151,7 +152,8 @@ impl<'v> Budgets<'v> {
             return Some(PodBlock::MultiplePdbs(keys));
         }
         let (key, _, budget) = matching.first()?;
-        let allowed = budget.status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or(0);
+        let allowed =
+            budget.status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or(0);
         (allowed < 1).then(|| PodBlock::Pdb(key.clone()))
     }
 }

@@ -12,9 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 use wharf_model::karpenter::template::ClaimParts;
-use wharf_model::karpenter::{
-    NodeClaim, NodePool, NodeSelectorRequirementWithMinValues, events,
-};
+use wharf_model::karpenter::{NodeClaim, NodePool, NodeSelectorRequirementWithMinValues, events};
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
@@ -255,10 +253,8 @@ impl Provisioner {
                 continue;
             }
             let (namespace, name) = (&*pod.key.namespace, &*pod.key.name);
-            let fields = [
-                ("Pod", json!({ "name": name, "namespace": namespace })),
-                ("error", json!(why)),
-            ];
+            let fields =
+                [("Pod", json!({ "name": name, "namespace": namespace })), ("error", json!(why))];
             log::error(step, context, Source::singleton(NAME), "could not schedule pod", &fields);
             step.reasons.push(Reason {
                 kind: Kind::of::<Pod>(),
@@ -486,10 +482,8 @@ fn passed_over(planned: &PlannedClaim, catalog: &Catalog) -> Vec<Because> {
     let order = catalog.by_price(&catalog.all(), planned.cells);
     let why = |index: u32| {
         let machine = catalog.get(index);
-        let broken = planned
-            .requirements
-            .iter()
-            .find(|requirement| !catalog.satisfies(index, requirement));
+        let broken =
+            planned.requirements.iter().find(|requirement| !catalog.satisfies(index, requirement));
         if let Some(requirement) = broken {
             return format!("excluded by {requirement}");
         }
@@ -500,7 +494,8 @@ fn passed_over(planned: &PlannedClaim, catalog: &Catalog) -> Vec<Because> {
             .map(|(name, _)| name.to_owned());
         match short {
             Some(name) => {
-                let has = wharf_model::resources::amount_text(&name, machine.allocatable.get(&name));
+                let has =
+                    wharf_model::resources::amount_text(&name, machine.allocatable.get(&name));
                 format!("too small: offers {name} {has}")
             }
             None => "not chosen".to_owned(),
@@ -521,7 +516,10 @@ fn passed_over(planned: &PlannedClaim, catalog: &Catalog) -> Vec<Because> {
         .take(TYPES_TOLD)
         .map(|(index, price)| {
             let name = catalog.get(index).name.to_string();
-            Because::new(name, format!("{} would be cheaper, but is {}", price.per_hour(), why(index)))
+            Because::new(
+                name,
+                format!("{} would be cheaper, but is {}", price.per_hour(), why(index)),
+            )
         })
         .collect()
 }

@@ -74,8 +74,7 @@ impl Shared {
     /// Adds an event unless the same was told within `again`.
     pub(super) fn tell(&self, step: &mut Step, event: Write, again: Duration, now: Time) {
         if let Write::Record(record) = &event {
-            let key =
-                (record.regarding.uid.clone(), record.reason.clone(), record.message.clone());
+            let key = (record.regarding.uid.clone(), record.reason.clone(), record.message.clone());
             let mut memory = self.memory();
             if memory.told.get(&key).is_some_and(|told| now.since(*told) < again) {
                 return;

@@ -67,8 +67,7 @@ impl<'v> StateNode<'v> {
 
     /// Whether it is ready for pods.
     pub(super) fn is_initialized(&self) -> bool {
-        self.node.is_some()
-            && self.claim.is_none_or(|claim| claim.is_true(node_claim::INITIALIZED))
+        self.node.is_some() && self.claim.is_none_or(|claim| claim.is_true(node_claim::INITIALIZED))
     }
 
     /// The labels: the node's own once it is registered, until then those it will get.
@@ -124,13 +123,13 @@ impl<'v> StateNode<'v> {
     /// is missing (devices whose driver has not started).
     fn reported_or_expected(
         &self,
-        reported: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+        reported: Option<
+            &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+        >,
         expected: impl Fn(
             &NodeClaim,
-        ) -> &BTreeMap<
-            String,
-            k8s_openapi::apimachinery::pkg::api::resource::Quantity,
-        >,
+        )
+            -> &BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
     ) -> Resources {
         let mut amounts = reported.map(Resources::from_map).unwrap_or_default();
         if let Some(claim) = self.claim.filter(|_| !self.is_initialized()) {
@@ -233,9 +232,9 @@ impl<'v> Snapshot<'v> {
     fn remaining(&self, pool: &NodePool, name: &str) -> Vec<(CompactString, i64)> {
         let limits = Resources::from_map(&pool.spec.limits);
         let of_pool = || {
-            self.nodes.iter().filter(|node| {
-                !node.deleting && node.claim.is_some() && node.pool_name() == name
-            })
+            self.nodes
+                .iter()
+                .filter(|node| !node.deleting && node.claim.is_some() && node.pool_name() == name)
         };
         let capacities: Vec<Resources> = of_pool().map(StateNode::capacity).collect();
         pool.spec

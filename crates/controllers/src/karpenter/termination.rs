@@ -101,19 +101,14 @@ impl Termination {
     }
 
     /// Keeps new pods and load balancers off the node; says whether there was anything to do.
-    fn taint(
-        &self,
-        node: &Node,
-        name: &str,
-        context: &mut Context<'_>,
-        step: &mut Step,
-    ) -> bool {
+    fn taint(&self, node: &Node, name: &str, context: &mut Context<'_>, step: &mut Step) -> bool {
         let mut draft = node.clone();
         add_disrupted_taint(&mut draft);
-        draft.metadata.labels.get_or_insert_default().insert(
-            labels::EXCLUDE_FROM_LOAD_BALANCERS.to_owned(),
-            LOAD_BALANCER_VALUE.to_owned(),
-        );
+        draft
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert(labels::EXCLUDE_FROM_LOAD_BALANCERS.to_owned(), LOAD_BALANCER_VALUE.to_owned());
         // The disruption controller may have put the taint on already; the log tells all the same,
         // once, when the node's deletion begins.
         if draft == *node {
@@ -382,8 +377,7 @@ impl Controller for Termination {
     }
 
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
-        let (kind, nodes, claims) =
-            (change.kind(), Kind::of::<Node>(), Kind::of::<NodeClaim>());
+        let (kind, nodes, claims) = (change.kind(), Kind::of::<Node>(), Kind::of::<NodeClaim>());
         let node_key = |name: &str| WorkKey::object(nodes, &ObjectKey::cluster(name));
         if kind == claims {
             if change.object().header().deleting.is_some() {
