@@ -104,14 +104,13 @@ enum FieldKind {
     Text,
     Integer,
     Boolean,
-    Double,
     Bytes,
     Time,
     MicroTime,
     Quantity,
     IntOrString,
     RawJson,
-    Duration,
+    Texts,
     Message(&'static str),
 }
 
@@ -152,14 +151,13 @@ fn parse_field(text: &'static str) -> Option<(u32, Field)> {
         "s" => FieldKind::Text,
         "i" => FieldKind::Integer,
         "b" => FieldKind::Boolean,
-        "d" => FieldKind::Double,
         "y" => FieldKind::Bytes,
         "T" => FieldKind::Time,
         "U" => FieldKind::MicroTime,
         "Q" => FieldKind::Quantity,
         "I" => FieldKind::IntOrString,
         "J" => FieldKind::RawJson,
-        "D" => FieldKind::Duration,
+        "L" => FieldKind::Texts,
         message => FieldKind::Message(message),
     };
     Some((number, field))
@@ -228,6 +226,7 @@ fn empty(kind: FieldKind) -> Value {
     match kind {
         FieldKind::Integer => 0.into(),
         FieldKind::Boolean => false.into(),
+        FieldKind::Texts => Value::Array(Vec::new()),
         FieldKind::Message(_) => Value::Object(Map::new()),
         _ => "".into(),
     }
@@ -239,7 +238,6 @@ fn value(field: &Field, wire: Wire<'_>, depth: usize) -> Result<Option<Value>, F
         (FieldKind::Text, Wire::Bytes(bytes)) => Value::from(text(bytes)?),
         (FieldKind::Integer, Wire::Varint(number)) => Value::from(number.cast_signed()),
         (FieldKind::Boolean, Wire::Varint(number)) => Value::from(number != 0),
-        (FieldKind::Double, Wire::Fixed64(bits)) => Value::from(f64::from_bits(bits)),
         (FieldKind::Bytes, Wire::Bytes(bytes)) => Value::from(STANDARD.encode(bytes)),
         (FieldKind::Time | FieldKind::MicroTime, Wire::Bytes(bytes)) => {
             return Ok(time(bytes, matches!(field.kind, FieldKind::MicroTime))?.map(Value::from));
@@ -262,12 +260,14 @@ fn value(field: &Field, wire: Wire<'_>, depth: usize) -> Result<Option<Value>, F
                 None => return Ok(None),
             }
         }
-        (FieldKind::Duration, Wire::Bytes(bytes)) => {
-            let nanos = Fields(bytes).find_map(|entry| match entry {
-                Ok((1, Wire::Varint(number))) => Some(number.cast_signed()),
-                _ => None,
-            });
-            Value::from(format!("{}ns", nanos.unwrap_or(0)))
+        (FieldKind::Texts, Wire::Bytes(bytes)) => {
+            let mut texts = Vec::new();
+            for entry in Fields(bytes) {
+                if let (1, Wire::Bytes(bytes)) = entry? {
+                    texts.push(Value::from(text(bytes)?));
+                }
+            }
+            Value::Array(texts)
         }
         (FieldKind::Message(name), Wire::Bytes(bytes)) => {
             let mut object = Map::new();
@@ -328,8 +328,8 @@ fn text(bytes: &[u8]) -> Result<String, Failure> {
 #[derive(Clone, Copy)]
 enum Wire<'a> {
     Varint(u64),
-    Fixed64(u64),
-    Fixed32,
+    /// A number of fixed width; no field that is served has one.
+    Fixed,
     Bytes(&'a [u8]),
 }
 
@@ -359,9 +359,8 @@ impl<'a> Fields<'a> {
         let wire = match key & 7 {
             0 => Wire::Varint(varint(&mut self.0)?),
             1 => {
-                let bytes: [u8; 8] =
-                    self.take(8)?.try_into().map_err(|_| "it ends within a number")?;
-                Wire::Fixed64(u64::from_le_bytes(bytes))
+                self.take(8)?;
+                Wire::Fixed
             }
             2 => {
                 let length = varint(&mut self.0)?;
@@ -369,7 +368,7 @@ impl<'a> Fields<'a> {
             }
             5 => {
                 self.take(4)?;
-                Wire::Fixed32
+                Wire::Fixed
             }
             _ => return Err("a field has a wire type that is not used"),
         };
@@ -480,6 +479,43 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The JSON names of a message's fields, inlined ones included.
+    fn names(message: &str, out: &mut Vec<&'static str>) {
+        for field in messages().get(message).into_iter().flat_map(BTreeMap::values) {
+            match field.kind {
+                FieldKind::Message(inner) if field.inline => names(inner, out),
+                _ => out.push(field.name),
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_has_every_field_that_is_published() {
+        let mut checked = 0;
+        for path in ["api/v1", "apis/apps/v1", "apis/policy/v1", "apis/scheduling.k8s.io/v1"] {
+            let document = wharf_schema::openapi::v3_group_version(path).expect("served");
+            let document: Value = serde_json::from_slice(document).expect("JSON");
+            let schemas = document["components"]["schemas"].as_object().expect("schemas");
+            for (definition, schema) in schemas {
+                let mut parts = definition.rsplit('.');
+                let kind = parts.next().unwrap_or_default();
+                let package = parts.nth(usize::from(definition.contains(".v1."))).unwrap_or("");
+                let message = format!("{package}/{kind}");
+                if !messages().contains_key(message.as_str()) {
+                    continue;
+                }
+                let mut known = vec!["apiVersion", "kind"];
+                names(&message, &mut known);
+                for field in schema["properties"].as_object().into_iter().flatten().map(|(f, _)| f)
+                {
+                    assert!(known.contains(&field.as_str()), "{message} has no {field}");
+                }
+                checked += 1;
+            }
+        }
+        assert!(checked > 150, "only {checked} messages are compared");
     }
 
     proptest::proptest! {
