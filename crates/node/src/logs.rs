@@ -2,20 +2,28 @@
 //!
 //! Only processes that [`crate::program`] understands print anything.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod};
 use wharf_model::time::Time;
 
-use crate::program::{DATE, HOSTNAME, Line, program_of};
+use crate::program::{DATE, HOSTNAME, program_of};
 
-/// The longest log that is made up: an endless loop keeps its newest lines.
-const LINES_MAX: usize = 10_000;
+/// The most lines told at once. A loop that prints this much is told of from its beginning.
+const LINES_MAX: usize = 1_000_000;
 
 /// What the named container has printed up to `now`, each line with its time; empty if it has not
 /// run or prints nothing. Tells of the container that runs or, if none does, of the last one.
 pub fn container_log(pod: &Pod, container: &str, now: Time) -> Vec<(Time, String)> {
+    container_log_from(pod, container, 0, now)
+}
+
+/// The same from the line with number `from` on (the first is 0). Costs no more than the lines it
+/// tells, so that a long log can be followed.
+pub fn container_log_from(pod: &Pod, container: &str, from: u64, now: Time) -> Vec<(Time, String)> {
     let Some((spec, status)) = find(pod, container) else { return Vec::new() };
     let state = status.state.as_ref().filter(|state| span(state).is_some());
-    lines(pod, spec, state.or(status.last_state.as_ref()), now)
+    lines(pod, spec, state.or(status.last_state.as_ref()), from, now)
 }
 
 /// What the container printed that ran before the present one (`kubectl logs --previous`); `None`
@@ -27,7 +35,7 @@ pub fn previous_container_log(
 ) -> Option<Vec<(Time, String)>> {
     let (spec, status) = find(pod, container)?;
     let last = status.last_state.as_ref().filter(|state| span(state).is_some())?;
-    Some(lines(pod, spec, Some(last), now))
+    Some(lines(pod, spec, Some(last), 0, now))
 }
 
 fn find<'p>(pod: &'p Pod, name: &str) -> Option<(&'p Container, &'p ContainerStatus)> {
@@ -55,32 +63,34 @@ fn lines(
     pod: &Pod,
     container: &Container,
     state: Option<&ContainerState>,
+    skip: u64,
     now: Time,
 ) -> Vec<(Time, String)> {
     let Some((from, until)) = state.and_then(span) else { return Vec::new() };
     // Times in a status are cut to seconds: what ended in a second ran to its end.
-    let until = until.map_or(now, |until| until + std::time::Duration::from_secs(1)).min(now);
+    let until = until.map_or(now, |until| until + Duration::from_secs(1)).min(now);
     let program = program_of(container);
     let host = pod.metadata.name.as_deref().unwrap_or_default();
-    let print = |start: Time, line: &Line| {
-        let at = start + line.at;
-        (at <= until).then(|| (at, render(&line.text, at, host)))
-    };
-    let mut log: Vec<_> = program.output.iter().filter_map(|line| print(from, line)).collect();
-    if let Some(rounds) = &program.rounds
-        && !rounds.output.is_empty()
-    {
-        let start = from + rounds.start;
-        let period = rounds.period.as_nanos().max(1);
-        let count = until.since(start).as_nanos() / period + 1;
-        let kept = (LINES_MAX / rounds.output.len()).max(1) as u128;
-        for round in count.saturating_sub(kept)..count {
-            let offset = u64::try_from(round * period).unwrap_or(u64::MAX);
-            let start = start + std::time::Duration::from_nanos(offset);
-            log.extend(rounds.output.iter().filter_map(|line| print(start, line)));
-        }
-    }
-    log
+    let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+    let once = program.output.iter().map(|line| (from, line));
+    let per_round = program.rounds.as_ref().map_or(0, |rounds| rounds.output.len());
+    // Whole rounds before the first line asked for are passed over without being made.
+    let passed = skip.saturating_sub(program.output.len()).checked_div(per_round).unwrap_or(0);
+    let repeated = program.rounds.iter().filter(|_| per_round > 0).flat_map(|rounds| {
+        (passed..).flat_map(move |round| {
+            let nanos = rounds.period.as_nanos().saturating_mul(round as u128);
+            let offset = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            let start = from + rounds.start + offset;
+            rounds.output.iter().map(move |line| (start, line))
+        })
+    });
+    once.chain(repeated)
+        .skip(skip - passed * per_round)
+        .map(|(start, line)| (start + line.at, line))
+        .take_while(|(at, _)| *at <= until)
+        .take(LINES_MAX)
+        .map(|(at, line)| (at, render(&line.text, at, host)))
+        .collect()
 }
 
 fn render(text: &str, at: Time, host: &str) -> String {
@@ -126,7 +136,13 @@ mod tests {
                 "Thu Jan  1 00:02:00 UTC 1970 p",
             ]
         );
-        assert_eq!(log(script, running, 50_000_000).len(), LINES_MAX + 1);
+        let pod = pod(script, running);
+        let all = container_log(&pod, "c", Time::from_seconds(200_000));
+        assert_eq!(all.len(), 19_991);
+        for from in [0, 1, 2, 7_000, 19_990, 19_991, 30_000] {
+            let some = container_log_from(&pod, "c", from, Time::from_seconds(200_000));
+            assert_eq!(some, all[usize::try_from(from).expect("small").min(all.len())..]);
+        }
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub struct PodAgent {
 #[derive(Debug)]
 struct Tracked {
     worker: Worker,
+    node: String,
     /// The kubelet's part of the status as last written.
     written: Option<PodStatus>,
     /// Whether the pod's removal was asked for.
@@ -69,6 +70,21 @@ impl PodAgent {
         {
             self.addresses.release(ip, &tracked.worker.uid);
         }
+    }
+
+    /// A pod that was deleted without grace is gone from the API before its containers are: the
+    /// kubelet stops them all the same and says so.
+    fn stop_removed(&mut self, key: &ObjectKey) -> Step {
+        let mut step = Step::done();
+        if let Some(tracked) = self.pods.get(key)
+            && let Some(regarding) = tracked.regarding(key)
+        {
+            let said = tracked.worker.killings();
+            step.writes
+                .extend(said.into_iter().map(|said| record(&regarding, &tracked.node, said)));
+        }
+        self.forget(key);
+        step
     }
 
     /// The machine under a node, while its kubelet runs.
@@ -112,6 +128,7 @@ impl PodAgent {
         let Some(state) = self.nodes.get_mut(node) else { return Step::done() };
         let tracked = self.pods.entry(key.clone()).or_insert_with(|| Tracked {
             worker: Worker::new(pod, host_ip, now),
+            node: node.to_owned(),
             written: None,
             removed: false,
         });
@@ -123,7 +140,8 @@ impl PodAgent {
         let mut said = Vec::new();
         let next = worker.advance(pod, &mut state.images, now, &mut said);
         let mut step = Step::done();
-        step.writes.extend(said.into_iter().map(|said| record(object, node, said)));
+        let regarding = Regarding::object(object);
+        step.writes.extend(said.into_iter().map(|said| record(&regarding, node, said)));
         step.writes.extend(tracked.report(pod, now));
         let next = tracked.remove(object, now, &mut step).or(next);
         step.again = next.map(|at| at.since(now).max(std::time::Duration::from_millis(1)));
@@ -132,6 +150,16 @@ impl PodAgent {
 }
 
 impl Tracked {
+    /// The pod as events name it; `None` if its containers have been told to stop already.
+    fn regarding(&self, key: &ObjectKey) -> Option<Regarding> {
+        self.worker.kill.is_none().then(|| Regarding {
+            kind: Kind::of::<Pod>(),
+            key: key.clone(),
+            uid: self.worker.uid.as_str().into(),
+            field_path: String::new(),
+        })
+    }
+
     /// The status write, if there is news.
     fn report(&mut self, pod: &Pod, now: Time) -> Option<Write> {
         let seen = pod.status.as_ref();
@@ -198,8 +226,7 @@ impl Controller for PodAgent {
         let object = context.view.object(Kind::of::<Pod>(), &key.key);
         let Some((object, pod)) = object.and_then(|object| Some((object, object.typed::<Pod>()?)))
         else {
-            self.forget(&key.key);
-            return Step::done();
+            return self.stop_removed(&key.key);
         };
         let mirror =
             pod.metadata.annotations.iter().flatten().any(|(k, _)| k == labels::MIRROR_POD);
@@ -266,9 +293,9 @@ fn remove(object: &Object) -> Step {
     step
 }
 
-fn record(object: &Object, node: &str, said: Said) -> Write {
+fn record(regarding: &Regarding, node: &str, said: Said) -> Write {
     Write::Record(EventRecord {
-        regarding: Regarding { field_path: said.field_path, ..Regarding::object(object) },
+        regarding: Regarding { field_path: said.field_path, ..regarding.clone() },
         kind: said.kind,
         reason: said.reason.to_owned(),
         action: String::new(),

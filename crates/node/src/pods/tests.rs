@@ -283,3 +283,14 @@ fn pods_stop_with_their_machine_and_others_nodes_are_left_alone() {
     assert_eq!(world.writes, writes);
     assert_eq!(phase(&world, "f"), "Pending");
 }
+
+#[test]
+fn a_pod_removed_without_grace_is_stopped_all_the_same() {
+    let mut world = world();
+    world.put(pod("a", pause()));
+    run(&mut world, 30.0);
+    world.remove::<Pod>(&ObjectKey::namespaced("default", "a"));
+    run(&mut world, 1.0);
+    assert_eq!(world.messages().last().copied(), Some("Stopping container inflate"));
+    assert_eq!(world.records.len(), 5);
+}

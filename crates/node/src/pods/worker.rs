@@ -185,12 +185,18 @@ impl Worker {
 
     fn begin_kill(&mut self, now: Time, said: &mut Vec<Said>) {
         self.kill = Some(Kill { since: now, down: None });
-        for run in &self.runs {
-            if matches!(run.state, State::Running { .. }) {
+        said.extend(self.killings());
+    }
+
+    /// What is said of every container that runs when the pod is stopped.
+    pub(super) fn killings(&self) -> Vec<Said> {
+        let running = self.runs.iter().filter(|run| matches!(run.state, State::Running { .. }));
+        running
+            .map(|run| {
                 let message = format!("Stopping container {}", run.name);
-                said.push(run.say(EventType::Normal, "Killing", message));
-            }
-        }
+                run.say(EventType::Normal, "Killing", message)
+            })
+            .collect()
     }
 
     /// Ends the containers whose time has come. Sidecars are stopped after the others.
