@@ -23,6 +23,7 @@ pub(crate) use envelope::{go_type_of, syntax_error};
 pub use yaml::{YamlError, decode_yaml_documents, yaml_to_json};
 
 use crate::error::{bad_request, invalid_patch, invalid_resource, not_handled, strict};
+use crate::patch::{self, PatchType};
 use crate::tree::{Shape, Tree, is_custom};
 use walk::Findings;
 
@@ -84,15 +85,27 @@ pub fn decode_value(
 /// Decodes the result of a patch, which upstream refuses with 422 rather than 400.
 ///
 /// # Errors
-/// 422 in upstream's words, with the patched object shown.
+/// 422 in upstream's words, which show the patched object, or for a strategic merge patch the
+/// patch.
 pub fn decode_patched(
     kind: Kind,
     value: Value,
+    patch_type: PatchType,
+    patch: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
     envelope::check_value(kind, &value)?;
-    let findings = walk::value(kind, &value);
-    let shown = if findings.is_clean() { String::new() } else { value.to_string() };
+    let mut findings = walk::value(kind, &value);
+    let shown_patch = patch::shown(patch_type, patch);
+    if shown_patch.is_some() {
+        // The result of a strategic patch is converted rather than parsed.
+        findings.mismatch = findings.mismatch.and(findings.conversion.take());
+    }
+    let shown = match shown_patch {
+        _ if findings.is_clean() => String::new(),
+        Some(patch) => patch,
+        None => value.to_string(),
+    };
     finish(kind, value, findings, validation, &|why| invalid_patch(&shown, why))
 }
 

@@ -54,6 +54,16 @@ pub fn apply(
     }
 }
 
+/// A patch as upstream's refusals show it, when they do not show the patched object instead.
+pub(crate) fn shown(patch_type: PatchType, patch: &[u8]) -> Option<String> {
+    match patch_type {
+        PatchType::StrategicMerge => {
+            serde_json::from_slice(patch).ok().map(|patch| strategic::plain(&patch))
+        }
+        PatchType::Json | PatchType::Merge => None,
+    }
+}
+
 /// Reads a patch that is an object.
 fn read_object(patch: &[u8], context: &str) -> Result<Map<String, Value>, ApiError> {
     match serde_json::from_slice(patch) {
@@ -74,7 +84,7 @@ fn does_not_fit(why: String) -> ApiError {
         StatusReason::Invalid,
         "the server rejected our request due to an error in our request",
     );
-    error.causes = vec![Cause { reason: String::new(), message: why, field: String::new() }];
+    error.causes = vec![Cause { reason: String::new(), message: why, field: "patch".to_owned() }];
     error
 }
 

@@ -198,7 +198,9 @@ fn values_and_patched_values_decode_the_same() {
     let decoded = decode_any(value.clone(), FieldValidation::Warn).unwrap();
     assert_eq!(decoded.warnings, ["unknown field \"x\""]);
     assert_eq!(decoded.object.meta().name.as_deref(), Some("a"));
-    let error = decode_patched(kind("ConfigMap"), value, FieldValidation::Strict).unwrap_err();
+    let error =
+        decode_patched(kind("ConfigMap"), value, PatchType::Merge, b"", FieldValidation::Strict)
+            .unwrap_err();
     assert_eq!(error.reason.code(), 422);
     assert!(
         error.message.starts_with(" \"\" is invalid: patch: Invalid value: \"{\\\"apiVersion"),
@@ -215,6 +217,33 @@ fn values_and_patched_values_decode_the_same() {
         decode_any(json!({"a": 1}), FieldValidation::Warn).unwrap_err().message,
         "Object 'Kind' is missing in '{\"a\":1}'"
     );
+}
+
+#[test]
+fn results_of_strategic_patches_are_refused_with_the_patch() {
+    let name = "Deployment";
+    for (patch, expected) in [
+        (
+            json!({"spec": {"replicas": "x"}}),
+            "\"map[spec:map[replicas:x]]\": unrecognized type: int32",
+        ),
+        (
+            json!({"spec": {"template": 1}}),
+            "\"map[spec:map[template:1]]\": cannot restore struct from: int64",
+        ),
+        (
+            json!({"spec": {"foo": 1}}),
+            "\"map[spec:map[foo:1]]\": strict decoding error: unknown field \"spec.foo\"",
+        ),
+    ] {
+        let text = patch.to_string();
+        let strategic = PatchType::StrategicMerge;
+        let value = patch::apply(kind(name), strategic, &json!({}), text.as_bytes()).unwrap();
+        let error =
+            decode_patched(kind(name), value, strategic, text.as_bytes(), FieldValidation::Strict)
+                .unwrap_err();
+        assert_eq!(error.message, format!(" \"\" is invalid: patch: Invalid value: {expected}"));
+    }
 }
 
 proptest::proptest! {

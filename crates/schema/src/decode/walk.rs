@@ -22,6 +22,8 @@ pub(super) struct Findings {
     pub(super) strict: Vec<String>,
     /// The first wrong type, in Go's words.
     pub(super) mismatch: Option<String>,
+    /// The same in the words of Go's conversion from maps, which strategic patches go through.
+    pub(super) conversion: Option<String>,
     /// A wrong type in a custom resource outside its metadata.
     pub(super) custom_mismatch: bool,
     /// Whether the document must be rewritten before it is decoded.
@@ -172,6 +174,9 @@ impl<'a> Walk<'a> {
                 self.owner
             ),
         };
+        if self.findings.mismatch.is_none() {
+            self.findings.conversion = Some(conversion(self.shape, given, &expected, &text));
+        }
         self.wrong(text);
     }
 
@@ -179,7 +184,10 @@ impl<'a> Walk<'a> {
         if self.custom && !self.place.is_metadata() {
             self.findings.custom_mismatch = true;
         }
-        self.findings.mismatch.get_or_insert(text);
+        if self.findings.mismatch.is_none() {
+            self.findings.conversion.get_or_insert_with(|| text.clone());
+            self.findings.mismatch = Some(text);
+        }
     }
 
     fn text(&mut self, text: &str) {
@@ -460,6 +468,27 @@ fn go_type(tree: &Tree, shape: &Shape) -> String {
         Shape::Map(inner) if **inner == Shape::Quantity => "v1.ResourceList".to_owned(),
         Shape::Map(inner) => format!("map[string]{}", go_type(tree, inner)),
         Shape::Object(id) => tree.definition(*id).go_name().to_owned(),
+    }
+}
+
+/// A mismatch in the words of Go's conversion. Types with methods of their own say the same in both.
+fn conversion(shape: &Shape, given: &str, expected: &str, parsed: &str) -> String {
+    let kind = match given {
+        "array" => "slice",
+        "object" => "map",
+        "bool" => "bool",
+        "string" => "string",
+        number if number.contains('.') => "float64",
+        _ => "int64",
+    };
+    match shape {
+        Shape::List(_) | Shape::Bytes => format!("cannot restore slice from {kind}"),
+        Shape::Map(_) => format!("cannot restore map from {kind}"),
+        Shape::Object(_) => format!("cannot restore struct from: {kind}"),
+        Shape::String | Shape::Int32 | Shape::Int64 | Shape::Number | Shape::Boolean => {
+            format!("unrecognized type: {expected}")
+        }
+        _ => parsed.to_owned(),
     }
 }
 

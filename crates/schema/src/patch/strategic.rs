@@ -325,7 +325,7 @@ fn is_directive(name: &str) -> bool {
 }
 
 /// A value as Go prints it in messages: texts without quotes.
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Object(map) => {

@@ -47,7 +47,7 @@ pub(super) async fn patch(
 ) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
     // A scale has no lists, so that a strategic patch of it is a merge patch.
-    let patch_type = match write::patch_type(call, target)? {
+    let patch_type = match write::patch_type(call)? {
         patch::PatchType::StrategicMerge => patch::PatchType::Merge,
         other => other,
     };

@@ -60,7 +60,7 @@ pub(super) async fn patch(
     part: Part,
 ) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(&call.query, "PatchOptions")?;
-    let patch_type = patch_type(call, target)?;
+    let patch_type = patch_type(call)?;
     let mut attempt = 1;
     loop {
         let current = list::find(api, call, target).await?;
@@ -109,8 +109,14 @@ fn patch_once(
         Backing::EventsV1 => events_v1::value_to_stored(patched),
         _ => patched,
     };
-    let Decoded { object, warnings } =
-        decode::decode_patched(target.kind, stored, options.field_validation).map_err(plain)?;
+    let Decoded { object, warnings } = decode::decode_patched(
+        target.kind,
+        stored,
+        patch_type,
+        &call.body,
+        options.field_validation,
+    )
+    .map_err(plain)?;
     check_name(call, &*object).map_err(plain)?;
     let object = api
         .parts
@@ -121,12 +127,12 @@ fn patch_once(
 }
 
 /// The kind of patch, from the body's media type.
-pub(super) fn patch_type(call: &Call<'_>, target: Target) -> Result<patch::PatchType, ApiError> {
-    let custom = target.kind.group.contains('.') && !target.kind.group.ends_with(".k8s.io");
+pub(super) fn patch_type(call: &Call<'_>) -> Result<patch::PatchType, ApiError> {
     match negotiate::content_type(&call.head.headers) {
         "application/json-patch+json" => Ok(patch::PatchType::Json),
         "application/merge-patch+json" => Ok(patch::PatchType::Merge),
-        "application/strategic-merge-patch+json" if !custom => Ok(patch::PatchType::StrategicMerge),
+        // Custom resources refuse it, in the schema crate.
+        "application/strategic-merge-patch+json" => Ok(patch::PatchType::StrategicMerge),
         "application/apply-patch+yaml" => Err(ApiError::new(
             StatusReason::UnsupportedMediaType,
             "server-side apply (application/apply-patch+yaml) is not served by this version; use client-side apply (kubectl apply without --server-side)",
