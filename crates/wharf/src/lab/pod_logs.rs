@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use wharf_controllers::journal::Journal;
 use wharf_model::object::Object;
-use wharf_node::logs::{container_log, previous_container_log};
+use wharf_node::logs::{container_log_from, previous_container_log};
 use wharf_ports::clock::Clock;
 use wharf_server::{LogLine, LogPart, PodLogs};
 use wharf_sim::world::component_of;
@@ -35,17 +35,14 @@ impl PodLogs for ModelledLogs {
         let Some(pod) = object.typed::<Pod>() else { return LogPart::default() };
         let now = self.clock.now();
         let lines = if previous {
-            previous_container_log(pod, container, now).unwrap_or_default()
+            let skip = usize::try_from(from).unwrap_or(usize::MAX);
+            let lines = previous_container_log(pod, container, now).unwrap_or_default();
+            lines.into_iter().skip(skip).collect()
         } else {
-            container_log(pod, container, now)
+            container_log_from(pod, container, from, now)
         };
-        let skip = usize::try_from(from).unwrap_or(usize::MAX);
         LogPart {
-            lines: lines
-                .into_iter()
-                .skip(skip)
-                .map(|(time, text)| LogLine { time, text })
-                .collect(),
+            lines: lines.into_iter().map(|(time, text)| LogLine { time, text }).collect(),
             finished: previous || !runs(pod, container),
         }
     }
