@@ -37,7 +37,9 @@ pub(super) fn report(
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list
     };
-    let spec = pod.spec.clone().unwrap_or_default();
+    let spec = pod.spec.as_ref();
+    let init_containers = spec.and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
+    let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let ip = (!waiting_since_start && !worker.removed_sandbox(now))
         .then(|| worker.ip.map(|ip| ip.to_string()))
         .flatten();
@@ -48,8 +50,8 @@ pub(super) fn report(
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions(worker, pod, phase, before, now)),
-        container_statuses: Some(statuses(main, &spec.containers)).filter(|list| !list.is_empty()),
-        init_container_statuses: Some(statuses(init, &spec.init_containers.unwrap_or_default()))
+        container_statuses: Some(statuses(main, containers)).filter(|list| !list.is_empty()),
+        init_container_statuses: Some(statuses(init, init_containers))
             .filter(|list| !list.is_empty()),
         host_ip: Some(worker.host_ip.to_string()),
         host_ips: Some(vec![HostIP { ip: worker.host_ip.to_string() }]),
