@@ -7,7 +7,7 @@ use serde_json::{Number, Value};
 
 /// Why a manifest cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}:{line}:{column}: {message}")]
+#[error("{}: {message}", self.place())]
 pub struct YamlError {
     /// The file, or what else the text came from.
     pub origin: String,
@@ -17,6 +17,16 @@ pub struct YamlError {
     pub column: u64,
     /// What is wrong.
     pub message: String,
+}
+
+impl YamlError {
+    /// `inflate.yaml:3:5`, or the origin alone if the line is not known.
+    fn place(&self) -> String {
+        match self.line {
+            0 => self.origin.clone(),
+            line => format!("{}:{line}:{}", self.origin, self.column),
+        }
+    }
 }
 
 /// The objects of a manifest with one or more documents. `origin` names the text in errors.
@@ -50,10 +60,15 @@ pub fn decode_yaml_documents(text: &str, origin: &str) -> Result<Vec<Value>, Yam
 /// One YAML document as a JSON value: the body of a request in YAML.
 ///
 /// # Errors
-/// The parser's message.
+/// The parser's message with the line: `line 3: …`.
 pub fn yaml_to_json(text: &str) -> Result<Value, String> {
     let mut value: Value =
-        serde_saphyr::from_str_with_options(text, options()).map_err(|error| first_line(&error))?;
+        serde_saphyr::from_str_with_options(text, options()).map_err(|error| {
+            match error.location() {
+                Some(place) => format!("line {}: {}", place.line(), first_line(&error)),
+                None => first_line(&error),
+            }
+        })?;
     integral(&mut value);
     Ok(value)
 }
@@ -65,8 +80,11 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
+/// The parser's message without its place, which is told apart.
 fn first_line(error: &serde_saphyr::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    let text = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+    let line = text.lines().next().unwrap_or_default();
+    line.split(" at line ").next().unwrap_or(line).to_owned()
 }
 
 /// A float without a fraction is a whole number in JSON.
@@ -157,16 +175,21 @@ items:
     fn errors_tell_the_place() {
         let error = decode_yaml_documents("a: 1\nb: [1, 2\nc: 3\n", "lab.yaml").unwrap_err();
         assert!(error.to_string().starts_with("lab.yaml:3:"), "{error}");
+        let error = decode_yaml_documents("a: 1\na: 2\n", "lab.yaml").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "lab.yaml:2:1: duplicate mapping key `a` is not allowed here"
+        );
         let error = decode_yaml_documents("a: 1\n---\n- x\n", "lab.yaml").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "lab.yaml:0:0: document 2: a manifest is a mapping with apiVersion and kind"
+            "lab.yaml: document 2: a manifest is a mapping with apiVersion and kind"
         );
     }
 
     #[test]
     fn one_document_becomes_json() {
         assert_eq!(yaml_to_json("spec: {replicas: 3}").unwrap(), json!({"spec": {"replicas": 3}}));
-        assert!(yaml_to_json("a: [").is_err());
+        assert!(yaml_to_json("a: 1\nb: [").unwrap_err().starts_with("line 2: "));
     }
 }
