@@ -38,6 +38,9 @@ const DECISIONS_MAX: usize = 64;
 /// How long an assumption stands without word from the cluster. Its writes always have an outcome;
 /// this is for adapters that lose one.
 const ASSUMED_MAX: Duration = Duration::from_secs(300);
+/// How long it stands when the answer to its binding leaves open whether the pod was bound: a
+/// server error may hide a success, and giving the room away would overcommit the node.
+const DOUBTED_MAX: Duration = Duration::from_secs(5);
 /// Interned strings below which the snapshot is never built anew.
 const SYMBOLS_MIN: usize = 20_000;
 /// How much the interned strings may grow before the snapshot is built anew: nodes and pods come
@@ -56,6 +59,8 @@ pub struct Scheduler {
     assumed: FxHashMap<CompactString, Assumed>,
     /// Pods whose binding was refused, to be queued again.
     returned: Vec<Entry>,
+    /// Pods whose binding was answered with an error that may hide a success.
+    doubted: Vec<CompactString>,
     /// Pods now seen on the node this scheduler chose, to be announced.
     confirmed: Vec<(ObjectKey, CompactString)>,
     /// How many strings the snapshot had when it was built.
@@ -66,7 +71,7 @@ pub struct Scheduler {
 #[derive(Clone, Debug)]
 struct Assumed {
     node: CompactString,
-    since: Time,
+    until: Time,
     entry: Entry,
 }
 
@@ -228,10 +233,15 @@ impl Scheduler {
     }
 
     fn expire_assumptions(&mut self, now: Time) {
+        for uid in std::mem::take(&mut self.doubted) {
+            if let Some(assumed) = self.assumed.get_mut(&uid) {
+                assumed.until = assumed.until.min(now + DOUBTED_MAX);
+            }
+        }
         let mut old: Vec<_> = self
             .assumed
             .iter()
-            .filter(|(_, assumed)| assumed.since + ASSUMED_MAX <= now)
+            .filter(|(_, assumed)| assumed.until <= now)
             .map(|(uid, _)| uid.clone())
             .collect();
         old.sort_unstable();
@@ -304,8 +314,8 @@ impl Scheduler {
                 });
                 self.release_nomination(&pod);
                 self.snapshot.place(pod.clone(), &node);
-                let since = context.now;
-                self.assumed.insert(pod.uid.clone(), Assumed { node, since, entry });
+                let until = context.now + ASSUMED_MAX;
+                self.assumed.insert(pod.uid.clone(), Assumed { node, until, entry });
             }
             Decision::Unschedulable(answer) => self.turn_down(entry, &answer, context, step),
         }
@@ -423,14 +433,18 @@ impl Controller for Scheduler {
             let Some(entry) = self.queue.pop(context.now) else { break };
             self.decide(entry, context, &mut step);
         }
-        let oldest = self.assumed.values().map(|assumed| assumed.since).min();
-        let expiry = oldest.map(|since| (since + ASSUMED_MAX).since(context.now));
+        let first = self.assumed.values().map(|assumed| assumed.until).min();
+        let expiry = first.map(|until| until.since(context.now));
         step.again = self.queue.next(context.now).into_iter().chain(expiry).min();
         step
     }
 
     fn refused(&mut self, _key: &WorkKey, write: &Write, error: &ApiError) -> OnError {
         match write {
+            Write::Bind { uid, .. } if may_hide_success(error) => {
+                self.doubted.push(uid.clone());
+                OnError::Retry
+            }
             Write::Bind { uid, .. } if self.unassume(uid) => OnError::Retry,
             // A victim that cannot be evicted: those it was to make room for try again.
             Write::Delete(_) if error.reason != StatusReason::NotFound => {
@@ -449,11 +463,18 @@ impl Controller for Scheduler {
     }
 }
 
+/// Whether a refusal leaves open what has become of the write.
+fn may_hide_success(error: &ApiError) -> bool {
+    matches!(
+        error.reason,
+        StatusReason::InternalError | StatusReason::ServiceUnavailable | StatusReason::Timeout
+    )
+}
+
 fn is_finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
-
 
 #[cfg(test)]
 mod tests;
