@@ -3,19 +3,27 @@
 //!
 //! The form is an envelope (four magic bytes and `runtime.Unknown`) around the object's message.
 //! The fields of the messages are data: `data/protobuf-fields.txt`. Fields that are not known are
-//! passed over, as protobuf wants it.
+//! passed over, as protobuf wants it. What comes out is what the same client would have sent as
+//! JSON: its writers always put down fields that cannot be unset in Go, zero or not, and JSON leaves
+//! some of those out.
 //!
 //! Public contract: <https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>.
 
+#[cfg(test)]
+mod kubectl;
+mod wire;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use wharf_model::time::Time;
-use wharf_ports::error::ApiError;
+use wharf_ports::error::{ApiError, StatusReason};
 
+use self::wire::{Fields, Wire, varint};
 use crate::status::bad_request;
 
 /// The media type.
@@ -28,15 +36,39 @@ const DEPTH_MAX: usize = 40;
 /// Reads a body as JSON.
 ///
 /// # Errors
-/// 400 if it is not in this form or of a kind that is not served.
+/// 400 if it is not in this form or of a kind that is not known; 415 if its group has no such form,
+/// as custom resources have none.
 pub(crate) fn to_json(body: &[u8]) -> Result<Value, ApiError> {
-    let refuse = |why: &str| bad_request(format!("the protobuf body cannot be read: {why}"));
+    let refuse = |why: String| bad_request(format!("the protobuf body cannot be read: {why}"));
     let Some(envelope) = body.strip_prefix(MAGIC) else {
-        return Err(refuse("it does not begin with the magic bytes of Kubernetes"));
+        return Err(refuse("it does not begin with the magic bytes of Kubernetes".to_owned()));
     };
+    let (api_version, kind, raw) = open(envelope).map_err(|failure| refuse(failure.to_string()))?;
+    if api_version.is_empty() || kind.is_empty() {
+        return Err(refuse("its envelope lacks the apiVersion or the kind".to_owned()));
+    }
+    let package = package(&api_version, &kind).ok_or_else(|| {
+        ApiError::new(
+            StatusReason::UnsupportedMediaType,
+            format!("{kind:?} of {api_version:?} has no protobuf form; send application/json"),
+        )
+    })?;
+    let name = format!("{package}/{kind}");
+    if !messages().contains_key(name.as_str()) {
+        return Err(refuse(format!("kind {kind:?} of {api_version:?} is not known")));
+    }
+    let mut object = Map::new();
+    message(&name, raw, &mut object, 0).map_err(|failure| refuse(failure.to_string()))?;
+    object.insert("apiVersion".to_owned(), api_version.into());
+    object.insert("kind".to_owned(), kind.into());
+    Ok(Value::Object(object))
+}
+
+/// What the envelope holds: `apiVersion`, `kind`, and the object's message.
+fn open(envelope: &[u8]) -> Result<(String, String, &[u8]), Failure> {
     let (mut type_meta, mut raw) = (&[][..], &[][..]);
     for field in Fields(envelope) {
-        match field.map_err(refuse)? {
+        match field? {
             (1, Wire::Bytes(bytes)) => type_meta = bytes,
             (2, Wire::Bytes(bytes)) => raw = bytes,
             _ => {}
@@ -44,25 +76,19 @@ pub(crate) fn to_json(body: &[u8]) -> Result<Value, ApiError> {
     }
     let (mut api_version, mut kind) = (String::new(), String::new());
     for field in Fields(type_meta) {
-        match field.map_err(refuse)? {
-            (1, Wire::Bytes(bytes)) => api_version = text(bytes).map_err(refuse)?,
-            (2, Wire::Bytes(bytes)) => kind = text(bytes).map_err(refuse)?,
+        match field? {
+            (1, Wire::Bytes(bytes)) => api_version = text(bytes)?,
+            (2, Wire::Bytes(bytes)) => kind = text(bytes)?,
             _ => {}
         }
     }
-    let name = root(&api_version, &kind)
-        .ok_or_else(|| refuse(&format!("kind {kind:?} of {api_version:?} is not known")))?;
-    let mut object = Map::new();
-    message(&name, raw, &mut object, 0).map_err(refuse)?;
-    object.insert("apiVersion".to_owned(), api_version.into());
-    object.insert("kind".to_owned(), kind.into());
-    Ok(Value::Object(object))
+    Ok((api_version, kind, raw))
 }
 
-/// The message of an object of this kind.
-fn root(api_version: &str, kind: &str) -> Option<String> {
-    // Every group-version has its own name for the options of a deletion.
-    let package = match api_version {
+/// The table's name for the messages of a group-version.
+fn package(api_version: &str, kind: &str) -> Option<&'static str> {
+    Some(match api_version {
+        // Every group-version has its own name for the options of a deletion.
         _ if kind == "DeleteOptions" => "meta",
         "v1" => "core",
         "apps/v1" => "apps",
@@ -74,12 +100,39 @@ fn root(api_version: &str, kind: &str) -> Option<String> {
         "coordination.k8s.io/v1" => "coordination",
         "events.k8s.io/v1" => "events",
         _ => return None,
-    };
-    let name = format!("{package}/{kind}");
-    messages().contains_key(name.as_str()).then_some(name)
+    })
 }
 
-type Failure = &'static str;
+/// Why a body cannot be read, and in which field.
+#[derive(Debug)]
+struct Failure {
+    why: &'static str,
+    /// The names of the fields that hold the place, the innermost first.
+    path: Vec<&'static str>,
+}
+
+impl Failure {
+    fn within(mut self, field: &'static str) -> Self {
+        self.path.push(field);
+        self
+    }
+}
+
+impl From<&'static str> for Failure {
+    fn from(why: &'static str) -> Self {
+        Self { why, path: Vec::new() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path: Vec<_> = self.path.iter().rev().copied().collect();
+        if path.is_empty() {
+            return f.write_str(self.why);
+        }
+        write!(f, "{}: {}", path.join("."), self.why)
+    }
+}
 
 /// One field of a message, from the table.
 struct Field {
@@ -87,7 +140,7 @@ struct Field {
     form: Form,
     /// Its value's fields stand in the message itself.
     inline: bool,
-    /// Zero means "not set", as JSON leaves it out.
+    /// JSON leaves its zero out.
     drop_zero: bool,
     kind: FieldKind,
 }
@@ -110,6 +163,7 @@ enum FieldKind {
     Quantity,
     IntOrString,
     RawJson,
+    /// Texts in a message of their own.
     Texts,
     Message(&'static str),
 }
@@ -171,95 +225,100 @@ fn message(
     depth: usize,
 ) -> Result<(), Failure> {
     if depth > DEPTH_MAX {
-        return Err("it is nested too deeply");
+        return Err("it is nested too deeply".into());
     }
     let fields = messages().get(name).ok_or("it holds a message that is not known")?;
     for entry in Fields(bytes) {
         let (number, wire) = entry?;
         let Some(field) = fields.get(&number) else { continue };
-        match field.form {
-            Form::One if field.inline => {
-                if let (FieldKind::Message(inner), Wire::Bytes(bytes)) = (field.kind, wire) {
-                    message(inner, bytes, out, depth + 1)?;
-                }
+        match (field.kind, wire) {
+            (FieldKind::Message(inner), Wire::Bytes(bytes)) if field.inline => {
+                message(inner, bytes, out, depth + 1)?;
             }
-            Form::One => {
-                if let Some(value) = value(field, wire, depth)? {
-                    out.insert(field.name.to_owned(), value);
-                }
-            }
-            Form::Repeated => {
-                let list = out.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
-                let Value::Array(list) = list else { return Err("a field is given twice") };
-                match (field.kind, wire) {
-                    // Numbers may come packed into one field.
-                    (FieldKind::Integer, Wire::Bytes(mut packed)) => {
-                        while !packed.is_empty() {
-                            list.push(Value::from(varint(&mut packed)?.cast_signed()));
-                        }
-                    }
-                    (_, wire) => list.extend(value(field, wire, depth)?),
-                }
-            }
-            Form::Map => {
-                let Wire::Bytes(bytes) = wire else { return Err("a map has no entries") };
-                let (mut key, mut found) = (String::new(), None);
-                for entry in Fields(bytes) {
-                    match entry? {
-                        (1, Wire::Bytes(bytes)) => key = text(bytes)?,
-                        (2, wire) => found = value(field, wire, depth)?,
-                        _ => {}
-                    }
-                }
-                let found = found.unwrap_or_else(|| empty(field.kind));
-                let map = out.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
-                let Value::Object(map) = map else { return Err("a field is given twice") };
-                map.insert(key, found);
-            }
+            _ => read(field, wire, out, depth).map_err(|failure| failure.within(field.name))?,
         }
     }
     Ok(())
 }
 
-/// What a map's entry without a value holds.
-fn empty(kind: FieldKind) -> Value {
-    match kind {
-        FieldKind::Integer => 0.into(),
-        FieldKind::Boolean => false.into(),
-        FieldKind::Texts => Value::Array(Vec::new()),
-        FieldKind::Message(_) => Value::Object(Map::new()),
-        _ => "".into(),
+/// Reads one entry of a field into the object that has the field.
+fn read(
+    field: &Field,
+    wire: Wire<'_>,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), Failure> {
+    match field.form {
+        Form::One => {
+            let value = value(field.kind, wire, depth)?;
+            if !(value.is_null() || field.drop_zero && is_zero(&value)) {
+                out.insert(field.name.to_owned(), value);
+            }
+        }
+        Form::Repeated => {
+            let list = out.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
+            let Value::Array(list) = list else { return Err("it is given twice".into()) };
+            match (field.kind, wire) {
+                // Numbers may come packed into one field.
+                (FieldKind::Integer, Wire::Bytes(mut packed)) => {
+                    while !packed.is_empty() {
+                        list.push(Value::from(varint(&mut packed)?.cast_signed()));
+                    }
+                }
+                (_, wire) => list.push(value(field.kind, wire, depth)?),
+            }
+        }
+        Form::Map => {
+            let Wire::Bytes(bytes) = wire else { return Err("a map has no entries".into()) };
+            let (mut key, mut found) = (String::new(), None);
+            for entry in Fields(bytes) {
+                match entry? {
+                    (1, Wire::Bytes(bytes)) => key = text(bytes)?,
+                    (2, wire) => found = Some(value(field.kind, wire, depth)?),
+                    _ => {}
+                }
+            }
+            let found = match found {
+                Some(found) => found,
+                // An entry without a value has the value of no bytes.
+                None => value(field.kind, Wire::Bytes(&[]), depth)?,
+            };
+            let map = out.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
+            let Value::Object(map) = map else { return Err("it is given twice".into()) };
+            map.insert(key, found);
+        }
+    }
+    Ok(())
+}
+
+/// Whether JSON's `omitempty` leaves a value out.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_i64() == Some(0),
+        _ => false,
     }
 }
 
-/// A field's value as JSON; `None` if JSON leaves it out.
-fn value(field: &Field, wire: Wire<'_>, depth: usize) -> Result<Option<Value>, Failure> {
-    let value = match (field.kind, wire) {
-        (FieldKind::Text, Wire::Bytes(bytes)) => Value::from(text(bytes)?),
-        (FieldKind::Integer, Wire::Varint(number)) => Value::from(number.cast_signed()),
-        (FieldKind::Boolean, Wire::Varint(number)) => Value::from(number != 0),
-        (FieldKind::Bytes, Wire::Bytes(bytes)) => Value::from(STANDARD.encode(bytes)),
-        (FieldKind::Time | FieldKind::MicroTime, Wire::Bytes(bytes)) => {
-            return Ok(time(bytes, matches!(field.kind, FieldKind::MicroTime))?.map(Value::from));
-        }
-        (FieldKind::Quantity, Wire::Bytes(bytes)) => {
-            let number = Fields(bytes).find_map(|entry| match entry {
-                Ok((1, Wire::Bytes(bytes))) => Some(text(bytes)),
-                _ => None,
-            });
-            Value::from(number.transpose()?.unwrap_or_else(|| "0".to_owned()))
-        }
+/// A value as JSON; null if it is not set.
+fn value(kind: FieldKind, wire: Wire<'_>, depth: usize) -> Result<Value, Failure> {
+    Ok(match (kind, wire) {
+        (FieldKind::Text, Wire::Bytes(bytes)) => text(bytes)?.into(),
+        (FieldKind::Integer, Wire::Varint(number)) => number.cast_signed().into(),
+        (FieldKind::Boolean, Wire::Varint(number)) => (number != 0).into(),
+        (FieldKind::Bytes, Wire::Bytes(bytes)) => STANDARD.encode(bytes).into(),
+        (FieldKind::Time, Wire::Bytes(bytes)) => time(bytes, false)?.into(),
+        (FieldKind::MicroTime, Wire::Bytes(bytes)) => time(bytes, true)?.into(),
+        (FieldKind::Quantity, Wire::Bytes(bytes)) => match only(bytes)? {
+            Some(number) => text(number)?.into(),
+            None => "0".into(),
+        },
         (FieldKind::IntOrString, Wire::Bytes(bytes)) => int_or_string(bytes)?,
-        (FieldKind::RawJson, Wire::Bytes(bytes)) => {
-            let raw = Fields(bytes).find_map(|entry| match entry {
-                Ok((1, Wire::Bytes(bytes))) => Some(bytes),
-                _ => None,
-            });
-            match raw {
-                Some(raw) => serde_json::from_slice(raw).map_err(|_| "raw JSON is broken")?,
-                None => return Ok(None),
-            }
-        }
+        (FieldKind::RawJson, Wire::Bytes(bytes)) => match only(bytes)? {
+            Some(raw) => serde_json::from_slice(raw).map_err(|_| "it is not JSON")?,
+            None => Value::Null,
+        },
         (FieldKind::Texts, Wire::Bytes(bytes)) => {
             let mut texts = Vec::new();
             for entry in Fields(bytes) {
@@ -267,22 +326,26 @@ fn value(field: &Field, wire: Wire<'_>, depth: usize) -> Result<Option<Value>, F
                     texts.push(Value::from(text(bytes)?));
                 }
             }
-            Value::Array(texts)
+            texts.into()
         }
         (FieldKind::Message(name), Wire::Bytes(bytes)) => {
             let mut object = Map::new();
             message(name, bytes, &mut object, depth + 1)?;
-            Value::Object(object)
+            object.into()
         }
-        _ => return Err("a field is of another type than expected"),
-    };
-    let zero = match &value {
-        Value::String(text) => text.is_empty(),
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        _ => false,
-    };
-    Ok((!(field.drop_zero && zero)).then_some(value))
+        _ => return Err("it is of another type than expected".into()),
+    })
+}
+
+/// The bytes in the first field of a message that has no other.
+fn only(bytes: &[u8]) -> Result<Option<&[u8]>, Failure> {
+    let mut found = None;
+    for entry in Fields(bytes) {
+        if let (1, Wire::Bytes(bytes)) = entry? {
+            found = Some(bytes);
+        }
+    }
+    Ok(found)
 }
 
 /// A point in time; an empty message is none.
@@ -321,78 +384,7 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, Failure> {
 }
 
 fn text(bytes: &[u8]) -> Result<String, Failure> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "a text is not UTF-8")
-}
-
-/// A value as it stands on the wire.
-#[derive(Clone, Copy)]
-enum Wire<'a> {
-    Varint(u64),
-    /// A number of fixed width; no field that is served has one.
-    Fixed,
-    Bytes(&'a [u8]),
-}
-
-/// The fields of a message in their order.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u32, Wire<'a>), Failure>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            // What follows a broken field has no meaning.
-            self.0 = &[];
-        }
-        Some(field)
-    }
-}
-
-impl<'a> Fields<'a> {
-    fn field(&mut self) -> Result<(u32, Wire<'a>), Failure> {
-        let key = varint(&mut self.0)?;
-        let number = u32::try_from(key >> 3).map_err(|_| "a field's number is too large")?;
-        let wire = match key & 7 {
-            0 => Wire::Varint(varint(&mut self.0)?),
-            1 => {
-                self.take(8)?;
-                Wire::Fixed
-            }
-            2 => {
-                let length = varint(&mut self.0)?;
-                Wire::Bytes(self.take(usize::try_from(length).unwrap_or(usize::MAX))?)
-            }
-            5 => {
-                self.take(4)?;
-                Wire::Fixed
-            }
-            _ => return Err("a field has a wire type that is not used"),
-        };
-        Ok((number, wire))
-    }
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Failure> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or("it ends within a field")?;
-        self.0 = rest;
-        Ok(taken)
-    }
-}
-
-fn varint(bytes: &mut &[u8]) -> Result<u64, Failure> {
-    let mut number = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first().ok_or("it ends within a number")?;
-        *bytes = rest;
-        number |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Ok(number);
-        }
-    }
-    Err("a number is too long")
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| "a text is not UTF-8".into())
 }
 
 #[cfg(test)]
@@ -465,8 +457,15 @@ mod tests {
         for rubbish in [&b"{}"[..], b"k8s\0\x0a", b"k8s\0\x0a\x02\x0a\x05", MAGIC] {
             assert_eq!(to_json(rubbish).expect_err("rubbish").reason.code(), 400);
         }
-        let error = to_json(&body("example.org/v1", "Foo", b"")).expect_err("unknown");
-        assert!(error.message.contains("\"Foo\" of \"example.org/v1\" is not known"), "{error}");
+        let error = to_json(&body("v1", "Foo", b"")).expect_err("unknown");
+        assert!(error.message.contains("\"Foo\" of \"v1\" is not known"), "{error}");
+        let error = to_json(&body("example.org/v1", "Foo", b"")).expect_err("no such form");
+        assert_eq!(error.reason.code(), 415);
+        let error = to_json(&body("v1", "Pod", &bytes(1, &bytes(11, b"x")))).expect_err("broken");
+        assert_eq!(
+            error.message,
+            "the protobuf body cannot be read: metadata.labels: it ends within a number"
+        );
     }
 
     #[test]

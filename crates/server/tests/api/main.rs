@@ -4,6 +4,7 @@ mod connections;
 mod harness;
 mod lists;
 mod logs;
+mod protobuf;
 mod statuses;
 mod watches;
 mod writes;
