@@ -13,7 +13,7 @@ use wharf_model::requirements::Operator;
 use wharf_model::resources::Resources;
 use wharf_provision::disruption::candidate::Candidate;
 use wharf_provision::disruption::command::Command;
-use wharf_provision::disruption::consolidate::{Allowances, Gates, Pass, Simulator};
+use wharf_provision::disruption::consolidate::{Allowances, Gates, Simulator};
 use wharf_provision::node::ExistingNode;
 use wharf_provision::pod::{Constraints, PodRequest};
 use wharf_provision::pool::{NODES, Pool};

@@ -84,10 +84,7 @@ impl Provisioner {
         if now < closes {
             return Step::again_after(closes.since(now));
         }
-        self.awaited.retain(|name, created| {
-            let seen = context.view.get_cluster::<NodeClaim>(name).is_some();
-            !seen && now.since(*created) < AWAIT_CLAIM
-        });
+        self.awaited.retain(|_, created| now.since(*created) < AWAIT_CLAIM);
         let shared = Arc::clone(&self.shared);
         let snapshot = Snapshot::gather(&shared, context.view, now);
         if !self.awaited.is_empty() || !snapshot.is_synced() {
@@ -314,9 +311,12 @@ impl Controller for Provisioner {
         };
         if triggers {
             queue.now(WorkKey::singleton(TRIGGER));
-        } else if kind == Kind::of::<NodeClaim>() && self.window.is_some() {
-            // What the solve waits for may have happened.
-            queue.now(WorkKey::singleton(SOLVE));
+        } else if kind == Kind::of::<NodeClaim>() {
+            self.awaited.remove(&change.key().name);
+            if self.window.is_some() {
+                // What the solve waits for may have happened.
+                queue.now(WorkKey::singleton(SOLVE));
+            }
         }
     }
 

@@ -20,9 +20,10 @@ use wharf_ports::cloud::{CloudEvent, CloudRequest};
 use wharf_ports::cluster::{Change, Delete, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::ApiError;
+use wharf_ports::event::{EventType, Regarding};
 use wharf_ports::view::View;
 
-use super::events::{normal, report_transitions, warning};
+use super::events::{about, event, normal, report_transitions, warning};
 use super::garbage_collection::is_gone;
 use super::log::{self, Source};
 use super::pods;
@@ -53,6 +54,7 @@ pub(super) struct Termination {
 }
 
 struct Eviction {
+    pod: Regarding,
     node: CompactString,
     attempts: u32,
     next: Time,
@@ -139,7 +141,7 @@ impl Termination {
             context.view.pods_on(name).filter_map(|object| object.typed::<Pod>()).collect();
         let waiting: Vec<&Pod> =
             on_node.into_iter().filter(|pod| is_waited_for(pod, now)).collect();
-        self.tell_evictions(&waiting, claim, step);
+        self.tell_evictions(name, claim, context.view, step);
         let started = node.metadata.deletion_timestamp.as_ref().map(Time::from);
         let earliest = started.unwrap_or_default() + DRAIN_MIN;
         if waiting.is_empty() && earliest <= now {
@@ -207,6 +209,7 @@ impl Termination {
             let uid = CompactString::from(pod.metadata.uid.as_deref().unwrap_or_default());
             let key = ObjectKey::of(&pod.metadata);
             let eviction = self.evictions.entry(uid.clone()).or_insert_with(|| Eviction {
+                pod: about(*pod),
                 node: node.into(),
                 attempts: 0,
                 next: now,
@@ -263,20 +266,31 @@ impl Termination {
         }
     }
 
-    /// Tells of evictions that have taken effect.
-    fn tell_evictions(&mut self, waiting: &[&Pod], claim: Option<&NodeClaim>, step: &mut Step) {
+    /// Tells of evictions that have taken effect, and forgets those whose pod is gone.
+    fn tell_evictions(
+        &mut self,
+        node: &str,
+        claim: Option<&NodeClaim>,
+        view: &View,
+        step: &mut Step,
+    ) {
         let why = claim
             .and_then(|claim| conditions::get(claim.conditions(), node_claim::DISRUPTION_REASON))
             .map_or("", |condition| condition.reason.as_str());
-        for pod in waiting {
-            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-            let Some(eviction) = self.evictions.get_mut(uid) else { continue };
-            if pod.metadata.deletion_timestamp.is_some() && !eviction.told {
+        self.evictions.retain(|uid, eviction| {
+            if eviction.node != node {
+                return true;
+            }
+            let object = view.object(Kind::of::<Pod>(), &eviction.pod.key);
+            let pod = object.filter(|pod| pod.uid() == uid);
+            if !eviction.told && pod.is_none_or(|pod| pod.header().deleting.is_some()) {
                 eviction.told = true;
                 let message = format!("Evicted pod: {why}");
-                step.write(normal(*pod, events::EVICTED, message.trim_end()));
+                let (regarding, message) = (eviction.pod.clone(), message.trim_end().to_owned());
+                step.write(event(regarding, EventType::Normal, events::EVICTED, message));
             }
-        }
+            pod.is_some()
+        });
     }
 
     /// Asks for the machine's end until it is gone; says whether it is.
@@ -398,9 +412,6 @@ impl Controller for Termination {
             }
         } else if kind == Kind::of::<Pod>() {
             let Some(pod) = change.object().typed::<Pod>() else { return };
-            if change.new.is_none() {
-                self.evictions.remove(pod.metadata.uid.as_deref().unwrap_or_default());
-            }
             let Some(name) = pods::node_of(pod) else { return };
             let node = view.object(nodes, &ObjectKey::cluster(name));
             if node.is_some_and(|node| node.header().deleting.is_some()) {

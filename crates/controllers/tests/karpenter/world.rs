@@ -151,6 +151,20 @@ impl World {
         self.clock.advance_to(end);
     }
 
+    /// The same with restarts on the way, each after a number of steps and so between any two
+    /// writes, also those of one step.
+    pub(crate) fn run_with_restarts(&mut self, seconds: u64, restarts: u64, salt: u64) {
+        let end = self.registry.now() + Duration::from_secs(seconds);
+        for restart in 0..restarts {
+            // Anything from no time at all to a few seconds between two restarts.
+            self.run((restart + salt) % 7);
+            let now = self.registry.now();
+            self.event_loop.run_some(now, 1 + (restart * 5 + salt) % 17, &mut self.journal);
+            self.restart();
+        }
+        self.run(end.since(self.registry.now()).as_secs());
+    }
+
     pub(crate) fn list<T: Resource>(&self) -> Vec<T> {
         let (objects, _) = self.registry.store().list(T::kind(), None);
         objects.iter().filter_map(|object| object.draft::<T>()).collect()
