@@ -179,7 +179,7 @@ proptest! {
         raw in prop::collection::vec(any::<u8>(), 0..60),
     ) {
         let names: Vec<&str> = messages().keys().copied().collect();
-        let name: &str = name.get(&names);
+        let name = *name.get(&names);
         let _ = message(name, &raw, &mut Map::new(), 0);
     }
 
