@@ -168,7 +168,7 @@ pub(crate) struct SimulateArgs {
     /// The scenario
     pub(crate) file: PathBuf,
     /// How long to run in cluster time [default: the scenario's, or until nothing is left to do]
-    #[arg(long, value_name = "SPAN", value_parser = span)]
+    #[arg(long, value_name = "SPAN", value_parser = span, allow_hyphen_values = true)]
     pub(crate) until: Option<Duration>,
     /// Seed of everything random [default: the scenario's, or 1]
     #[arg(long, value_name = "N")]
@@ -222,7 +222,7 @@ pub(crate) struct CatalogArgs {
   curl -sk -H \"Authorization: Bearer $(wharf token)\" https://127.0.0.1:6443/api/v1/nodes")]
 pub(crate) struct TokenArgs {
     /// How long it is valid, in real time
-    #[arg(long, default_value = "1h", value_name = "SPAN", value_parser = span)]
+    #[arg(long, default_value = "1h", value_name = "SPAN", value_parser = span, allow_hyphen_values = true)]
     pub(crate) ttl: Duration,
     #[command(flatten)]
     pub(crate) lab: LabArgs,

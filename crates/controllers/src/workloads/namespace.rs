@@ -101,7 +101,8 @@ fn finalized(namespace: &Namespace) -> Write {
     if let Some(finalizers) = namespace.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
         finalizers.retain(|one| one != FINALIZER);
     }
-    Write::Update { object: Box::new(namespace), part: Part::Main }
+    // The spec of a namespace changes with the rest or, as upstream's `finalize`, not at all.
+    Write::Update { object: Box::new(namespace), part: Part::All }
 }
 
 /// Finalizers that hold pods of the namespace, with how many each.

@@ -18,6 +18,7 @@ impl Rules for Node {
 
     fn set_defaults(&mut self) {
         self.spec.get_or_insert_default();
+        drop_empty_taints(self);
         let Some(status) = &mut self.status else { return };
         // A kubelet that says nothing of what pods may use leaves them everything.
         if status.allocatable.is_none() {
@@ -32,6 +33,7 @@ impl Rules for Node {
         if part == Part::Status {
             self.set_defaults();
         }
+        drop_empty_taints(self);
     }
 
     fn take_status(&mut self, from: &Self) {
@@ -79,5 +81,13 @@ impl Rules for Node {
             let detail = "node updates may not change podCIDR except from \"\" to valid";
             errors.forbidden(&spec.child("podCIDRs"), detail);
         }
+    }
+}
+
+/// A list that has become empty is not sent, as everywhere in the API.
+fn drop_empty_taints(node: &mut Node) {
+    let Some(spec) = &mut node.spec else { return };
+    if spec.taints.as_ref().is_some_and(Vec::is_empty) {
+        spec.taints = None;
     }
 }
