@@ -27,10 +27,9 @@ fn a_port_in_use() {
 fn an_address_that_is_none() {
     let folder = TempDir::new().expect("a temporary folder");
     for address in ["localhost", "127.0.0.1:port", "127.0.0.1:99999"] {
-        let (error, kubeconfig) =
-            refused(folder.path(), &["up", "--ephemeral", "--listen", address]);
-        assert!(error.contains(address), "{error}");
-        assert!(!kubeconfig.exists());
+        let arguments = ["up", "--ephemeral", "--listen", address];
+        let error = wharf(folder.path(), &arguments).fails_with(2);
+        assert!(error.contains(address) && error.contains("127.0.0.1:6443"), "{error}");
     }
 }
 

@@ -25,7 +25,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("registry", &["model", "ports", "store"]),
     ("controllers", &["model", "ports", "scheduler", "provision", "cloud"]),
     ("server", &["model", "ports", "store", "registry", "schema"]),
-    ("sim", &["model", "ports", "store", "registry", "schema", "controllers", "cloud", "node"]),
+    (
+        "sim",
+        &[
+            "model",
+            "ports",
+            "scheduler",
+            "store",
+            "registry",
+            "schema",
+            "controllers",
+            "cloud",
+            "node",
+        ],
+    ),
     (
         "wharf",
         &[
@@ -103,6 +116,18 @@ fn nothing_unfinished_is_committed() {
         let text = read(&path);
         for word in words.iter().chain(&notes) {
             assert!(!text.contains(word.as_str()), "{} holds {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_speaks_of_one_machine() {
+    // Put together here, so that this file does not hold them.
+    let folders = ["work", "root", "home"].map(|name| format!("/{name}/"));
+    for path in sources().chain(documents()) {
+        let text = read(&path);
+        for folder in &folders {
+            assert!(!text.contains(folder.as_str()), "{} names {folder}", path.display());
         }
     }
 }

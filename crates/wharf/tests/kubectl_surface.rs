@@ -18,6 +18,8 @@ fn furnished() -> Wharf {
     kubectl.input("apply -f -", FURNITURE).ok();
     kubectl.ok("rollout status deployment/inflate --timeout=120s");
     kubectl.ok("wait --for=jsonpath={.status.phase}=Succeeded pod/speaker --timeout=120s");
+    // Events are kept for an hour, which is a minute at the speed of before.
+    wharf.wharf(&["clock", "speed", "1"]).ok();
     wharf
 }
 
@@ -202,7 +204,8 @@ fn describe_knows_every_kind() {
         let node = kubectl.ok("get nodes -o jsonpath={.items[0].metadata.name}");
         let claim = kubectl.ok("get nodeclaims -o jsonpath={.items[0].metadata.name}");
         for (object, holds) in [
-            ("pod -l app=inflate", "Successfully assigned default/inflate-"),
+            ("pod -l app=inflate", "Controlled By:  ReplicaSet/inflate-"),
+            ("pod speaker", "Successfully assigned default/speaker to "),
             ("pod speaker", "Exit Code:    0"),
             ("deployment inflate", "StrategyType:           RollingUpdate"),
             ("replicaset -l app=inflate", "Controlled By:  Deployment/inflate"),

@@ -5,15 +5,16 @@ mod harness;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use harness::{Finished, Options, Wharf, lab_file, run, wait_for, wharf_binary};
+use harness::{Finished, Options, Wharf, lab_file, run, wharf_binary};
 use serde_json::Value;
 
 #[test]
 fn one_seed_gives_one_output() {
     let mut outputs = BTreeSet::new();
     for seed in 0..20 {
-        let seed = seed.to_string();
-        for format in ["text", "json"] {
+        // The text is the same story; it need not be told for every seed.
+        for format in if seed < 3 { &["json", "text"][..] } else { &["json"] } {
+            let seed = seed.to_string();
             let first = simulate(&["--seed", &seed, "-o", format]).ok();
             let second = simulate(&["--seed", &seed, "-o", format]).ok();
             assert!(!first.is_empty());
@@ -21,7 +22,7 @@ fn one_seed_gives_one_output() {
             outputs.insert(first);
         }
     }
-    assert_eq!(outputs.len(), 40, "seeds draw different boot times and names");
+    assert_eq!(outputs.len(), 23, "seeds draw different boot times and names");
 }
 
 #[test]
@@ -34,42 +35,41 @@ fn until_cuts_the_run_short() {
     assert_eq!(cut_lines, whole_lines[..cut_lines.len()], "a shorter run is a prefix");
 }
 
+/// The lab of the scenario with a kubectl, on a clock that stands still between the steps.
 #[test]
 fn the_lab_by_hand_launches_the_machines_of_the_rehearsal() {
     let report: Value = serde_json::from_str(&simulate(&["--seed", "7", "-o", "json"]).ok())
         .expect("simulate -o json prints JSON");
     let rehearsed: Vec<String> = launches(&report);
-    assert!(rehearsed.len() >= 2, "{report:#}");
+    assert!(rehearsed.len() >= 3, "{report:#}");
 
     let seed = ["--seed", "7"].map(str::to_owned).to_vec();
-    let wharf = Wharf::start(&Options { speed: 60, arguments: seed, ..Options::default() });
+    let wharf = Wharf::start(&Options { speed: 1, arguments: seed, ..Options::default() });
     let kubectl = wharf.kubectl();
+    wharf.wharf(&["clock", "pause"]).ok();
     for file in ["nodepool.yaml", "inflate.yaml"] {
         kubectl.ok(&format!("apply -f {}", lab_file(file)));
     }
-    for replicas in [5, 30] {
-        kubectl.ok(&format!("scale deployment inflate --replicas {replicas}"));
-        kubectl.ok("rollout status deployment/inflate --timeout=120s");
+    for (span, then) in [
+        ("10s", "scale deployment inflate --replicas 5".to_owned()),
+        ("170s", format!("apply -f {}", lab_file("memory-demo-3.yaml"))),
+        ("1m", "delete pod memory-demo-3 --wait=false".to_owned()),
+        ("1m", "scale deployment inflate --replicas 30".to_owned()),
+        ("5m", "scale deployment inflate --replicas 5".to_owned()),
+        ("10m", "delete deployment inflate --wait=false".to_owned()),
+    ] {
+        wharf.wharf(&["clock", "step", span]).ok();
+        kubectl.ok(&then);
     }
-    kubectl.ok("scale deployment inflate --replicas 5");
-    let by_hand = || -> Vec<String> {
-        let log = kubectl.karpenter_log();
-        let launched = log.iter().filter(|line| line["message"] == "launched nodeclaim");
-        launched.map(|line| line["instance-type"].as_str().unwrap_or_default().to_owned()).collect()
-    };
-    wait_for("the machines of the rehearsal", || {
-        let launched = by_hand();
-        let so_far = rehearsed.get(..launched.len());
-        assert_eq!(so_far, Some(&launched[..]), "by hand other machines were launched");
-        let left = kubectl.items("get nodeclaims").len();
-        if launched.len() == rehearsed.len() { Ok(()) } else { Err(format!("{left} {launched:?}")) }
-    });
-    kubectl.ok("delete deployment inflate");
-    wait_for("all machines to go", || {
-        let left = kubectl.ok("get nodes,nodeclaims -o name");
-        if left.is_empty() { Ok(()) } else { Err(left) }
-    });
-    assert_eq!(by_hand(), rehearsed);
+    wharf.wharf(&["clock", "step", "10m"]).ok();
+    let log = kubectl.karpenter_log();
+    let by_hand: Vec<&str> = log
+        .iter()
+        .filter(|line| line["message"] == "launched nodeclaim")
+        .filter_map(|line| line["instance-type"].as_str())
+        .collect();
+    assert_eq!(by_hand, rehearsed);
+    assert_eq!(kubectl.ok("get nodes,nodeclaims,pods -o name"), "");
 }
 
 fn simulate(arguments: &[&str]) -> Finished {
