@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use serde_json::{Value, json};
+use serde_json::json;
 use wharf_model::instance_type::CapacityType;
 use wharf_model::karpenter::conditions::{self, Conditioned, node_claim, reason};
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, TERMINATION_FINALIZER, events};
@@ -18,8 +17,6 @@ use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
 use wharf_model::requirements::Requirements;
-use wharf_model::resources::Resources;
-use wharf_model::taints;
 use wharf_model::time::Time;
 use wharf_ports::cloud::{CloudEvent, CloudRequest, LaunchError, LaunchRequest, Launched};
 use wharf_ports::cluster::{Change, Delete, Part, Write};
@@ -31,10 +28,11 @@ use super::events::{report_transitions, warning};
 use super::launch;
 use super::log::{self, Source};
 use super::nodeclass;
+use super::registration;
 use super::shared::Shared;
-use super::snapshot::{claim_of_node, is_node_ready};
+use super::snapshot::claim_of_node;
 
-const NAME: &str = "nodeclaim.lifecycle";
+pub(super) const NAME: &str = "nodeclaim.lifecycle";
 /// A claim that is not launched after so long is given up.
 const LAUNCH_TIMEOUT: Duration = Duration::from_mins(5);
 /// A claim whose node has not joined after so long is given up.
@@ -97,8 +95,8 @@ impl Lifecycle {
             delete(&mut step, context, claim);
             return step;
         }
-        self.register(&mut draft, context, &mut step);
-        self.initialize(&mut draft, context, &mut step);
+        registration::register(&mut draft, context, &mut step);
+        registration::initialize(&mut draft, context, &mut step);
         if draft != *claim {
             let after = draft.status.conditions.clone();
             step.write(Write::Update { object: Box::new(draft.clone()), part: Part::All });
@@ -287,87 +285,6 @@ impl Lifecycle {
         });
     }
 
-    /// Gives the claim's node its labels, taints and owner once it has joined.
-    fn register(&self, claim: &mut NodeClaim, context: &mut Context<'_>, step: &mut Step) {
-        if !claim.is_true(node_claim::LAUNCHED) || claim.is_true(node_claim::REGISTERED) {
-            return;
-        }
-        let nodes: Vec<&Node> = context
-            .view
-            .nodes_with_provider_id(&claim.status.provider_id)
-            .filter_map(|object| object.typed::<Node>())
-            .collect();
-        let now = context.now.timestamp();
-        let mut set = claim.conditions_mut(now);
-        let [node] = nodes[..] else {
-            if nodes.is_empty() {
-                let (reason, message) = (reason::NODE_NOT_FOUND, reason::NODE_NOT_FOUND_MESSAGE);
-                set.set_unknown(node_claim::REGISTERED, reason, message);
-            } else {
-                let reason = reason::MULTIPLE_NODES_FOUND;
-                let message = reason::MULTIPLE_NODES_FOUND_MESSAGE;
-                set.set_false(node_claim::REGISTERED, reason, message);
-            }
-            return;
-        };
-        let synced = synced_node(node, claim);
-        if !has_taint(node, labels::TAINT_UNREGISTERED)
-            && node_label(node, labels::REGISTERED) != Some("true")
-        {
-            let message = "Missing karpenter.sh/unregistered taint which prevents registration \
-                           related race conditions on Karpenter-managed nodes";
-            step.write(warning(claim, events::UNREGISTERED_TAINT_MISSING, message));
-        }
-        if synced != *node {
-            step.write(Write::Update { object: Box::new(synced), part: Part::Main });
-        }
-        let node_name = node.metadata.name.clone().unwrap_or_default();
-        claim.status.node_name.clone_from(&node_name);
-        claim.conditions_mut(now).set_true(node_claim::REGISTERED);
-        let name = claim.metadata.name.clone().unwrap_or_default();
-        let fields = [
-            ("provider-id", json!(claim.status.provider_id)),
-            ("Node", json!({ "name": node_name })),
-        ];
-        log::info(step, context, Source::node_claim(NAME, &name), "registered nodeclaim", &fields);
-    }
-
-    /// Says when the claim's node is ready for pods.
-    fn initialize(&self, claim: &mut NodeClaim, context: &mut Context<'_>, step: &mut Step) {
-        if !claim.is_true(node_claim::REGISTERED) || claim.is_true(node_claim::INITIALIZED) {
-            return;
-        }
-        let node = context.view.get_cluster::<Node>(&claim.status.node_name);
-        let now = context.now.timestamp();
-        // The node is looked at as it was before registration in this very step; the next step, on
-        // the node's change, sees it with its taints.
-        let registered = node.filter(|node| node_label(node, labels::REGISTERED) == Some("true"));
-        let hindrance = match registered {
-            None => Some((reason::NODE_NOT_FOUND, reason::NODE_NOT_FOUND_MESSAGE.to_owned())),
-            Some(node) => hindrance(node, claim),
-        };
-        if let Some((reason, message)) = hindrance {
-            claim.conditions_mut(now).set_unknown(node_claim::INITIALIZED, reason, &message);
-            return;
-        }
-        let Some(node) = registered else { return };
-        if node_label(node, labels::INITIALIZED) != Some("true") {
-            let mut draft = node.clone();
-            let node_labels = draft.metadata.labels.get_or_insert_default();
-            node_labels.insert(labels::INITIALIZED.to_owned(), "true".to_owned());
-            step.write(Write::Update { object: Box::new(draft), part: Part::Main });
-        }
-        claim.conditions_mut(now).set_true(node_claim::INITIALIZED);
-        let name = claim.metadata.name.clone().unwrap_or_default();
-        let allocatable = node.status.as_ref().and_then(|status| status.allocatable.clone());
-        let fields: [(&str, Value); 3] = [
-            ("provider-id", json!(claim.status.provider_id)),
-            ("Node", json!({ "name": claim.status.node_name })),
-            ("allocatable", json!(allocatable.unwrap_or_default())),
-        ];
-        log::info(step, context, Source::node_claim(NAME, &name), "initialized nodeclaim", &fields);
-    }
-
     /// Gives a claim up that takes too long.
     fn live(&mut self, claim: &NodeClaim, context: &Context<'_>, step: &mut Step) {
         let since = |condition: &str| {
@@ -447,74 +364,6 @@ fn out_of_capacity(error: &LaunchError) -> Option<Vec<(String, String)>> {
     }
 }
 
-/// Why a node is not ready for pods yet: reason and message of the Initialized condition.
-fn hindrance(node: &Node, claim: &NodeClaim) -> Option<(&'static str, String)> {
-    if !is_node_ready(node) {
-        return Some((reason::NODE_NOT_READY, reason::NODE_NOT_READY_MESSAGE.to_owned()));
-    }
-    let of_node = || node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    let startup = &claim.spec.startup_taints;
-    let is_startup = |taint: &&_| startup.iter().any(|other| taints::same_taint(other, taint));
-    if let Some(taint) = of_node().find(is_startup) {
-        let message = format!("StartupTaint \"{}\" still exists", taints::display(taint));
-        return Some((reason::STARTUP_TAINTS_EXIST, message));
-    }
-    if let Some(taint) = of_node().find(|taint| taints::is_ephemeral(taint)) {
-        let message = format!("KnownEphemeralTaint \"{}\" still exists", taints::display(taint));
-        return Some((reason::KNOWN_EPHEMERAL_TAINTS_EXIST, message));
-    }
-    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let allocatable = allocatable.map(Resources::from_map).unwrap_or_default();
-    let requested = Resources::from_map(&claim.spec.resources.requests);
-    let missing = requested
-        .iter()
-        .find(|(name, amount)| *amount > 0 && allocatable.get(name) == 0)
-        .map(|(name, _)| name.to_owned());
-    missing.map(|name| {
-        let message = format!("Resource \"{name}\" was requested but not registered");
-        (reason::RESOURCE_NOT_REGISTERED, message)
-    })
-}
-
-/// The node with what its claim gives it.
-fn synced_node(node: &Node, claim: &NodeClaim) -> Node {
-    let mut synced = node.clone();
-    let meta = &mut synced.metadata;
-    let node_labels = meta.labels.get_or_insert_default();
-    node_labels.extend(claim.metadata.labels.clone().unwrap_or_default());
-    node_labels.insert(labels::REGISTERED.to_owned(), "true".to_owned());
-    let keeps_taints =
-        node_labels.get(labels::DO_NOT_SYNC_TAINTS).map(String::as_str) == Some("true");
-    let annotations = meta.annotations.get_or_insert_default();
-    annotations.extend(claim.metadata.annotations.clone().unwrap_or_default());
-    let owners = meta.owner_references.get_or_insert_default();
-    let uid = claim.metadata.uid.clone().unwrap_or_default();
-    if !owners.iter().any(|owner| owner.uid == uid) {
-        owners.push(OwnerReference {
-            api_version: "karpenter.sh/v1".to_owned(),
-            kind: "NodeClaim".to_owned(),
-            name: claim.metadata.name.clone().unwrap_or_default(),
-            uid,
-            block_owner_deletion: Some(true),
-            controller: None,
-        });
-    }
-    let finalizers = meta.finalizers.get_or_insert_default();
-    if !finalizers.iter().any(|finalizer| finalizer == TERMINATION_FINALIZER) {
-        finalizers.push(TERMINATION_FINALIZER.to_owned());
-    }
-    let taints = synced.spec.get_or_insert_default().taints.get_or_insert_default();
-    taints.retain(|taint| taint.key != labels::TAINT_UNREGISTERED);
-    if !keeps_taints {
-        for taint in claim.spec.taints.iter().chain(&claim.spec.startup_taints) {
-            if !taints.iter().any(|other| taints::same_taint(other, taint)) {
-                taints.push(taint.clone());
-            }
-        }
-    }
-    synced
-}
-
 /// The labels that a claim's requirements give its node besides the provider's: of custom keys any
 /// value they allow, a random number where any will do.
 fn custom_labels(requirements: &Requirements, context: &mut Context<'_>) -> Vec<(String, String)> {
@@ -566,14 +415,6 @@ fn quantities(
     let quantity =
         |amount: &String| k8s_openapi::apimachinery::pkg::api::resource::Quantity(amount.clone());
     amounts.iter().map(|(name, amount)| (name.clone(), quantity(amount))).collect()
-}
-
-fn has_taint(node: &Node, key: &str) -> bool {
-    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == key)
-}
-
-fn node_label<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
-    node.metadata.labels.as_ref()?.get(key).map(String::as_str)
 }
 
 fn delete(step: &mut Step, context: &Context<'_>, claim: &NodeClaim) {

@@ -19,9 +19,11 @@ mod nodepool;
 mod pod_events;
 mod pods;
 mod provisioner;
+mod registration;
 mod shared;
 mod snapshot;
 mod termination;
+mod why;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,7 +15,6 @@ use wharf_model::karpenter::template::ClaimParts;
 use wharf_model::karpenter::{NodeClaim, NodePool, NodeSelectorRequirementWithMinValues, events};
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
-use wharf_model::object::ObjectKey;
 use wharf_model::random::Random;
 use wharf_model::requirements::{Requirement, Requirements};
 use wharf_model::time::Time;
@@ -38,6 +37,7 @@ use super::log::{self, Source};
 use super::pods::{self, Budgets, Requests};
 use super::shared::{Shared, TELL_AGAIN};
 use super::snapshot::Snapshot;
+use super::why::{claim_reason, pod_reason};
 
 const NAME: &str = "provisioner";
 const TRIGGER: &str = "trigger";
@@ -50,8 +50,6 @@ const UNSYNCED: Duration = Duration::from_secs(1);
 const AWAIT_CLAIM: Duration = Duration::from_mins(1);
 /// The same FailedScheduling event is not repeated for so long.
 const FAILED_AGAIN: Duration = Duration::from_mins(5);
-/// Types that a reason names with their prices.
-const TYPES_TOLD: usize = 5;
 
 /// The controller.
 pub(super) struct Provisioner {
@@ -161,12 +159,7 @@ impl Provisioner {
             let claim = claim_for(object, planned, &pool.catalog, context.random);
             let name = CompactString::from(claim.metadata.name.as_deref().unwrap_or_default());
             self.awaited.insert(name.clone(), context.now);
-            let fields = [
-                ("NodePool", json!({ "name": &*pool.name })),
-                ("NodeClaim", json!({ "name": &*name })),
-                ("requests", requests_value(&planned.requests)),
-                ("instance-types", json!(type_list(planned, &pool.catalog))),
-            ];
+            let fields = created_fields(&pool.name, &name, planned, &pool.catalog);
             log::info(step, context, Source::singleton(NAME), "created nodeclaim", &fields);
             let until = context.now + self.nomination();
             self.shared.memory().nominate(&name, until);
@@ -382,6 +375,21 @@ pub(super) fn claim_for(
     claim
 }
 
+/// The fields of the log line about a created NodeClaim.
+pub(super) fn created_fields(
+    pool: &str,
+    name: &str,
+    planned: &PlannedClaim,
+    catalog: &Catalog,
+) -> [(&'static str, Value); 4] {
+    [
+        ("NodePool", json!({ "name": pool })),
+        ("NodeClaim", json!({ "name": name })),
+        ("requests", requests_value(&planned.requests)),
+        ("instance-types", json!(type_list(planned, catalog))),
+    ]
+}
+
 fn api_requirements(requirements: &Requirements) -> Vec<NodeSelectorRequirementWithMinValues> {
     let entries = |requirement: &Requirement| {
         let min_values = requirement.min_values;
@@ -420,106 +428,4 @@ fn is_disrupted(node: &Node) -> bool {
         .iter()
         .flat_map(|spec| spec.taints.iter().flatten())
         .any(|taint| taint.key == labels::TAINT_DISRUPTED)
-}
-
-/// Why a claim looks as it does: its pods, and the types that hold them by price.
-pub(super) fn claim_reason(
-    name: &str,
-    planned: &PlannedClaim,
-    catalog: &Catalog,
-    batch: &[PodRequest],
-) -> Reason {
-    let pods = planned.pods.iter().map(|pod| batch[*pod as usize].key.to_string());
-    let mut because = vec![
-        Because::new("pods", format!("{} pods: {}", planned.pods.len(), log::list(pods))),
-        Because::new("requests", resources_text(&planned.requests)),
-        Because::new("requirements", planned.requirements.to_string()),
-    ];
-    because.extend(prices(planned, catalog));
-    because.extend(passed_over(planned, catalog));
-    Reason {
-        kind: Kind::of::<NodeClaim>(),
-        key: ObjectKey::cluster(name),
-        by: "provisioner",
-        decision: format!(
-            "create {name} for {} pods, from {} instance types",
-            planned.pods.len(),
-            planned.types.len()
-        ),
-        because,
-    }
-}
-
-fn pod_reason(pod: &PodRequest, name: &str, planned: &PlannedClaim, catalog: &Catalog) -> Reason {
-    let others = planned.pods.len() - 1;
-    let mut because = vec![
-        Because::new("requests", resources_text(&pod.requests)),
-        Because::new("batch", format!("shares the machine with {others} other pods of its batch")),
-    ];
-    because.extend(prices(planned, catalog));
-    Reason {
-        kind: Kind::of::<Pod>(),
-        key: pod.key.clone(),
-        by: "provisioner",
-        decision: format!("no node has room: a machine is bought, nodeclaim/{name}"),
-        because,
-    }
-}
-
-/// The cheapest types of a claim with their prices.
-fn prices(planned: &PlannedClaim, catalog: &Catalog) -> Vec<Because> {
-    let price = |index: &u32| {
-        let price = catalog.cheapest(*index, planned.cells)?.per_hour();
-        Some(Because::new(catalog.get(*index).name.to_string(), format!("holds them for {price}")))
-    };
-    planned.types.iter().take(TYPES_TOLD).filter_map(price).collect()
-}
-
-/// The cheapest types that did not make it, and why: too small, or excluded by a requirement.
-fn passed_over(planned: &PlannedClaim, catalog: &Catalog) -> Vec<Because> {
-    let mut taken = wharf_provision::catalog::TypeSet::with_capacity(catalog.len());
-    planned.types.iter().for_each(|index| taken.insert(*index as usize));
-    let order = catalog.by_price(&catalog.all(), planned.cells);
-    let why = |index: u32| {
-        let machine = catalog.get(index);
-        let broken =
-            planned.requirements.iter().find(|requirement| !catalog.satisfies(index, requirement));
-        if let Some(requirement) = broken {
-            return format!("excluded by {requirement}");
-        }
-        let short = planned
-            .requests
-            .iter()
-            .find(|(name, amount)| *amount > machine.allocatable.get(name))
-            .map(|(name, _)| name.to_owned());
-        match short {
-            Some(name) => {
-                let has =
-                    wharf_model::resources::amount_text(&name, machine.allocatable.get(&name));
-                format!("too small: offers {name} {has}")
-            }
-            None => "not chosen".to_owned(),
-        }
-    };
-    order
-        .into_iter()
-        .filter(|index| !taken.contains(*index as usize))
-        .filter_map(|index| Some((index, catalog.cheapest(index, planned.cells)?)))
-        // Only those that would have been cheaper are of interest, the dearest of them first.
-        .take_while(|(_, price)| {
-            let first = planned.types.first();
-            first.and_then(|index| catalog.cheapest(*index, planned.cells)) > Some(*price)
-        })
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .take(TYPES_TOLD)
-        .map(|(index, price)| {
-            let name = catalog.get(index).name.to_string();
-            Because::new(
-                name,
-                format!("{} would be cheaper, but is {}", price.per_hour(), why(index)),
-            )
-        })
-        .collect()
 }
