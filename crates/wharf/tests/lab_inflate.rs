@@ -25,8 +25,8 @@ fn the_lab_runs_from_no_machine_to_no_machine() {
 
     five_pods_get_one_machine(&kubectl);
     a_pod_that_fits_nowhere_says_so(&kubectl);
-    let cpu = thirty_pods_get_more(&kubectl);
-    five_pods_again_need_less(&kubectl, cpu);
+    thirty_pods_get_more(&kubectl);
+    five_pods_again_need_less(&kubectl);
     no_pods_need_no_machine(&kubectl);
     the_log_tells_it_all(&kubectl);
     the_events_tell_it_all(&kubectl);
@@ -99,8 +99,7 @@ fn a_pod_that_fits_nowhere_says_so(kubectl: &Kubectl) {
     assert_eq!(kubectl.items("get nodeclaims").len(), 1, "no machine was bought for it");
 }
 
-/// Returns the CPU, in thousandths, of the machines that hold the thirty pods.
-fn thirty_pods_get_more(kubectl: &Kubectl) -> i64 {
+fn thirty_pods_get_more(kubectl: &Kubectl) {
     kubectl.ok("scale deployment inflate --replicas 30");
     kubectl.ok("rollout status deployment/inflate --timeout=120s");
     wait_for("thirty running pods", || {
@@ -110,29 +109,35 @@ fn thirty_pods_get_more(kubectl: &Kubectl) -> i64 {
     let log = kubectl.karpenter_log();
     let launched = log.iter().filter(|line| line["message"] == "launched nodeclaim").count();
     assert!(launched > 1, "another machine was launched: {log:#?}");
-    // The first machine may be given up already: the new one may hold all pods.
-    wait_for("room for thirty pods", || {
-        let cpu = allocatable_cpu(kubectl);
-        if cpu >= 30_000 { Ok(cpu) } else { Err(format!("{cpu}m")) }
-    })
-}
-
-fn five_pods_again_need_less(kubectl: &Kubectl, cpu_before: i64) {
-    kubectl.ok("scale deployment inflate --replicas 5");
-    wait_for("consolidation", || {
-        let disrupted = disruptions(&kubectl.karpenter_log());
-        let (cpu, running) = (allocatable_cpu(kubectl), running_on(kubectl).len());
-        let settled = disrupted.iter().any(|(_, reason)| reason == "underutilized")
-            && cpu < cpu_before
-            && running == 5;
-        if settled { Ok(()) } else { Err(format!("{cpu}m, {running} pods, {disrupted:#?}")) }
+    // The new machine has room for all pods, so the first one is given up a minute later. Scaling
+    // down before that would leave one of the two empty instead.
+    wait_for("one machine for all thirty", || {
+        let (cpu, nodes) = allocatable_cpu(kubectl);
+        let settled = nodes == 1 && cpu >= 30_000 && running_on(kubectl).len() == 30;
+        if settled { Ok(()) } else { Err(format!("{nodes} nodes with {cpu}m")) }
     });
 }
 
-/// The CPU of all nodes, in thousandths.
-fn allocatable_cpu(kubectl: &Kubectl) -> i64 {
+fn five_pods_again_need_less(kubectl: &Kubectl) {
+    let before = disruptions(&kubectl.karpenter_log()).len();
+    kubectl.ok("scale deployment inflate --replicas 5");
+    wait_for("consolidation", || {
+        let disrupted = disruptions(&kubectl.karpenter_log());
+        let (cpu, nodes) = allocatable_cpu(kubectl);
+        let replaced = disrupted.iter().skip(before).any(|(message, reason)| {
+            reason == "underutilized"
+                && message.contains(" and replacing with on-demand node from ")
+        });
+        let settled = replaced && nodes == 1 && cpu < 10_000 && running_on(kubectl).len() == 5;
+        if settled { Ok(()) } else { Err(format!("{nodes} nodes with {cpu}m, {disrupted:#?}")) }
+    });
+}
+
+/// The CPU that all nodes offer, in thousandths, and how many nodes there are.
+fn allocatable_cpu(kubectl: &Kubectl) -> (i64, usize) {
     let nodes = kubectl.items("get nodes");
-    nodes.iter().map(|node| millis(&node["status"]["allocatable"]["cpu"])).sum()
+    let cpu = nodes.iter().map(|node| millis(&node["status"]["allocatable"]["cpu"])).sum();
+    (cpu, nodes.len())
 }
 
 fn no_pods_need_no_machine(kubectl: &Kubectl) {
