@@ -5,6 +5,7 @@
 //! …) are rare and live in a short list sorted by name. Units are upstream's: cpu in thousandths,
 //! everything else in whole units.
 
+mod amounts;
 mod pod;
 mod qos;
 
@@ -21,7 +22,11 @@ pub use pod::{
 };
 pub use qos::{QosClass, qos_class};
 
+use amounts::Amounts;
+
 use crate::quantity::{Format, Quantity};
+
+type List = BTreeMap<String, ApiQuantity>;
 
 /// The resource name of processor time, counted in thousandths of a core.
 pub const CPU: &str = "cpu";
@@ -87,13 +92,7 @@ impl Resources {
     /// From the API's form, as `status.allocatable`: cpu in thousandths, everything else in whole
     /// units, both rounded up. What is no quantity is left out: the API server lets none in.
     pub fn from_map(map: &BTreeMap<String, ApiQuantity>) -> Resources {
-        let mut resources = Resources::default();
-        for (name, quantity) in map {
-            if let Some(amount) = amount(name, quantity) {
-                resources.set(name, amount);
-            }
-        }
-        resources
+        Amounts::of(Some(map)).into_resources()
     }
 
     /// In the API's form, each quantity canonical: `7910m`, `14162Mi`, `58`.
@@ -125,6 +124,14 @@ impl Resources {
             CPU | MEMORY | EPHEMERAL_STORAGE | PODS => self.get(name) != 0,
             _ => self.position(name).is_ok(),
         }
+    }
+
+    /// Leaves only what kube-scheduler keeps account of: cpu, memory, ephemeral storage, pods, and
+    /// the resources [`is_scalar_resource`] names, unless their amount is zero.
+    #[must_use]
+    pub fn counted_by_scheduler(mut self) -> Resources {
+        self.extended.retain(|(name, amount)| *amount != 0 && is_scalar_resource(name));
+        self
     }
 
     /// Sets the amount of the named resource.
@@ -192,18 +199,22 @@ pub fn amount_text(name: &str, amount: i64) -> String {
 }
 
 /// Whether kube-scheduler counts a resource besides the four it always counts: extended resources
-/// (`nvidia.com/gpu`), huge pages and attachable volumes. Other names it ignores.
+/// (`nvidia.com/gpu`; those of quotas, `requests.nvidia.com/gpu`, are none), prefixed native ones
+/// (`kubernetes.io/batch`), huge pages and attachable volumes. Other names it ignores.
 pub fn is_scalar_resource(name: &str) -> bool {
-    name.contains('/') || is_huge_pages(name) || name.starts_with("attachable-volumes-")
+    let extended = name.contains('/') && !name.starts_with("requests.");
+    extended
+        || name.contains("kubernetes.io/")
+        || is_huge_pages(name)
+        || name.starts_with("attachable-volumes-")
 }
 
-/// An API quantity in the unit of its resource; none if it is no quantity.
-fn amount(name: &str, quantity: &ApiQuantity) -> Option<i64> {
-    let quantity = Quantity::try_from(quantity).ok()?;
-    Some(match name {
+/// A quantity in the unit of its resource, rounded up.
+fn in_units(name: &str, quantity: &Quantity) -> i64 {
+    match name {
         CPU => quantity.milli_value_ceil(),
         _ => quantity.value_ceil(),
-    })
+    }
 }
 
 fn is_binary(name: &str) -> bool {

@@ -32,7 +32,7 @@ pub use plugins::{Code, MAX_SCORE, PreFilterRejection, Rejection};
 pub use pod::{HostPort, NodeAffinity, PodInfo, Toleration};
 pub use preemption::Nomination;
 pub use profile::{FitRule, FitStrategy, Plugin, PluginSet, Profile};
-pub use requests::{NonZero, PodRequests, is_scalar};
+pub use requests::{NonZero, PodRequests};
 pub use selector::{Expression, Selector, Term};
 pub use snapshot::{Budget, NodeChange, NodeIndex, Snapshot};
 pub use symbols::{Labels, Symbol, Symbols};

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use wharf_model::resources::Resources;
 
 use crate::pod::{HostPort, PodInfo};
-use crate::requests::{NonZero, resources};
+use crate::requests::NonZero;
 use crate::symbols::{Labels, Symbol, Symbols};
 
 /// A node with the pods on it.
@@ -150,7 +150,8 @@ impl NodeFacts {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let spec = node.spec.as_ref();
         let allocatable = node.status.as_ref().and_then(|status| {
-            status.allocatable.as_ref().or(status.capacity.as_ref()).map(resources)
+            let list = status.allocatable.as_ref().or(status.capacity.as_ref())?;
+            Some(Resources::from_map(list).counted_by_scheduler())
         });
         let zone = zone(node, symbols);
         Self {

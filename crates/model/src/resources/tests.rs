@@ -103,6 +103,8 @@ fn a_pod_asks_for_its_dearest_moment() {
         ("cpu=4; pod:cpu=2; over:cpu=100m,memory=64Mi", "cpu=2100m,memory=64Mi"),
         ("cpu=1|cpu=2", "cpu=1"),
         ("|cpu=2", ""),
+        // Rounded up once, at the end.
+        ("cpu=100.5m,memory=0.4; cpu=100.5m,memory=0.4", "cpu=201m,memory=1"),
     ] {
         assert_eq!(pod_requests(&spec(text)), resources(expected), "{text}");
     }
@@ -134,8 +136,12 @@ fn scores_count_a_little_for_what_is_not_named() {
         ("memory=1Gi; ; pod:cpu=2", counted, "cpu=2,memory=1Gi"),
         ("; pod:cpu=2", PodLevel::Ignored, "cpu=100m,memory=200Mi"),
         ("; over:cpu=1", counted, "cpu=1100m,memory=200Mi"),
+        // A resource nothing names counts for every container, also beside pod-level requests.
+        ("; ; pod:cpu=2", counted, "cpu=2,memory=400Mi"),
+        ("; pod:cpu=2; over:memory=1Mi", counted, "cpu=2,memory=1Mi"),
     ] {
-        assert_eq!(non_zero_requests(&spec(text), pod_level), resources(expected), "{text}");
+        let pod = Pod { spec: Some(spec(text)), ..Pod::default() };
+        assert_eq!(non_zero_requests(&pod, pod_level), resources(expected), "{text}");
     }
 }
 
@@ -168,6 +174,31 @@ fn a_pod_under_resize_counts_the_most_of_what_it_asks_and_has() {
         assert_eq!(assigned_pod_requests(&pod(actual, reason)), resources(expected));
     }
     assert!(assigned_pod_requests(&Pod::default()).is_zero());
+}
+
+#[test]
+fn a_resize_counts_what_is_allotted_but_nothing_of_a_container_that_ends() {
+    let pod = |text: &str, status: PodStatus| Pod {
+        spec: Some(spec(text)),
+        status: Some(status),
+        ..Pod::default()
+    };
+    let has = |name: &str, actual: &str, allocated: &str| ContainerStatus {
+        name: name.to_owned(),
+        resources: Some(requirements(actual)),
+        allocated_resources: Some(list(allocated)),
+        ..ContainerStatus::default()
+    };
+    let running = PodStatus {
+        container_statuses: Some(vec![has("c0", "cpu=2", "cpu=3")]),
+        init_container_statuses: Some(vec![has("c1", "cpu=4", ""), has("c2", "cpu=99", "")]),
+        ..PodStatus::default()
+    };
+    let expected = resources("cpu=7");
+    assert_eq!(assigned_pod_requests(&pod("cpu=1; side:cpu=1; init:cpu=1", running)), expected);
+
+    let resized = PodStatus { resources: Some(requirements("cpu=5")), ..PodStatus::default() };
+    assert_eq!(assigned_pod_requests(&pod("cpu=1; pod:cpu=2", resized)), resources("cpu=5"));
 }
 
 #[test]
@@ -218,6 +249,7 @@ fn the_scheduler_counts_only_some_names() {
     for (name, expected) in [
         ("nvidia.com/gpu", true),
         ("kubernetes.io/batch", true),
+        ("requests.nvidia.com/gpu", false),
         ("hugepages-2Mi", true),
         ("attachable-volumes-aws-ebs", true),
         ("storage", false),
@@ -225,6 +257,8 @@ fn the_scheduler_counts_only_some_names() {
     ] {
         assert_eq!(is_scalar_resource(name), expected, "{name}");
     }
+    let all = resources("cpu=1,nvidia.com/gpu=1,example.com/zero=0,storage=5");
+    assert_eq!(all.counted_by_scheduler(), resources("cpu=1,nvidia.com/gpu=1"));
 }
 
 fn any_resources() -> impl Strategy<Value = Resources> {
