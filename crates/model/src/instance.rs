@@ -189,6 +189,9 @@ mod tests {
         let json = serde_json::to_value(Instance::default()).expect("plain data");
         assert_eq!(json["apiVersion"], "sim.wharf.dev/v1");
         assert_eq!(json["kind"], "Instance");
-        assert_eq!(serde_json::from_value::<Instance>(json).expect("its own form"), Instance::default());
+        assert_eq!(
+            serde_json::from_value::<Instance>(json).expect("its own form"),
+            Instance::default()
+        );
     }
 }

@@ -62,7 +62,13 @@ pub enum Keep {
 
 /// A Rust type that is the typed form of a kind.
 pub trait Resource:
-    k8s_openapi::Metadata<Ty = ObjectMeta> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static
+    k8s_openapi::Metadata<Ty = ObjectMeta>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Send
+    + Sync
+    + 'static
 {
     /// Its row in the table of kinds.
     fn kind() -> Kind;

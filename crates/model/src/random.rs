@@ -78,7 +78,9 @@ impl Random {
     /// `count` characters of the alphabet of generated names.
     pub fn name_characters(&mut self, count: usize) -> String {
         const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        (0..count).map(|_| char::from(ALPHABET[self.below(ALPHABET.len() as u32) as usize])).collect()
+        (0..count)
+            .map(|_| char::from(ALPHABET[self.below(ALPHABET.len() as u32) as usize]))
+            .collect()
     }
 
     /// `count` lower-case hexadecimal digits, as EC2's identifiers end.
