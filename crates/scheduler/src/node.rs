@@ -6,6 +6,7 @@ use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Node, Taint as ApiTaint};
 use smallvec::SmallVec;
 use wharf_model::resources::Resources;
+use wharf_model::{labels, taints};
 
 use crate::pod::{HostPort, PodInfo};
 use crate::requests::NonZero;
@@ -73,9 +74,9 @@ impl Effect {
     /// The effect with that name.
     pub fn parse(text: &str) -> Self {
         match text {
-            "NoSchedule" => Self::NoSchedule,
-            "PreferNoSchedule" => Self::PreferNoSchedule,
-            "NoExecute" => Self::NoExecute,
+            taints::NO_SCHEDULE => Self::NoSchedule,
+            taints::PREFER_NO_SCHEDULE => Self::PreferNoSchedule,
+            taints::NO_EXECUTE => Self::NoExecute,
             _ => Self::Unknown,
         }
     }
@@ -83,9 +84,9 @@ impl Effect {
     /// Its name.
     pub fn word(self) -> &'static str {
         match self {
-            Self::NoSchedule => "NoSchedule",
-            Self::PreferNoSchedule => "PreferNoSchedule",
-            Self::NoExecute => "NoExecute",
+            Self::NoSchedule => taints::NO_SCHEDULE,
+            Self::PreferNoSchedule => taints::PREFER_NO_SCHEDULE,
+            Self::NoExecute => taints::NO_EXECUTE,
             Self::Unknown => "",
         }
     }
@@ -98,6 +99,14 @@ impl Taint {
             value: symbols.intern(taint.value.as_deref().unwrap_or_default()),
             effect: Effect::parse(&taint.effect),
         }
+    }
+
+    /// As kubectl prints it.
+    pub(crate) fn display(&self, symbols: &Symbols) -> String {
+        let value = Some(symbols.text(self.value).to_owned());
+        let effect = self.effect.word().to_owned();
+        let key = symbols.text(self.key).to_owned();
+        taints::display(&ApiTaint { key, value, effect, time_added: None })
     }
 }
 
@@ -185,13 +194,13 @@ impl NodeFacts {
 
 /// Region and zone of a node; the beta labels win over the stable ones, as upstream has it.
 fn zone(node: &Node, symbols: &mut Symbols) -> (Symbol, Symbol) {
-    let labels = node.metadata.labels.as_ref();
+    let own = node.metadata.labels.as_ref();
     let mut find = |names: [&str; 2]| {
-        let value = labels.and_then(|labels| names.iter().find_map(|name| labels.get(*name)));
+        let value = own.and_then(|labels| names.iter().find_map(|name| labels.get(*name)));
         symbols.intern(value.map(String::as_str).unwrap_or_default())
     };
     (
-        find(["failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"]),
-        find(["failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"]),
+        find([labels::TOPOLOGY_REGION_BETA, labels::TOPOLOGY_REGION]),
+        find([labels::TOPOLOGY_ZONE_BETA, labels::TOPOLOGY_ZONE]),
     )
 }

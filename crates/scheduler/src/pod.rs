@@ -221,7 +221,9 @@ fn host_ports(pod: &Pod, symbols: &mut Symbols) -> SmallVec<[HostPort; 1]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
+    use wharf_model::taints::{ComparisonOperators, tolerates};
 
     use super::*;
 
@@ -244,6 +246,30 @@ mod tests {
             let compiled =
                 Toleration::new(&serde_json::from_value(toleration.clone()).unwrap(), &mut symbols);
             assert_eq!(compiled.covers(&taint), expected, "{toleration}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn compiled_tolerations_agree_with_the_plain_ones(
+            key in "[ab]?", operator in "|Equal|Exists|Gt|In", value in "[12]?",
+            effect in "|NoSchedule|NoExecute", tainted in "[ab]", with in "[12]?",
+        ) {
+            let toleration = ApiToleration {
+                key: Some(key), operator: Some(operator), value: Some(value),
+                effect: Some(effect), toleration_seconds: None,
+            };
+            let taint = json!({"key": tainted, "value": with, "effect": "NoSchedule"});
+            let mut symbols = Symbols::default();
+            let compiled = Toleration::new(&toleration, &mut symbols);
+            prop_assert_eq!(
+                compiled.covers(&Taint::new_for_test(&taint, &mut symbols)),
+                tolerates(
+                    &toleration,
+                    &serde_json::from_value(taint).unwrap(),
+                    ComparisonOperators::Off,
+                )
+            );
         }
     }
 

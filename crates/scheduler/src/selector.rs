@@ -1,19 +1,20 @@
 //! Selectors over interned labels: node selector terms and label selectors, compiled once per pod
-//! or budget and matched without allocation.
+//! or budget and matched without allocation. What is well-formed is for
+//! [`wharf_model::requirements::node_selector`] and [`wharf_model::selector`] to say; tests hold
+//! that matching agrees with theirs.
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use smallvec::SmallVec;
+use wharf_model::requirements::node_selector::{node_selector_term_is_valid, pinned_nodes};
+use wharf_model::selector;
 
 use crate::node::NodeInfo;
 use crate::symbols::{Symbol, Symbols, label};
 
-/// The field a `matchFields` requirement may name.
-const NAME_FIELD: &str = "metadata.name";
-
 /// One term of a node selector: every expression and every field requirement holds. A term with
 /// neither matches nothing, and so does a malformed one, as in upstream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Term {
     expressions: Box<[Expression]>,
     names: Box<[NameRequirement]>,
@@ -48,21 +49,21 @@ struct NameRequirement {
 impl Term {
     /// Compiles a term.
     pub fn new(term: &NodeSelectorTerm, symbols: &mut Symbols) -> Self {
-        let expressions: Vec<_> = term
-            .match_expressions
-            .iter()
-            .flatten()
-            .map(|requirement| Expression::of_node(requirement, symbols))
-            .collect();
+        let pinned = pinned_nodes(term);
+        let pinned = pinned.map(|names| names.iter().map(|name| symbols.intern(name)).collect());
+        let expressions = term.match_expressions.as_deref().unwrap_or_default();
         let fields = term.match_fields.as_deref().unwrap_or_default();
-        let names: Vec<_> = fields.iter().map(|field| name_requirement(field, symbols)).collect();
+        if !node_selector_term_is_valid(term) {
+            return Self { well_formed: false, pinned, ..Self::default() };
+        }
         Self {
-            well_formed: expressions.iter().all(Option::is_some)
-                && names.iter().all(Option::is_some)
-                && !(expressions.is_empty() && names.is_empty()),
-            expressions: expressions.into_iter().flatten().collect(),
-            names: names.into_iter().flatten().collect(),
-            pinned: pinned_names(fields, symbols),
+            well_formed: !(expressions.is_empty() && fields.is_empty()),
+            expressions: expressions
+                .iter()
+                .filter_map(|requirement| Expression::of_node(requirement, symbols))
+                .collect(),
+            names: fields.iter().filter_map(|field| NameRequirement::new(field, symbols)).collect(),
+            pinned,
         }
     }
 
@@ -79,63 +80,46 @@ impl Term {
     }
 }
 
-fn name_requirement(
-    field: &NodeSelectorRequirement,
-    symbols: &mut Symbols,
-) -> Option<NameRequirement> {
-    let [name] = field.values.as_deref().unwrap_or_default() else { return None };
-    let equal = match field.operator.as_str() {
-        "In" => true,
-        "NotIn" => false,
-        _ => return None,
-    };
-    (field.key == NAME_FIELD).then(|| NameRequirement { name: symbols.intern(name), equal })
-}
-
-fn pinned_names(
-    fields: &[NodeSelectorRequirement],
-    symbols: &mut Symbols,
-) -> Option<Box<[Symbol]>> {
-    let mut pinned: Option<Vec<Symbol>> = None;
-    for field in fields {
-        if field.key != NAME_FIELD || field.operator != "In" {
-            continue;
-        }
-        let names: Vec<_> =
-            field.values.iter().flatten().map(|name| symbols.intern(name)).collect();
-        match &mut pinned {
-            Some(left) => left.retain(|name| names.contains(name)),
-            None => pinned = Some(names),
-        }
+impl NameRequirement {
+    /// Compiles a field requirement of a well-formed term: it has one value.
+    fn new(field: &NodeSelectorRequirement, symbols: &mut Symbols) -> Option<Self> {
+        let name = field.values.as_ref()?.first()?;
+        Some(Self { name: symbols.intern(name), equal: field.operator == "In" })
     }
-    pinned.map(Vec::into_boxed_slice)
 }
 
 impl Expression {
+    /// Compiles a requirement of a well-formed term.
     fn of_node(requirement: &NodeSelectorRequirement, symbols: &mut Symbols) -> Option<Self> {
-        Self::new(
-            &requirement.key,
-            &requirement.operator,
-            requirement.values.as_deref().unwrap_or_default(),
-            symbols,
-        )
-    }
-
-    /// Compiles a requirement; `None` if it is malformed.
-    fn new(key: &str, operator: &str, values: &[String], symbols: &mut Symbols) -> Option<Self> {
-        let operator = match (operator, values) {
-            ("In" | "NotIn", []) => return None,
-            ("In", values) => Operator::In(values.iter().map(|v| symbols.intern(v)).collect()),
-            ("NotIn", values) => {
-                Operator::NotIn(values.iter().map(|v| symbols.intern(v)).collect())
-            }
-            ("Exists", []) => Operator::Exists,
-            ("DoesNotExist", []) => Operator::DoesNotExist,
-            ("Gt", [value]) => Operator::Gt(value.parse().ok()?),
-            ("Lt", [value]) => Operator::Lt(value.parse().ok()?),
+        let texts = requirement.values.as_deref().unwrap_or_default();
+        let mut values = || texts.iter().map(|text| symbols.intern(text)).collect();
+        let bound = || texts.first()?.parse().ok();
+        let operator = match requirement.operator.as_str() {
+            "In" => Operator::In(values()),
+            "NotIn" => Operator::NotIn(values()),
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            "Gt" => Operator::Gt(bound()?),
+            "Lt" => Operator::Lt(bound()?),
             _ => return None,
         };
-        Some(Self { key: symbols.intern(key), operator })
+        Some(Self { key: symbols.intern(&requirement.key), operator })
+    }
+
+    /// Compiles a requirement of a label selector.
+    fn of_labels(requirement: &selector::Requirement, symbols: &mut Symbols) -> Option<Self> {
+        use selector::Operator as Written;
+        let mut values = || requirement.values().map(|text| symbols.intern(text)).collect();
+        let bound = || requirement.values().next()?.parse().ok();
+        let operator = match requirement.operator() {
+            Written::In | Written::Equals | Written::DoubleEquals => Operator::In(values()),
+            Written::NotIn | Written::NotEquals => Operator::NotIn(values()),
+            Written::Exists => Operator::Exists,
+            Written::DoesNotExist => Operator::DoesNotExist,
+            Written::GreaterThan => Operator::Gt(bound()?),
+            Written::LessThan => Operator::Lt(bound()?),
+        };
+        Some(Self { key: symbols.intern(requirement.key()), operator })
     }
 
     fn matches(&self, labels: &[(Symbol, Symbol)], symbols: &Symbols) -> bool {
@@ -161,22 +145,13 @@ pub struct Selector {
 impl Selector {
     /// Compiles a label selector; an absent one matches nothing.
     pub fn new(selector: Option<&LabelSelector>, symbols: &mut Symbols) -> Self {
-        let Some(selector) = selector else { return Self { expressions: None } };
-        let mut expressions = Vec::new();
-        for (key, value) in selector.match_labels.iter().flatten() {
-            let values = std::slice::from_ref(value);
-            expressions.push(Expression::new(key, "In", values, symbols));
-        }
-        for item in selector.match_expressions.iter().flatten() {
-            let values = item.values.as_deref().unwrap_or_default();
-            expressions.push(match item.operator.as_str() {
-                "In" | "NotIn" | "Exists" | "DoesNotExist" => {
-                    Expression::new(&item.key, &item.operator, values, symbols)
-                }
-                _ => None,
-            });
-        }
-        Self { expressions: expressions.into_iter().collect::<Option<Vec<_>>>().map(Into::into) }
+        let selector = selector::Selector::from_api(selector).ok();
+        let selector = selector.filter(|selector| !selector.is_nothing());
+        let expressions = selector.and_then(|selector| {
+            let all = selector.requirements().iter();
+            all.map(|requirement| Expression::of_labels(requirement, symbols)).collect()
+        });
+        Self { expressions }
     }
 
     /// Whether it selects everything.
@@ -194,7 +169,14 @@ impl Selector {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::sample;
     use serde_json::{Value, json};
+    use wharf_model::requirements::node_selector::node_selector_term_matches;
 
     use super::*;
     use crate::testing::node;
@@ -250,5 +232,67 @@ mod tests {
         assert!(!Selector::new(None, &mut symbols).matches(&[], &symbols));
         let everything = Selector::new(Some(&LabelSelector::default()), &mut symbols);
         assert!(everything.matches(&[], &symbols) && everything.is_everything());
+    }
+
+    fn any_expression() -> impl Strategy<Value = NodeSelectorRequirement> {
+        let key = sample::select(vec!["a", "b", "metadata.name"]);
+        let operator =
+            sample::select(vec!["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt", ""]);
+        let values = vec(sample::select(vec!["1", "2", "03", "x", "n1"]), 0..3);
+        (key, operator, values).prop_map(|(key, operator, values)| NodeSelectorRequirement {
+            key: key.to_owned(),
+            operator: operator.to_owned(),
+            values: Some(values.into_iter().map(str::to_owned).collect()),
+        })
+    }
+
+    fn any_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+        btree_map("[ab]", "[123]|x", 0..3)
+    }
+
+    proptest! {
+        #[test]
+        fn compiled_terms_agree_with_the_plain_ones(
+            expressions in vec(any_expression(), 0..3),
+            fields in vec(any_expression(), 0..2),
+            labels in any_labels(),
+        ) {
+            let term = NodeSelectorTerm {
+                match_expressions: Some(expressions),
+                match_fields: Some(fields),
+            };
+            let mut symbols = Symbols::default();
+            let node = node("n1", json!({"labels": labels}), json!({}));
+            let node = NodeInfo::new(&node, &mut symbols);
+            prop_assert_eq!(
+                Term::new(&term, &mut symbols).matches(&node, &symbols),
+                node_selector_term_matches(&term, "n1", &labels)
+            );
+        }
+
+        #[test]
+        fn compiled_label_selectors_agree_with_the_plain_ones(
+            match_labels in any_labels(),
+            expressions in vec(any_expression(), 0..3),
+            labels in any_labels(),
+        ) {
+            let expressions = expressions.into_iter().map(|item| LabelSelectorRequirement {
+                key: item.key,
+                operator: item.operator,
+                values: item.values,
+            });
+            let selector = LabelSelector {
+                match_labels: Some(match_labels),
+                match_expressions: Some(expressions.collect()),
+            };
+            let mut symbols = Symbols::default();
+            let compiled = Selector::new(Some(&selector), &mut symbols);
+            let interned = symbols.intern_labels(&labels);
+            let plain = selector::Selector::from_api(Some(&selector));
+            prop_assert_eq!(
+                compiled.matches(&interned, &symbols),
+                plain.is_ok_and(|plain| plain.matches(&labels))
+            );
+        }
     }
 }

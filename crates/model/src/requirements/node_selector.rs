@@ -50,20 +50,27 @@ pub fn node_selector_term_matches(
         && fields.iter().all(|field| field_matches(field, node_name))
 }
 
-/// Whether a term is well-formed. A malformed term of a preference fails the scheduling cycle
-/// instead of not matching.
+/// Whether a term is well-formed: each operator is known and has as many values as it takes.
 pub fn node_selector_term_is_valid(term: &NodeSelectorTerm) -> bool {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
     expressions.iter().all(is_valid_expression) && fields.iter().all(is_valid_field)
 }
 
-/// The one node a term can match, where it names it: the value of a `metadata.name In` field.
-/// Terms of DaemonSet pods do.
-pub fn pinned_node(term: &NodeSelectorTerm) -> Option<&str> {
-    let mut fields = term.match_fields.iter().flatten();
-    let field = fields.find(|field| is_valid_field(field) && field.operator == "In")?;
-    single_value(field)
+/// The nodes a term leaves over by naming them: the values of its `metadata.name In` fields, those
+/// common to all of them. None if it has no such field. Terms of DaemonSet pods name one node, and
+/// kube-scheduler then looks at no other.
+pub fn pinned_nodes(term: &NodeSelectorTerm) -> Option<Vec<&str>> {
+    let mut pinned: Option<Vec<&str>> = None;
+    let fields = term.match_fields.iter().flatten();
+    for field in fields.filter(|field| field.key == FIELD_NAME && field.operator == "In") {
+        let names: Vec<&str> = field.values.iter().flatten().map(String::as_str).collect();
+        match &mut pinned {
+            Some(left) => left.retain(|name| names.contains(name)),
+            None => pinned = Some(names),
+        }
+    }
+    pinned
 }
 
 fn expression_matches(expression: &NodeSelectorRequirement, value: Option<&str>) -> bool {

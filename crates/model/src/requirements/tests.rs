@@ -256,8 +256,11 @@ fn node_selector_terms_match_as_in_kube_scheduler() {
     ] {
         let term = term(&[], &[expression(key, operator, values)]);
         assert_eq!(node_selector_term_matches(&term, "n", &labels), expected, "{operator} {key}");
-        assert_eq!(pinned_node(&term), (operator == "In" && values.len() == 1).then(|| values[0]));
+        assert_eq!(pinned_nodes(&term), (operator == "In").then(|| values.to_vec()));
     }
+    let named = |names: &[&str]| expression("metadata.name", "In", names);
+    let both = term(&[], &[named(&["l", "m"]), named(&["m", "n"])]);
+    assert_eq!(pinned_nodes(&both), Some(vec!["m"]));
     let empty = NodeSelectorTerm::default();
     assert!(!node_selector_term_matches(&empty, "n", &labels));
     assert!(node_selector_term_is_valid(&empty));

@@ -1,6 +1,8 @@
 //! NodeUnschedulable: nothing new on a cordoned node, but for pods that tolerate the taint which
 //! stands for it.
 
+use wharf_model::labels::TAINT_UNSCHEDULABLE;
+
 use super::{Code, Rejection};
 use crate::node::{Effect, NodeFacts, NodeInfo, Taint};
 use crate::pod::PodInfo;
@@ -9,8 +11,6 @@ use crate::snapshot::Snapshot;
 use crate::symbols::Symbol;
 
 pub(crate) const REASON: &str = "node(s) were unschedulable";
-
-const TAINT: &str = "node.kubernetes.io/unschedulable";
 
 #[derive(Clone)]
 pub(crate) struct State {
@@ -34,7 +34,7 @@ fn tolerates(pod: &PodInfo, snapshot: &Snapshot) -> bool {
     pod.tolerations.iter().any(|toleration| {
         // The key need not be interned: a toleration that names it has interned it.
         let key = toleration.key;
-        let named = key != Symbol::EMPTY && snapshot.symbols().text(key) == TAINT;
+        let named = key != Symbol::EMPTY && snapshot.symbols().text(key) == TAINT_UNSCHEDULABLE;
         let taint = Taint {
             key: if named { key } else { Symbol::EMPTY },
             value: Symbol::EMPTY,
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(refusals(&nodes, &[], &pod), [(Some("a"), vec![super::REASON.to_owned()])]);
         for toleration in [
             json!({"operator": "Exists"}),
-            json!({"key": super::TAINT, "operator": "Exists", "effect": "NoSchedule"}),
+            json!({"key": super::TAINT_UNSCHEDULABLE, "operator": "Exists", "effect": "NoSchedule"}),
         ] {
             pod.spec.as_mut().unwrap().tolerations =
                 Some(vec![serde_json::from_value(toleration).unwrap()]);

@@ -7,7 +7,7 @@ use super::{Code, Rejection};
 use crate::node::{Effect, NodeFacts, NodeInfo, Taint};
 use crate::pod::{PodInfo, Toleration};
 use crate::profile::Plugin;
-use crate::symbols::{Symbol, Symbols};
+use crate::symbols::Symbols;
 
 pub(crate) const REASON: &str = "node(s) had untolerated taint(s)";
 
@@ -55,13 +55,7 @@ fn untolerated<'n>(pod: &PodInfo, node: &'n NodeFacts) -> Option<&'n Taint> {
 
 pub(crate) fn explain(pod: &PodInfo, node: &NodeInfo, symbols: &Symbols) -> String {
     let Some(taint) = untolerated(pod, &node.facts) else { return REASON.to_owned() };
-    let key = symbols.text(taint.key);
-    let effect = taint.effect.word();
-    if taint.value == Symbol::EMPTY {
-        format!("does not tolerate taint {key}:{effect}")
-    } else {
-        format!("does not tolerate taint {key}={}:{effect}", symbols.text(taint.value))
-    }
+    format!("does not tolerate taint {}", taint.display(symbols))
 }
 
 /// A node came whose taints are tolerated, or its taints became so.
