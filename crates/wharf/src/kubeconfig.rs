@@ -192,7 +192,10 @@ fn read(path: &Path) -> Result<Option<Map<String, Value>>, KubeconfigError> {
 /// Writes beside the file and renames, so that a crash leaves the old file or the new one.
 fn write(path: &Path, config: &Map<String, Value>) -> Result<(), KubeconfigError> {
     let failed = |error| io_error(path, "written", error);
-    let text = serde_saphyr::to_string(config)
+    // One line for each value, as kubectl writes them: scripts cut certificates out with grep.
+    let mut options = serde_saphyr::SerializerOptions::default();
+    options.prefer_block_scalars = false;
+    let text = serde_saphyr::to_string_with_options(config, options)
         .map_err(|error| io_error(path, "written", io::Error::other(error.to_string())))?;
     // A link stays a link: what it leads to is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -281,6 +284,8 @@ mod tests {
         }
         assert_eq!(after["current-context"], NAME);
         assert_eq!(access(&path).expect("its own entry"), lab());
+        let text = fs::read_to_string(&path).expect("there");
+        assert!(text.contains("certificate-authority-data: Q0E="), "{text}");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!with_suffix(&path, ".lock").exists());
