@@ -6,13 +6,13 @@ mod harness;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{Dice, Kubectl, Options, Wharf, lab_file, send, together, wait_for};
+use harness::{Dice, Kubectl, Options, Wharf, lab_file, together, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const KILLS: u32 = 25;
-/// The longest time from the start of a step to the kill; a step with its witnesses takes less.
-const KILL_AFTER_MS_MAX: u64 = 700;
+/// The longest time from the start of a step to the kill: about what a step with its witnesses takes.
+const KILL_AFTER_MS_MAX: u64 = 400;
 /// ConfigMaps written beside each step, to have many small writes to be killed in.
 const WITNESSES: usize = 12;
 
@@ -89,25 +89,25 @@ fn disturbed_lab(seed: u64) {
         let step = LAB[next];
         known.deployment.push(step.leaves());
         let kill_after = Duration::from_millis(dice.below(KILL_AFTER_MS_MAX));
-        let (pid, kubectl) = (wharf.pid(), wharf.kubectl());
-        let writer = wharf.kubectl();
-        let (created, done) = together(
-            move || {
-                std::thread::spawn(move || {
-                    // The moment of the kill, drawn from the seed; not a wait for anything.
-                    std::thread::sleep(kill_after);
-                    send("KILL", pid);
-                });
-                write_witnesses(&writer, round)
+        let (kubectl, writer) = (wharf.kubectl(), wharf.kubectl());
+        let (created, (done, ())) = together(
+            move || write_witnesses(&writer, round),
+            || {
+                together(
+                    move || step.run(&kubectl),
+                    || {
+                        // The moment of the kill, drawn from the seed; not a wait for anything.
+                        std::thread::sleep(kill_after);
+                        wharf.kill();
+                    },
+                )
             },
-            || step.run(&kubectl),
         );
         known.witnesses.extend(created);
         if done {
             known.deployment = vec![step.leaves()];
             next = (next + 1) % LAB.len();
         }
-        wharf.kill();
     }
     let wharf = start(data.path(), seed);
     check(&wharf.kubectl(), &mut known, &format!("seed {seed}, at the end"));

@@ -138,11 +138,6 @@ impl Wharf {
         self.folder.path()
     }
 
-    /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What it has written to stderr so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().expect("no reader panics").clone()
@@ -191,8 +186,8 @@ pub(crate) fn note(text: &str) {
     eprintln!("{text}");
 }
 
-/// Sends a signal to a process.
-pub(crate) fn send(signal: &str, pid: u32) {
+/// Sends a signal to a process that has not been waited for yet.
+fn send(signal: &str, pid: u32) {
     let status = Command::new("sh")
         .args(["-c", &format!("kill -{signal} {pid}")])
         .status()
