@@ -92,6 +92,10 @@ pub const LAST_APPLIED_CONFIGURATION: &str = "kubectl.kubernetes.io/last-applied
 pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// A pod that came from a file on the node.
 pub const MIRROR_POD: &str = "kubernetes.io/config.mirror";
+/// The finalizer that makes a deletion wait for dependents.
+pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
+/// The finalizer that makes a deletion wait until dependents have lost their owner reference.
+pub const ORPHAN_FINALIZER: &str = "orphan";
 /// The node a claim's volume is to be made for.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// The claim has been bound.

@@ -14,6 +14,7 @@ pub mod labels;
 pub mod money;
 pub mod names;
 pub mod object;
+pub mod pod;
 pub mod quantity;
 pub mod random;
 pub mod requirements;

@@ -1,6 +1,8 @@
 //! The one source of randomness: a seeded generator whose stream and samplers never change, so
 //! that a seed printed by any release replays in every later one.
 
+use crate::names::LABEL_LEN_MAX;
+
 /// PCG-XSH-RR 64/32 (O'Neill 2014), with a stream number so that independent purposes draw from
 /// independent sequences of the same seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +11,8 @@ pub struct Random {
     increment: u64,
 }
 
+/// How many random characters a generated name ends in.
+const NAME_SUFFIX_LEN: usize = 5;
 const MULTIPLIER: u64 = 6_364_136_223_846_793_005;
 
 impl Random {
@@ -69,10 +73,20 @@ impl Random {
         std::time::Duration::from_nanos(self.between(nanos - swing, nanos.saturating_add(swing)))
     }
 
+    /// The name the API server generates for an object with this `generateName`: the prefix, cut
+    /// so that the whole fits a label, and [`Random::name_suffix`].
+    pub fn generated_name(&mut self, prefix: &str) -> String {
+        let mut end = prefix.len().min(LABEL_LEN_MAX - NAME_SUFFIX_LEN);
+        while !prefix.is_char_boundary(end) {
+            end -= 1;
+        }
+        format!("{}{}", &prefix[..end], self.name_suffix())
+    }
+
     /// The five-character suffix that Kubernetes gives to generated names: no vowels and no
     /// look-alikes, so that no words appear (`k8s.io/apimachinery/pkg/util/rand`).
     pub fn name_suffix(&mut self) -> String {
-        self.name_characters(5)
+        self.name_characters(NAME_SUFFIX_LEN)
     }
 
     /// `count` characters of the alphabet of generated names.

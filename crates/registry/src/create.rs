@@ -9,7 +9,7 @@ use wharf_ports::error::{ApiError, StatusReason};
 use wharf_store::{Expect, PutError};
 
 use crate::field::Errors;
-use crate::metadata::{self, GENERATE_NAME_LEN_MAX};
+use crate::metadata;
 use crate::{Registry, WriteOptions, admission, bootstrap, strategy, unstored};
 
 /// How many names are tried for `generateName`; upstream's number.
@@ -85,7 +85,7 @@ impl Registry {
         let Some(prefix) = meta.generate_name.as_deref().filter(|prefix| !prefix.is_empty()) else {
             return false;
         };
-        meta.name = Some(generated_name(prefix, &random.name_suffix()));
+        meta.name = Some(random.generated_name(prefix));
         true
     }
 
@@ -119,8 +119,7 @@ impl Registry {
                 return Err(ApiError::already_exists(kind, &name(&*object)));
             }
             let prefix = object.meta().generate_name.clone().unwrap_or_default();
-            let suffix = self.random.lock().name_suffix();
-            object.meta_mut().name = Some(generated_name(&prefix, &suffix));
+            object.meta_mut().name = Some(self.random.lock().generated_name(&prefix));
         }
         let mut refusal = ApiError::already_exists(kind, &name(&*object));
         refusal
@@ -128,14 +127,6 @@ impl Registry {
             .push_str(", the server was not able to generate a unique name for the object");
         Err(refusal)
     }
-}
-
-fn generated_name(prefix: &str, suffix: &str) -> String {
-    let mut end = prefix.len().min(GENERATE_NAME_LEN_MAX);
-    while !prefix.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}{suffix}", &prefix[..end])
 }
 
 /// Puts an object into the namespace of its request.

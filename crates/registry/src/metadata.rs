@@ -3,22 +3,17 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use wharf_model::kinds::Kind;
+pub use wharf_model::labels::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
 use wharf_model::names;
 
 use crate::field::{Errors, Json, Path};
 use crate::strategy::Strategy;
 
-/// The finalizer that makes a deletion wait for dependents.
-pub const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
-/// The finalizer that makes a deletion wait until dependents have lost their owner reference.
-pub const ORPHAN_FINALIZER: &str = "orphan";
 /// The finalizer of namespaces, in their spec.
 pub const KUBERNETES_FINALIZER: &str = "kubernetes";
 
 /// Upstream's bound on the total size of annotations.
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
-/// Upstream leaves room for the five random characters of a generated name.
-pub(crate) const GENERATE_NAME_LEN_MAX: usize = names::LABEL_LEN_MAX - 5;
 
 /// Brings metadata into the one form in which it is stored: what is empty is absent.
 pub(crate) fn normalize(meta: &mut ObjectMeta) {

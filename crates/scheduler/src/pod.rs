@@ -4,6 +4,7 @@ use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Pod, Toleration as ApiToleration};
 use smallvec::SmallVec;
 use wharf_model::object::ObjectKey;
+use wharf_model::pod::is_sidecar;
 use wharf_model::time::Time;
 
 use crate::node::{Effect, Taint};
@@ -196,11 +197,7 @@ impl Toleration {
 
 fn host_ports(pod: &Pod, symbols: &mut Symbols) -> SmallVec<[HostPort; 1]> {
     let Some(spec) = pod.spec.as_ref() else { return SmallVec::new() };
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
     let word = |value: &Option<String>, default: &'static str| match value.as_deref() {
         None | Some("") => default.to_owned(),
         Some(value) => value.to_owned(),

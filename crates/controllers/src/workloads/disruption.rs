@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::pod::{is_terminal, ready_since};
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Part, Write};
@@ -19,7 +20,9 @@ use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::event::EventType;
 use wharf_ports::view::View;
 
-use super::common::{controller_of, event, is_terminal, ready_since, scaled};
+use super::events::event;
+use super::owners::controller_of;
+use super::percentage::scaled;
 
 const COMPONENT: &str = "controllermanager";
 /// After so long a pod that was evicted and is still there counts again.

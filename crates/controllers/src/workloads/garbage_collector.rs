@@ -13,14 +13,13 @@ use std::time::Duration;
 use compact_str::CompactString;
 use rustc_hash::{FxHashMap, FxHashSet};
 use wharf_model::kinds::Kind;
+use wharf_model::labels::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
 use wharf_model::object::{Object, ObjectKey, Owner, Typed};
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Delete, Part, Propagation, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::view::View;
-
-use super::common::{FOREGROUND, ORPHAN};
 
 /// How long an owner must have been absent whose deletion was not seen.
 const ABSENCE: Duration = Duration::from_secs(5);
@@ -105,9 +104,11 @@ impl GarbageCollector {
             }
         } else if !owners.waiting.is_empty() || !owners.dangling.is_empty() {
             let has_dependents = view.dependents(object.uid()).next().is_some();
-            let propagation = if has(object, ORPHAN) {
+            let propagation = if has(object, ORPHAN_FINALIZER) {
                 Propagation::Orphan
-            } else if has(object, FOREGROUND) || (!owners.waiting.is_empty() && has_dependents) {
+            } else if has(object, FOREGROUND_FINALIZER)
+                || (!owners.waiting.is_empty() && has_dependents)
+            {
                 Propagation::Foreground
             } else {
                 Propagation::Background
@@ -125,7 +126,7 @@ impl GarbageCollector {
         let dependents = view.dependents(object.uid()).take(BATCH);
         step.writes.extend(dependents.filter_map(|one| without_owners(one, &[object.uid()])));
         if step.writes.is_empty() {
-            step.writes.extend(without_finalizer(object, ORPHAN));
+            step.writes.extend(without_finalizer(object, ORPHAN_FINALIZER));
         }
         step
     }
@@ -143,7 +144,7 @@ impl GarbageCollector {
             }
         }
         if !blocked {
-            step.writes.extend(without_finalizer(object, FOREGROUND));
+            step.writes.extend(without_finalizer(object, FOREGROUND_FINALIZER));
         }
         step
     }
@@ -186,10 +187,10 @@ impl Controller for GarbageCollector {
             return Step::done();
         };
         if object.header().deleting.is_some() {
-            if has(object, ORPHAN) {
+            if has(object, ORPHAN_FINALIZER) {
                 return self.orphan(object, context.view);
             }
-            if has(object, FOREGROUND) {
+            if has(object, FOREGROUND_FINALIZER) {
                 return self.foreground(object, context.view);
             }
             return Step::done();
@@ -229,7 +230,7 @@ fn find(owner: &Owner, namespace: &str, view: &View) -> Found {
     };
     match view.object(kind, &key) {
         Some(found) if found.uid() == owner.uid => {
-            if found.header().deleting.is_some() && has(found, FOREGROUND) {
+            if found.header().deleting.is_some() && has(found, FOREGROUND_FINALIZER) {
                 Found::Waiting
             } else {
                 Found::Solid

@@ -1,15 +1,17 @@
 //! kube-controller-manager's part: Deployment, ReplicaSet, garbage collection, namespaces, node
 //! lifecycle and what else keeps a cluster's objects in order.
 
-mod common;
 pub mod deployment;
 pub mod disruption;
 pub mod event_ttl;
+mod events;
 pub mod garbage_collector;
 #[cfg(test)]
 mod harness;
 pub mod namespace;
 pub mod node_lifecycle;
+mod owners;
+mod percentage;
 pub mod pod_gc;
 pub mod replica_set;
 pub mod service_account;

@@ -16,6 +16,7 @@ use wharf_model::labels::{
     TAINT_PID_PRESSURE, TAINT_UNREACHABLE, TAINT_UNSCHEDULABLE,
 };
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::pod;
 use wharf_model::taints;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Part, Write};
@@ -24,7 +25,7 @@ use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::event::EventType;
 use wharf_ports::view::View;
 
-use super::common::{event, pod_condition};
+use super::events::event;
 
 /// Upstream's `--node-monitor-grace-period` since Kubernetes 1.32.
 pub const GRACE_PERIOD: Duration = Duration::from_secs(50);
@@ -270,7 +271,7 @@ fn with_taints(node: &Node, now: Time) -> Option<Node> {
 /// Pods of a silent node are not ready any more, as far as anybody can tell.
 fn pods_not_ready(node: &str, view: &View, now: Time) -> Vec<Write> {
     let pods = view.pods_on(node).filter_map(|object| object.typed::<Pod>());
-    pods.filter(|pod| pod_condition(pod, "Ready").is_some_and(|ready| ready.status == "True"))
+    pods.filter(|pod| pod::condition(pod, "Ready").is_some_and(|ready| ready.status == "True"))
         .map(|pod| {
             let mut pod = pod.clone();
             pod.metadata.resource_version = None;
@@ -393,7 +394,7 @@ mod tests {
             ]
         );
         let pod: &Pod = world.get("default", "p").expect("the pod");
-        assert!(pod_condition(pod, "Ready").is_some_and(|ready| ready.status == "False"));
+        assert!(pod::condition(pod, "Ready").is_some_and(|ready| ready.status == "False"));
         beat(&mut world);
         world.edit::<Node>(&ObjectKey::cluster("n1"), |node| {
             for condition in node.status.iter_mut().flat_map(|s| s.conditions.iter_mut().flatten())

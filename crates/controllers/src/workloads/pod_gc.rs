@@ -8,13 +8,12 @@ use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::labels::MIRROR_POD;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::pod::is_terminal;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Delete, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::view::View;
-
-use super::common::is_terminal;
 
 /// How long a node must have been gone before its pods are removed; upstream's quarantine.
 const QUARANTINE: Duration = Duration::from_secs(40);

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
 use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::pod::is_terminal;
 use wharf_model::taints::{NoExecuteVerdict, no_execute_verdict};
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Delete, Part, Write};
@@ -14,7 +15,7 @@ use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::event::EventType;
 use wharf_ports::view::View;
 
-use super::common::{event, is_terminal};
+use super::events::event;
 
 const COMPONENT: &str = "taint-eviction-controller";
 const NO_EXECUTE: &str = "NoExecute";
@@ -110,7 +111,7 @@ fn no_execute_taints(node: &Object) -> Vec<Taint> {
 
 /// When the pod was bound, as far as its conditions tell.
 fn bound_at(pod: &Pod) -> Time {
-    let scheduled = super::common::pod_condition(pod, "PodScheduled");
+    let scheduled = wharf_model::pod::condition(pod, "PodScheduled");
     scheduled
         .filter(|scheduled| scheduled.status == "True")
         .and_then(|scheduled| scheduled.last_transition_time.as_ref())

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use super::amounts::Amounts;
 use super::{CPU, List, MEMORY, Resources, is_huge_pages};
+use crate::pod::is_sidecar;
 use crate::quantity::{Format, Quantity};
 
 /// What a container without a cpu request counts as, in scores alone.
@@ -245,7 +246,7 @@ fn containers_total<'a>(
     let mut sidecars = Amounts::default();
     let mut starting = Amounts::default();
     for container in spec.init_containers.iter().flatten() {
-        if container.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(container) {
             sidecars.add(&of(container, Role::Sidecar));
             starting.max(&sidecars);
         } else {

@@ -22,6 +22,7 @@ use wharf_model::instance::{Instance, InstanceState};
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::pod::is_terminal;
 use wharf_model::random::fnv1a;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Delete, Part, Write};
@@ -280,11 +281,6 @@ impl PodAgent {
             self.addresses.claim(ip, pod.metadata.uid.as_deref().unwrap_or_default());
         }
     }
-}
-
-fn is_terminal(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn remove(object: &Object) -> Step {

@@ -112,7 +112,7 @@ impl Run {
     ) -> Self {
         let image = container.image.clone().unwrap_or_default();
         let draw = fnv1a(format!("{uid}/{}", container.name).as_bytes());
-        let sidecar = init && container.restart_policy.as_deref() == Some("Always");
+        let sidecar = init && wharf_model::pod::is_sidecar(container);
         let restart = match pod_restart {
             _ if sidecar => Restart::Always,
             Restart::Never => Restart::Never,

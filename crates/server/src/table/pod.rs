@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as MetaTime;
 use serde_json::{Value, json};
+use wharf_model::pod::{is_sidecar, is_terminal};
 use wharf_model::time::Time;
 
 use super::{Column, age, or_none};
@@ -30,7 +31,7 @@ pub(super) fn cells(pod: &Pod, now: Time) -> Vec<Value> {
     if pod.metadata.deletion_timestamp.is_some() {
         if status.reason.as_deref() == Some("NodeLost") {
             summary.reason = "Unknown".to_owned();
-        } else if !is_terminal(status) {
+        } else if !is_terminal(pod) {
             summary.reason = "Terminating".to_owned();
         }
     }
@@ -186,14 +187,6 @@ fn conditions_of(status: &PodStatus) -> impl Iterator<Item = &PodCondition> {
 
 fn init_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.init_containers.iter().flatten()
-}
-
-fn is_sidecar(container: &Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
-}
-
-fn is_terminal(status: &PodStatus) -> bool {
-    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 /// Why a container ended: its reason, or its signal or exit code.

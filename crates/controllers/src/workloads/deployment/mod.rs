@@ -18,6 +18,7 @@ use wharf_model::labels::{
     DEPLOYMENT_DESIRED_REPLICAS, DEPLOYMENT_MAX_REPLICAS, DEPLOYMENT_REVISION,
 };
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::pod::is_terminal;
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Delete, Part, Write};
@@ -26,7 +27,8 @@ use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::event::EventType;
 use wharf_ports::view::View;
 
-use super::common::{controller_of, controller_reference, event, is_terminal};
+use super::events::event;
+use super::owners::{controller_of, controller_reference};
 use scale::{Share, Size, Wanted, in_proportion, roll_old};
 use status::{actual, size};
 

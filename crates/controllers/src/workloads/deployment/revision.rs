@@ -12,7 +12,7 @@ use wharf_model::labels::{
 use wharf_model::random::fnv1a;
 
 use super::scale::Wanted;
-use crate::workloads::common::controller_reference;
+use crate::workloads::owners::controller_reference;
 
 /// Earlier revisions of a ReplicaSet that was rolled back to.
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use k8s_openapi::api::apps::v1::Deployment;
 
-use crate::workloads::common::scaled;
+use crate::workloads::percentage::scaled;
 
 /// What the arithmetic needs of a Deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

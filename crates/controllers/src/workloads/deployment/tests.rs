@@ -105,8 +105,7 @@ fn a_new_template_is_rolled_out_within_bounds() {
     world.apply(manifest("pause:3.8", 4, json!({})));
     for _ in 0..40 {
         world.run_for(Duration::from_secs(1));
-        let active =
-            world.list::<Pod>().into_iter().filter(|pod| super::super::common::is_active(pod));
+        let active = world.list::<Pod>().into_iter().filter(|pod| wharf_model::pod::is_active(pod));
         let count = active.count();
         assert!((3..=5).contains(&count), "{count}");
         world.kubelet("n1");

@@ -17,6 +17,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::pod::is_active;
 use wharf_model::random::Random;
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
@@ -26,7 +27,8 @@ use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::event::EventType;
 use wharf_ports::view::View;
 
-use super::common::{controller_of, controller_reference, event, generated_name_base, is_active};
+use super::events::event;
+use super::owners::{controller_of, controller_reference};
 use rank::Candidate;
 
 const COMPONENT: &str = "replicaset-controller";
@@ -322,7 +324,7 @@ fn new_pod(set: &ReplicaSet, random: &mut Random) -> Pod {
     let generate = format!("{}-", set.metadata.name.as_deref().unwrap_or_default());
     let mut pod = Pod { spec: template.spec, ..Pod::default() };
     let meta = &mut pod.metadata;
-    meta.name = Some(format!("{}{}", generated_name_base(&generate), random.name_suffix()));
+    meta.name = Some(random.generated_name(&generate));
     meta.generate_name = Some(generate);
     meta.namespace.clone_from(&set.metadata.namespace);
     meta.labels = from.labels;

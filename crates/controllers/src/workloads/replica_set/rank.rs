@@ -5,9 +5,8 @@ use std::cmp::{Ordering, Reverse};
 
 use k8s_openapi::api::core::v1::Pod;
 use wharf_model::labels;
+use wharf_model::pod::{phase, ready_since};
 use wharf_model::time::Time;
-
-use crate::workloads::common::{phase, ready_since};
 
 /// A pod with what its rank depends on.
 pub(super) struct Candidate<'p> {

@@ -2,9 +2,8 @@
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
+use wharf_model::pod::{available_at, is_active, is_terminal, ready_since};
 use wharf_model::time::Time;
-
-use crate::workloads::common::{available_at, is_active, is_terminal, ready_since};
 
 /// The status of a ReplicaSet that owns `pods`, and when it changes by the mere passing of time
 /// (`minReadySeconds`).
