@@ -10,7 +10,7 @@ use wharf_registry::EmbeddedCluster;
 
 /// How often what happens, in percent.
 #[derive(Clone, Copy, Debug)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// An event is told late.
     pub late: u32,
     /// A change is told again.
@@ -21,7 +21,7 @@ pub struct Faults {
     pub answer_lost: u32,
 }
 
-pub struct FaultyCluster {
+pub(crate) struct FaultyCluster {
     inner: EmbeddedCluster,
     random: Random,
     faults: Faults,
@@ -34,7 +34,7 @@ pub struct FaultyCluster {
 }
 
 impl FaultyCluster {
-    pub fn new(
+    pub(crate) fn new(
         inner: EmbeddedCluster,
         random: Random,
         faults: Faults,
@@ -53,7 +53,7 @@ impl FaultyCluster {
     }
 
     /// Whether the process is to be taken for dead.
-    pub fn crashed(&self) -> bool {
+    pub(crate) fn crashed(&self) -> bool {
         self.crashed
     }
 

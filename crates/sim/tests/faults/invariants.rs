@@ -14,7 +14,7 @@ use wharf_store::Store;
 
 /// Remembers what it needs to see that nothing moves that must not.
 #[derive(Default)]
-pub struct Checker {
+pub(crate) struct Checker {
     revision: Revision,
     /// On which node each pod was first seen, by uid: a bound pod never moves.
     bound: BTreeMap<String, String>,
@@ -24,7 +24,7 @@ pub struct Checker {
 
 impl Checker {
     /// Checks every invariant.
-    pub fn check(&mut self, store: &Store, now: Time) {
+    pub(crate) fn check(&mut self, store: &Store, now: Time) {
         let revision = store.revision();
         assert!(revision >= self.revision, "revisions never fall");
         if revision == self.revision {
