@@ -91,7 +91,10 @@ impl Resources {
 
     /// From the API's form, as `status.allocatable`: cpu in thousandths, everything else in whole
     /// units, both rounded up. What is no quantity is left out: the API server lets none in.
-    pub fn from_map(map: &BTreeMap<String, ApiQuantity>) -> Resources {
+    pub fn from_map<Q>(map: &BTreeMap<String, Q>) -> Resources
+    where
+        for<'q> Quantity: TryFrom<&'q Q>,
+    {
         Amounts::of(Some(map)).into_resources()
     }
 

@@ -189,7 +189,7 @@ impl Timeline {
                 .resources
                 .requests
                 .iter()
-                .map(|(resource, amount)| format!("{resource} {}", amount.0))
+                .map(|(resource, amount)| format!("{resource} {amount}"))
                 .collect();
             let types = after
                 .spec

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 use wharf_model::karpenter::template::ClaimParts;
 use wharf_model::karpenter::{NodeClaim, NodePool, NodeSelectorRequirementWithMinValues, events};
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
+use wharf_model::quantity::Quantity;
 use wharf_model::random::Random;
 use wharf_model::requirements::{Requirement, Requirements};
 use wharf_model::time::Time;
@@ -412,12 +412,12 @@ fn requests_value(requests: &wharf_model::resources::Resources) -> Value {
 
 /// The first limit that a pool's present usage is over.
 fn exceeded_limit(pool: &NodePool) -> Option<(&'static str, Value)> {
-    let amount = |quantity: &Quantity| wharf_model::quantity::Quantity::try_from(quantity).ok();
     pool.spec.limits.iter().find_map(|(name, limit)| {
         let used = pool.status.resources.get(name)?;
-        let over = amount(used)? > amount(limit)?;
+        let over = Quantity::try_from(used).ok()? > Quantity::try_from(limit).ok()?;
         (over && name != NODES).then(|| {
-            let value = json!({ "resource-name": name, "usage": used.0, "limit": limit.0 });
+            let value =
+                json!({ "resource-name": name, "usage": used.0, "limit": limit.to_string() });
             ("exceeded", value)
         })
     })

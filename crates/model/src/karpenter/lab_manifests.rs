@@ -92,11 +92,9 @@ fn lab_manifests_apply_unchanged() {
             assert_eq!(validation::validate(kind, value, None), []);
         }
         let typed: NodePool = serde_json::from_value(pool.clone()).unwrap();
-        assert_eq!(typed.spec.limits["cpu"].0, "1000", "a number and a text mean the same");
+        assert_eq!(typed.spec.limits["cpu"].to_string(), "1000");
         assert_eq!(validation::runtime::errors(&typed), [""; 0]);
-        let mut expected = pool.clone();
-        expected["spec"]["limits"]["cpu"] = json!("1000");
-        assert_eq!(round_trip::<NodePool>(&pool), expected);
+        assert_eq!(round_trip::<NodePool>(&pool), pool);
         assert_eq!(round_trip::<EC2NodeClass>(&class), class);
     }
 }

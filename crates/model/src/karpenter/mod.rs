@@ -15,6 +15,7 @@ pub mod defaults;
 pub mod ec2nodeclass;
 pub mod events;
 pub mod hash;
+mod int_or_quantity;
 #[cfg(test)]
 mod lab_manifests;
 pub mod nodeclaim;
@@ -25,6 +26,7 @@ pub mod template;
 pub mod validation;
 
 pub use ec2nodeclass::{EC2NodeClass, EC2NodeClassSpec, EC2NodeClassStatus};
+pub use int_or_quantity::IntOrQuantity;
 pub use nodeclaim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
 pub use nodepool::{
     Budget, ConsolidationPolicy, Disruption, DisruptionReason, NodeClaimTemplate,

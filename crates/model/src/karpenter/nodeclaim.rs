@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
+use super::int_or_quantity::IntOrQuantity;
 use super::nodepool::{NodeClassReference, NodeSelectorRequirementWithMinValues};
 use super::resource::cluster_resource;
 
@@ -58,7 +59,7 @@ pub struct NodeClaimSpec {
 pub struct ResourceRequirements {
     /// By resource name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub requests: BTreeMap<String, Quantity>,
+    pub requests: BTreeMap<String, IntOrQuantity>,
 }
 
 impl ResourceRequirements {

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::{Deserialize, Serialize};
 
+use super::int_or_quantity::IntOrQuantity;
 use super::resource::cluster_resource;
 
 /// A pool of nodes: a template for NodeClaims with limits and disruption rules.
@@ -38,7 +39,7 @@ pub struct NodePoolSpec {
     pub disruption: Disruption,
     /// The most this pool may hold, by resource; `nodes` counts nodes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub limits: BTreeMap<String, Quantity>,
+    pub limits: BTreeMap<String, IntOrQuantity>,
     /// Precedence among pools, 1 to 100; higher is tried first, absent counts as 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<i32>,

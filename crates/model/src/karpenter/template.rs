@@ -80,7 +80,13 @@ impl NodePool {
                 taints: template.taints.clone(),
                 startup_taints: template.startup_taints.clone(),
                 requirements: parts.requirements,
-                resources: ResourceRequirements { requests: parts.requests },
+                resources: ResourceRequirements {
+                    requests: parts
+                        .requests
+                        .into_iter()
+                        .map(|(name, amount)| (name, amount.into()))
+                        .collect(),
+                },
                 node_class_ref: template.node_class_ref.clone(),
                 termination_grace_period: template.termination_grace_period.clone(),
                 expire_after: template.expire_after.clone(),

@@ -3,10 +3,11 @@
 //! Upstream adds quantities exactly and rounds the result up once; adding rounded amounts would
 //! count two containers of `100.5m` as 202 thousandths instead of 201.
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use std::collections::BTreeMap;
+
 use smallvec::SmallVec;
 
-use super::{List, Resources};
+use super::Resources;
 use crate::quantity::Quantity;
 
 /// A list of resources with exact amounts; the names are borrowed from the lists it was made of.
@@ -16,8 +17,11 @@ pub(super) struct Amounts<'a>(SmallVec<[(&'a str, Quantity); 4]>);
 
 impl<'a> Amounts<'a> {
     /// From the API's form. What is no quantity is left out: the API server lets none in.
-    pub(super) fn of(list: Option<&'a List>) -> Self {
-        let parse = |(name, text): (&'a String, &ApiQuantity)| {
+    pub(super) fn of<Q>(list: Option<&'a BTreeMap<String, Q>>) -> Self
+    where
+        Quantity: TryFrom<&'a Q>,
+    {
+        let parse = |(name, text): (&'a String, &'a Q)| {
             Some((name.as_str(), Quantity::try_from(text).ok()?))
         };
         Self(list.into_iter().flatten().filter_map(parse).collect())

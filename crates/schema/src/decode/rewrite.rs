@@ -34,9 +34,6 @@ pub(super) fn rewrite(tree: &Tree, shape: &Shape, value: &mut Value) {
                 *value = Value::String(quantity.to_api().0);
             }
         }
-        (Shape::LooseQuantity, value @ Value::Number(_)) => {
-            *value = Value::String(value.to_string())
-        }
         (Shape::Bytes, Value::String(text)) => text.retain(|c| c != '\n' && c != '\r'),
         _ => {}
     }

@@ -226,9 +226,9 @@ impl<'a> Walk<'a> {
     fn integer(&mut self, value: i128) {
         let limits = match self.shape {
             Shape::Int32 | Shape::IntOrString => i128::from(i32::MIN)..=i128::from(i32::MAX),
-            Shape::Int64 => i128::from(i64::MIN)..=i128::from(i64::MAX),
+            Shape::Int64 | Shape::LooseQuantity => i128::from(i64::MIN)..=i128::from(i64::MAX),
             Shape::Number | Shape::Any => return,
-            Shape::Quantity | Shape::LooseQuantity => {
+            Shape::Quantity => {
                 self.findings.rewrite = true;
                 return;
             }
