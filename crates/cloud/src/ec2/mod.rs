@@ -70,6 +70,9 @@ pub struct SimulatedEc2 {
     /// Launches under way by token, with the time of the answer.
     launches: BTreeMap<String, (Time, Box<LaunchRequest>)>,
     terminations: BTreeSet<String>,
+    /// Answers to launches, held back until the view shows the instance: a cloud does not forget
+    /// a machine it has told of, whatever happens to this process in between.
+    announcements: BTreeMap<ObjectKey, CloudEvent>,
     /// When to look at an instance next.
     wakes: BTreeSet<(Time, ObjectKey)>,
     /// Instances as last written, until the view shows them so.
@@ -85,6 +88,7 @@ impl SimulatedEc2 {
             settings,
             launches: BTreeMap::new(),
             terminations: BTreeSet::new(),
+            announcements: BTreeMap::new(),
             wakes: BTreeSet::new(),
             unseen: BTreeMap::new(),
             started: false,
@@ -117,23 +121,37 @@ impl SimulatedEc2 {
         let mut fleet = Fleet::gather(view, self.unseen.values().map(|(_, instance)| instance));
         for token in due {
             let Some((at, request)) = self.launches.remove(&token) else { continue };
-            let event = match fleet.by_token.get(&token) {
-                Some(instance) => CloudEvent::Launched(Box::new(launched(&request, instance))),
+            let instance = match fleet.by_token.get(&token) {
+                Some(instance) => instance.clone(),
                 None => match launch(&self.settings, &fleet, &request, at) {
                     Ok(instance) => {
-                        let event = CloudEvent::Launched(Box::new(launched(&request, &instance)));
                         fleet.add(&instance);
                         output.writes.push(Write::Create(Box::new(instance.clone())));
-                        self.written(instance, now);
-                        event
+                        self.written(instance.clone(), now);
+                        instance
                     }
-                    Err(error) => CloudEvent::LaunchFailed {
-                        token: request.token,
-                        node_claim: request.node_claim,
-                        error,
-                    },
+                    Err(error) => {
+                        output.events.push(CloudEvent::LaunchFailed {
+                            token: request.token,
+                            node_claim: request.node_claim,
+                            error,
+                        });
+                        continue;
+                    }
                 },
             };
+            let key = ObjectKey::of(&instance.metadata);
+            let event = CloudEvent::Launched(Box::new(launched(&request, &instance)));
+            self.announcements.insert(key.clone(), event);
+            // The write is carried out before the next poll of the same moment.
+            self.wakes.insert((now, key));
+        }
+    }
+
+    /// Gives the answers whose instances the view shows.
+    fn announce(&mut self, view: &View, output: &mut CloudOutput) {
+        let seen = |key: &ObjectKey| view.object(Kind::of::<Instance>(), key).is_some();
+        for (_, event) in self.announcements.extract_if(.., |key, _| seen(key)) {
             output.events.push(event);
         }
     }
@@ -245,6 +263,7 @@ impl Cloud for SimulatedEc2 {
         self.wake_due(now, view, output);
         self.terminate_asked(now, view, output);
         self.launch_due(now, view, output);
+        self.announce(view, output);
     }
 
     fn next_wake(&self) -> Option<Time> {

@@ -137,6 +137,27 @@ impl Trial {
         })
     }
 
+    /// How the cluster stands, for a failure's message.
+    fn describe(&self) -> String {
+        let store = self.registry.store();
+        let mut text = format!("at {}\n", self.registry.now());
+        for kind in
+            [Kind::of::<Pod>(), Kind::of::<Node>(), Kind::of::<NodeClaim>(), Kind::of::<Instance>()]
+        {
+            for object in store.list(kind, None).0.iter().take(8) {
+                let json: serde_json::Value =
+                    serde_json::from_slice(object.json()).expect("its own JSON");
+                text.push_str(&format!(
+                    "{kind} {} node {} {}\n",
+                    object.key(),
+                    json["spec"]["nodeName"],
+                    json["status"]
+                ));
+            }
+        }
+        text
+    }
+
     /// The lab. What must be true at its stations is true however many faults there were.
     fn lab(&mut self) {
         self.apply(LAB);
@@ -144,21 +165,21 @@ impl Trial {
         assert_eq!(self.count::<Node>(|_| true), 0, "no pods, no machines");
         self.scale(5);
         self.run_for(Duration::from_secs(6 * 60));
-        assert_eq!(self.running(), 5, "five pods run");
+        assert_eq!(self.running(), 5, "five pods run {}", self.describe());
         self.scale(30);
         self.run_for(Duration::from_secs(8 * 60));
-        assert_eq!(self.running(), 30, "thirty pods run");
+        assert_eq!(self.running(), 30, "thirty pods run {}", self.describe());
         self.scale(5);
         self.run_for(Duration::from_secs(20 * 60));
-        assert_eq!(self.running(), 5, "five pods run again");
+        assert_eq!(self.running(), 5, "five pods run again {}", self.describe());
         self.delete_deployment();
         self.run_for(Duration::from_secs(20 * 60));
         assert_eq!(
             self.count::<Pod>(|pod| pod.metadata.namespace.as_deref() == Some("default")),
             0
         );
-        assert_eq!(self.count::<NodeClaim>(|_| true), 0, "no claims are left");
-        assert_eq!(self.count::<Node>(|_| true), 0, "no nodes are left");
+        assert_eq!(self.count::<NodeClaim>(|_| true), 0, "no claims are left {}", self.describe());
+        assert_eq!(self.count::<Node>(|_| true), 0, "no nodes are left {}", self.describe());
         assert_eq!(self.billed_machines(), 0, "no machine is left running");
     }
 }
