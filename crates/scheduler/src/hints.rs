@@ -32,7 +32,7 @@ pub enum News<'a> {
 
 /// Whether the news could change the mind of a plugin that turned the pod down.
 pub fn wakes(rejected_by: PluginSet, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot) -> bool {
-    REJECTORS
+    Plugin::FILTERS
         .iter()
         .any(|plugin| rejected_by.contains(*plugin) && wakes_one(*plugin, pod, news, snapshot))
 }
@@ -45,23 +45,16 @@ pub fn wakes_itself(
     new: &PodInfo,
     snapshot: &Snapshot,
 ) -> bool {
-    REJECTORS.iter().filter(|plugin| rejected_by.contains(**plugin)).any(|plugin| match plugin {
-        Plugin::NodeUnschedulable => node_unschedulable::wakes_on_self(old, new, snapshot),
-        Plugin::TaintToleration => taint_toleration::wakes_on_self(old, new),
-        Plugin::NodeResourcesFit => node_resources_fit::wakes_on_shrink(new, old, new),
-        // The API lets nothing else of these change but to narrow a gated pod's node selection.
-        _ => false,
-    })
+    Plugin::FILTERS.iter().filter(|plugin| rejected_by.contains(**plugin)).any(
+        |plugin| match plugin {
+            Plugin::NodeUnschedulable => node_unschedulable::wakes_on_self(old, new, snapshot),
+            Plugin::TaintToleration => taint_toleration::wakes_on_self(old, new),
+            Plugin::NodeResourcesFit => node_resources_fit::wakes_on_shrink(new, old, new),
+            // The API lets nothing else of these change but to narrow a gated pod's node selection.
+            _ => false,
+        },
+    )
 }
-
-const REJECTORS: [Plugin; 6] = [
-    Plugin::NodeUnschedulable,
-    Plugin::NodeName,
-    Plugin::TaintToleration,
-    Plugin::NodeAffinity,
-    Plugin::NodePorts,
-    Plugin::NodeResourcesFit,
-];
 
 fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot) -> bool {
     match news {

@@ -29,6 +29,16 @@ pub enum Plugin {
 }
 
 impl Plugin {
+    /// Those that filter nodes, in the order of upstream's default profile.
+    pub const FILTERS: [Self; 6] = [
+        Self::NodeUnschedulable,
+        Self::NodeName,
+        Self::TaintToleration,
+        Self::NodeAffinity,
+        Self::NodePorts,
+        Self::NodeResourcesFit,
+    ];
+
     /// Upstream's name.
     pub fn name(self) -> &'static str {
         match self {
@@ -123,14 +133,7 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             scheduler_name: "default-scheduler".into(),
-            filters: vec![
-                Plugin::NodeUnschedulable,
-                Plugin::NodeName,
-                Plugin::TaintToleration,
-                Plugin::NodeAffinity,
-                Plugin::NodePorts,
-                Plugin::NodeResourcesFit,
-            ],
+            filters: Plugin::FILTERS.to_vec(),
             scores: vec![
                 (Plugin::TaintToleration, 3),
                 (Plugin::NodeAffinity, 2),

@@ -17,7 +17,7 @@ use wharf_model::labels::{
 };
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::pod;
-use wharf_model::taints;
+use wharf_model::taints::{self, NO_EXECUTE, NO_SCHEDULE};
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
@@ -31,8 +31,6 @@ use super::events::event;
 pub const GRACE_PERIOD: Duration = Duration::from_secs(50);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const COMPONENT: &str = "node-controller";
-const NO_SCHEDULE: &str = "NoSchedule";
-const NO_EXECUTE: &str = "NoExecute";
 
 /// The node lifecycle controller.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::pod::is_terminal;
-use wharf_model::taints::{NoExecuteVerdict, no_execute_verdict};
+use wharf_model::taints::{NO_EXECUTE, NoExecuteVerdict, no_execute_verdict};
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Delete, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
@@ -18,7 +18,6 @@ use wharf_ports::view::View;
 use super::events::event;
 
 const COMPONENT: &str = "taint-eviction-controller";
-const NO_EXECUTE: &str = "NoExecute";
 
 /// The taint eviction controller.
 #[derive(Debug, Default)]

@@ -7,12 +7,13 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use wharf_model::names;
+use wharf_model::taints::{NO_EXECUTE, NO_SCHEDULE, PREFER_NO_SCHEDULE};
 
 use super::validate::one_of;
 use crate::field::{Errors, Json, Path};
 use crate::metadata;
 
-const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+const EFFECTS: [&str; 3] = [NO_SCHEDULE, PREFER_NO_SCHEDULE, NO_EXECUTE];
 
 pub(super) fn validate(path: &Path<'_>, spec: &PodSpec, errors: &mut Errors) {
     metadata::labels(&path.child("nodeSelector"), spec.node_selector.iter().flatten(), errors);
@@ -144,28 +145,34 @@ fn node_selector_term(path: &Path<'_>, term: &NodeSelectorTerm, errors: &mut Err
         let path = expressions.index(index);
         let values = expression.values.as_deref().unwrap_or_default();
         match expression.operator.as_str() {
-            "In" | "NotIn" if values.is_empty() => {
-                let detail = "must be specified when `operator` is 'In' or 'NotIn'";
-                errors.required(&path.child("values"), detail);
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                errors.forbidden(&path.child("values"), detail);
-            }
             "Gt" | "Lt" if values.len() != 1 => {
                 let detail = "must be specified single value when `operator` is 'Lt' or 'Gt'";
                 errors.required(&path.child("values"), detail);
             }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            other => {
-                errors.invalid(&path.child("operator"), other, "not a valid selector operator")
-            }
+            "Gt" | "Lt" => {}
+            operator => set_operator(&path, operator, values, errors),
         }
         errors.invalid_each(
             &path.child("key"),
             &expression.key,
             names::qualified_name(&expression.key),
         );
+    }
+}
+
+/// What is wrong with the operator of a set-based requirement, or with how many values it has.
+fn set_operator(path: &Path<'_>, operator: &str, values: &[String], errors: &mut Errors) {
+    match operator {
+        "In" | "NotIn" if values.is_empty() => {
+            let detail = "must be specified when `operator` is 'In' or 'NotIn'";
+            errors.required(&path.child("values"), detail);
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.forbidden(&path.child("values"), detail);
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => errors.invalid(&path.child("operator"), other, "not a valid selector operator"),
     }
 }
 
@@ -229,20 +236,7 @@ pub(crate) fn label_selector(
     for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
         let path = expressions.index(index);
         let values = expression.values.as_deref().unwrap_or_default();
-        match expression.operator.as_str() {
-            "In" | "NotIn" if values.is_empty() => {
-                let detail = "must be specified when `operator` is 'In' or 'NotIn'";
-                errors.required(&path.child("values"), detail);
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                errors.forbidden(&path.child("values"), detail);
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => {
-                errors.invalid(&path.child("operator"), other, "not a valid selector operator")
-            }
-        }
+        set_operator(&path, &expression.operator, values, errors);
         errors.invalid_each(
             &path.child("key"),
             &expression.key,
