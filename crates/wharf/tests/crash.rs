@@ -6,13 +6,13 @@ mod harness;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{Dice, Kubectl, Options, Wharf, lab_file, together, wait_for};
+use harness::{Dice, Kubectl, Options, PATIENCE, Running, Wharf, lab_file, together, wait_for};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const KILLS: u32 = 25;
-/// The longest time from the start of a step to the kill: about what a step with its witnesses takes.
-const KILL_AFTER_MS_MAX: u64 = 400;
+/// The longest time from the confirmation that is waited for to the kill.
+const KILL_AFTER_MS_MAX: u64 = 40;
 /// ConfigMaps written beside each step, to have many small writes to be killed in.
 const WITNESSES: usize = 12;
 
@@ -88,19 +88,20 @@ fn disturbed_lab(seed: u64) {
         check(&wharf.kubectl(), &mut known, &format!("seed {seed}, before kill {round}"));
         let step = LAB[next];
         known.deployment.push(step.leaves());
+        let confirmations = usize::try_from(dice.below(WITNESSES as u64)).expect("a small number");
         let kill_after = Duration::from_millis(dice.below(KILL_AFTER_MS_MAX));
-        let (kubectl, writer) = (wharf.kubectl(), wharf.kubectl());
-        let (created, (done, ())) = together(
-            move || write_witnesses(&writer, round),
+        let kubectl = wharf.kubectl();
+        let writer = Writer::start(&wharf, round);
+        let (done, created) = together(
+            move || step.run(&kubectl),
             || {
-                together(
-                    move || step.run(&kubectl),
-                    || {
-                        // The moment of the kill, drawn from the seed; not a wait for anything.
-                        std::thread::sleep(kill_after);
-                        wharf.kill();
-                    },
-                )
+                // The moment of the kill is drawn from the seed, but counted in confirmed writes
+                // for the greater part, so that a slow machine is killed in the middle as well.
+                let mut created = writer.next(confirmations);
+                std::thread::sleep(kill_after);
+                wharf.kill();
+                created.extend(writer.next(WITNESSES));
+                created
             },
         );
         known.witnesses.extend(created);
@@ -141,27 +142,48 @@ fn apply_pool(kubectl: &Kubectl) {
     kubectl.ok(&format!("apply -f {}", lab_file("nodepool.yaml")));
 }
 
-/// Creates ConfigMaps one after the other, and returns those whose creation was confirmed.
-fn write_witnesses(kubectl: &Kubectl, round: u32) -> Vec<(String, String)> {
-    let all: Vec<(String, String)> = (0..WITNESSES)
-        .map(|index| (format!("witness-{round}-{index}"), format!("value {round}/{index}")))
-        .collect();
-    let items: Vec<Value> = all
-        .iter()
-        .map(|(name, value)| {
-            json!({
-                "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": {"name": name, "labels": {"witness": "yes"}},
-                "data": {"value": value},
+/// A kubectl that creates ConfigMaps one after the other.
+struct Writer {
+    kubectl: Running,
+    round: u32,
+}
+
+impl Writer {
+    fn start(wharf: &Wharf, round: u32) -> Self {
+        let items: Vec<Value> = (0..WITNESSES)
+            .map(|index| {
+                let (name, value) = witness(round, index);
+                json!({
+                    "apiVersion": "v1", "kind": "ConfigMap",
+                    "metadata": {"name": name, "labels": {"witness": "yes"}},
+                    "data": {"value": value},
+                })
             })
-        })
-        .collect();
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
-    let finished = kubectl.input("create --validate=false -f -", &list);
-    let confirmed = |(name, _): &(String, String)| {
-        finished.stdout.lines().any(|line| line == format!("configmap/{name} created"))
-    };
-    all.into_iter().filter(confirmed).collect()
+            .collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+        let file = wharf.folder().join("witnesses.json");
+        std::fs::write(&file, list).expect("a temporary folder can be written");
+        let create = format!("create --validate=false -f {}", file.display());
+        Self { kubectl: wharf.kubectl().start(&create), round }
+    }
+
+    /// Waits for further confirmations; fewer come if the lab is killed.
+    fn next(&self, count: usize) -> Vec<(String, String)> {
+        let lines = std::iter::from_fn(|| self.kubectl.lines.recv_timeout(PATIENCE).ok());
+        lines
+            .take(count)
+            .filter_map(|line| {
+                (0..WITNESSES)
+                    .map(|index| witness(self.round, index))
+                    .find(|(name, _)| line == format!("configmap/{name} created"))
+            })
+            .collect()
+    }
+}
+
+/// Name and value of a ConfigMap.
+fn witness(round: u32, index: usize) -> (String, String) {
+    (format!("witness-{round}-{index}"), format!("value {round}/{index}"))
 }
 
 /// Everything that was confirmed is there, and time has not gone back.

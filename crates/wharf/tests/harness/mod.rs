@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub(crate) use kubectl::{Kubectl, kubectls, newest_kubectl};
+pub(crate) use kubectl::{Kubectl, Running, kubectls, newest_kubectl};
 pub(crate) use process::{Finished, run, run_with_input};
 
 /// How long anything may take before a test fails. Far more than it takes.
