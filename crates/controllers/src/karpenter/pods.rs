@@ -10,6 +10,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use wharf_model::duration::GoDuration;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
+pub(super) use wharf_model::pod::is_terminal;
 use wharf_model::resources::{Resources, assigned_pod_requests, pod_requests};
 use wharf_model::selector::Selector;
 use wharf_model::taints::{self, ComparisonOperators};
@@ -48,12 +49,6 @@ pub(super) fn is_reschedulable(pod: &Pod) -> bool {
 /// The node a pod is bound to.
 pub(super) fn node_of(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
-}
-
-/// Whether a pod has run to its end.
-pub(super) fn is_terminal(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// Whether a controller of one of these kinds owns a pod.
