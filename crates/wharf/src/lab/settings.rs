@@ -28,6 +28,15 @@ pub(super) struct Settings {
 pub(super) fn settle(options: &LabOptions) -> Result<Settings, Failure> {
     let kept = options.data.as_deref().map(read).transpose()?.flatten();
     if let (Some(kept), Some(data)) = (&kept, &options.data) {
+        // The engine takes an empty file for a new one. These settings are written after it is
+        // made, so an empty one beside them has lost what it held.
+        let file = data.join("wharf.redb");
+        if fs::metadata(&file).is_ok_and(|file| file.len() == 0) {
+            return Err(Failure::bad_input(format!(
+                "data file {} is damaged (it is empty); remove the directory to start empty, or restore it from a copy",
+                file.display()
+            )));
+        }
         let refuse = |what: &str, was: String| {
             Failure::bad_input(format!(
                 "data directory {} began with {what} {was}; leave --{what} away, or choose another directory with --data",
