@@ -150,6 +150,8 @@ impl Quantity {
             let right = rescale(other.mantissa, other.scale, scale);
             if let (Some(left), Some(right)) = (left, right)
                 && let Some(sum) = left.checked_add(right)
+                // The least number has no opposite.
+                && sum != i128::MIN
             {
                 return Quantity::normalised(sum, scale, format);
             }

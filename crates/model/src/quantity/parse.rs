@@ -122,7 +122,12 @@ fn parse_decimal(
         zeros = 0;
     }
     let zeros = i32::try_from(zeros).map_err(|_| QuantityError::Numeric)?;
-    Ok(Quantity::normalised(mantissa, scale.saturating_add(zeros), format))
+    let quantity = Quantity::normalised(mantissa, scale.saturating_add(zeros), format);
+    // The canonical form moves zeros into the exponent, and must be readable too.
+    if i64::from(quantity.scale) > EXPONENT_MAX {
+        return Err(QuantityError::Numeric);
+    }
+    Ok(quantity)
 }
 
 /// The magnitude of a number with a binary suffix `2^exponent`, capped at 2^63-1.

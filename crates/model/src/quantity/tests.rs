@@ -94,6 +94,7 @@ fn what_is_not_a_quantity_is_refused_in_upstreams_words() {
         ("1ee3", suffix),
         ("1e99999999999999999999", suffix),
         ("1e999999", "unable to parse numeric part of quantity"),
+        ("1000000e100000", "unable to parse numeric part of quantity"),
         ("1234567890123456789012345678901234567890123", "unable to parse numeric part of quantity"),
     ] {
         assert_eq!(canonical(text), expected, "{text:?}");
@@ -140,6 +141,9 @@ fn sums_keep_the_format_of_the_left_unless_it_is_zero() {
     // What no longer fits is rounded away from zero, never lost.
     let large = Quantity::parse("1e40").unwrap();
     assert!(large.add(&Quantity::parse("1").unwrap()) > large);
+    let half_of_the_least = Quantity::parse("-85070591730234615865843651857942052864").unwrap();
+    let sum = half_of_the_least.add(&half_of_the_least);
+    assert!(Quantity::ZERO.sub(&sum) > Quantity::ZERO, "{sum}");
 }
 
 #[test]

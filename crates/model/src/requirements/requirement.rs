@@ -272,10 +272,13 @@ impl Requirement {
     pub fn any(&self, choose: impl FnOnce(std::ops::Range<i64>) -> i64) -> Option<CompactString> {
         match &self.values {
             Values::Allowed(values) => values.first().cloned(),
+            Values::Excluded(_) if crossed(self.gte, self.lte) => None,
             Values::Excluded(_) => {
-                let from = self.gte.unwrap_or(0);
+                let from = self.gte.unwrap_or(self.lte.unwrap_or(0).min(0));
                 let to = self.lte.map_or(i64::MAX, |lte| lte.saturating_add(1));
-                Some(CompactString::from(choose(from..to).to_string()))
+                // A half-open range cannot hold the last integer.
+                let chosen = if from < to { choose(from..to) } else { from };
+                Some(CompactString::from(chosen.to_string()))
             }
         }
     }

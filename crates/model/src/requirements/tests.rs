@@ -205,6 +205,9 @@ fn some_possible_value_is_given() {
         ("k Exists", Some("0"), Some("9223372036854775806")),
         ("k Gt 4", Some("5"), Some("9223372036854775806")),
         ("k Lt 4", Some("0"), Some("3")),
+        ("k Lt -5", Some("-6"), Some("-6")),
+        ("k Gte 9223372036854775807", Some("9223372036854775807"), Some("9223372036854775807")),
+        ("k Gt 9223372036854775807", None, None),
     ] {
         assert_eq!(requirement(text).any(low).as_deref(), lowest);
         assert_eq!(requirement(text).any(high).as_deref(), highest);

@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../properties/model.rs"]
+#[allow(dead_code)]
+mod model;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| model::quantity(data));
