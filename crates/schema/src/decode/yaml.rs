@@ -35,7 +35,7 @@ impl YamlError {
 /// With the place, if the text is not YAML or a document is not an object.
 pub fn decode_yaml_documents(text: &str, origin: &str) -> Result<Vec<Value>, YamlError> {
     let documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
+        serde_saphyr::from_multiple_with_options(text, manifest_options()).map_err(|error| {
             let place = error.location();
             YamlError {
                 origin: origin.to_owned(),
@@ -73,10 +73,31 @@ pub fn yaml_to_json(text: &str) -> Result<Value, String> {
     Ok(value)
 }
 
+/// Documents in one manifest: an export of a large cluster has some ten thousand objects.
+const DOCUMENTS_MAX: usize = 50_000;
+/// Scalars, lists and mappings in one manifest, those that aliases repeat included: what some fifty
+/// thousand pods have.
+const NODES_MAX: usize = 2_000_000;
+
+/// For a body, which the parser's own bounds fit: 250 000 nodes, 64 levels.
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         legacy_octal_numbers: true,
         with_snippet: false,
+    }
+}
+
+/// For a file of the user's own, which may hold a whole cluster.
+fn manifest_options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        with_snippet: false,
+        budget: serde_saphyr::budget! {
+            max_documents: DOCUMENTS_MAX,
+            max_nodes: NODES_MAX,
+            // A list or mapping has two events.
+            max_events: 2 * NODES_MAX + 2 * DOCUMENTS_MAX,
+        },
     }
 }
 
@@ -185,6 +206,25 @@ items:
             error.to_string(),
             "lab.yaml: document 2: a manifest is a mapping with apiVersion and kind"
         );
+    }
+
+    #[test]
+    fn a_whole_cluster_is_read() {
+        let text = "{kind: Pod, metadata: {name: a}}\n---\n".repeat(2_000);
+        assert_eq!(decode_yaml_documents(&text, "x.yaml").unwrap().len(), 2_000);
+    }
+
+    #[test]
+    fn depth_and_repetition_are_bounded() {
+        let mut repeated = "a0: &a0 [x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let item = format!("*a{}, ", level - 1);
+            repeated += &format!("a{level}: &a{level} [{}]\n", item.repeat(8));
+        }
+        for text in ["- ".repeat(10_000), "[".repeat(10_000), "{a: ".repeat(1_000), repeated] {
+            let error = yaml_to_json(&text).unwrap_err();
+            assert!(error.contains("too large or too complex") || error.contains("recursion limit"), "{error}");
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ const OPERATIONS_MAX: usize = 10_000;
 /// Bytes that copies in one patch may add up to: upstream's bound on a request's size. Without it
 /// a short patch that copies a value into itself again and again doubles it each time.
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Objects and lists within one another that the JSON reader takes. Without the bound a patch that
+/// copies a value to its own deepest place doubles the depth each time, until the stack is used up.
+const DEPTH_MAX: usize = 127;
 
 /// Applies a patch, all of it or nothing.
 pub(super) fn apply(current: &Value, patch: &[u8]) -> Result<Value, ApiError> {
@@ -91,6 +94,7 @@ impl Operation {
 }
 
 fn add(document: &mut Value, path: &str, value: Value, what: &str) -> Result<(), String> {
+    check_depth(path, &value)?;
     if path.is_empty() {
         *document = value;
         return Ok(());
@@ -134,6 +138,7 @@ fn remove(document: &mut Value, path: &str, what: &str) -> Result<Value, String>
 }
 
 fn replace(document: &mut Value, path: &str, value: Value) -> Result<(), String> {
+    check_depth(path, &value)?;
     if path.is_empty() {
         *document = value;
         return Ok(());
@@ -155,6 +160,23 @@ fn test(document: &Value, path: &str, expected: &Value) -> Result<(), String> {
         // Upstream takes a missing field for null.
         None if expected.is_null() => Ok(()),
         _ => Err(format!("testing value {path} failed: test failed")),
+    }
+}
+
+/// Refuses a value that would lie too deep at `path`.
+fn check_depth(path: &str, value: &Value) -> Result<(), String> {
+    let depth = path.matches('/').count() + depth(value);
+    if depth > DEPTH_MAX {
+        return Err(format!("the result would be {depth} levels deep, at most {DEPTH_MAX} are read"));
+    }
+    Ok(())
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -294,6 +316,22 @@ mod tests {
         assert!(patched(&json!({}), &many).starts_with("The allowed maximum operations"));
         let doubling = json!(vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 40]);
         assert!(patched(&json!({"a": ["x"]}), &doubling).contains("exceeding the limit"));
+    }
+
+    /// The stack once ran out on such patches.
+    #[test]
+    fn depth_is_bounded() {
+        let deeper = |k: u32| json!({"op": "copy", "from": "", "path": "/a".repeat(1 << k)});
+        let doubling = json!((0..20).map(deeper).collect::<Vec<_>>());
+        assert!(patched(&json!({"a": {}}), &doubling).contains("levels deep"));
+        let value: Value = serde_json::from_str(&format!("{}{}", "[".repeat(120), "]".repeat(120)))
+            .expect("read by itself");
+        let path = "/0".repeat(119);
+        let adding = json!([
+            {"op": "add", "path": "/a", "value": value.clone()},
+            {"op": "add", "path": format!("/a{path}/-"), "value": value},
+        ]);
+        assert!(patched(&json!({}), &adding).contains("would be 241 levels deep"));
     }
 
     proptest::proptest! {
