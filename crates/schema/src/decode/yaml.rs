@@ -34,8 +34,8 @@ impl YamlError {
 /// # Errors
 /// With the place, if the text is not YAML or a document is not an object.
 pub fn decode_yaml_documents(text: &str, origin: &str) -> Result<Vec<Value>, YamlError> {
-    let documents: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(text, manifest_options()).map_err(|error| {
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, manifest_options())
+        .map_err(|error| {
             let place = error.location();
             YamlError {
                 origin: origin.to_owned(),
@@ -223,7 +223,10 @@ items:
         }
         for text in ["- ".repeat(10_000), "[".repeat(10_000), "{a: ".repeat(1_000), repeated] {
             let error = yaml_to_json(&text).unwrap_err();
-            assert!(error.contains("too large or too complex") || error.contains("recursion limit"), "{error}");
+            assert!(
+                error.contains("too large or too complex") || error.contains("recursion limit"),
+                "{error}"
+            );
         }
     }
 

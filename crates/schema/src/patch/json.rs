@@ -167,7 +167,9 @@ fn test(document: &Value, path: &str, expected: &Value) -> Result<(), String> {
 fn check_depth(path: &str, value: &Value) -> Result<(), String> {
     let depth = path.matches('/').count() + depth(value);
     if depth > DEPTH_MAX {
-        return Err(format!("the result would be {depth} levels deep, at most {DEPTH_MAX} are read"));
+        return Err(format!(
+            "the result would be {depth} levels deep, at most {DEPTH_MAX} are read"
+        ));
     }
     Ok(())
 }
