@@ -214,7 +214,7 @@ fn expected_scale(pods: &[(&Object, &Pod)], view: &View) -> Result<i32, String> 
             }
         }
     }
-    Ok(sizes.values().sum())
+    Ok(sizes.into_values().fold(0, i32::saturating_add))
 }
 
 fn deployment_size(deployment: &Deployment) -> i32 {

@@ -198,7 +198,10 @@ fn has(bits: u64, value: i8) -> bool {
 
 fn at(date: Date, hour: i8, minute: i8) -> Option<Time> {
     let moment = DateTime::from_parts(date, jiff::civil::time(hour, minute, 0, 0));
-    Some(moment.to_zoned(TimeZone::UTC).ok()?.timestamp().into())
+    let timestamp = moment.to_zoned(TimeZone::UTC).ok()?.timestamp();
+    let time = Time::from(timestamp);
+    // Cluster time ends in the year 2262.
+    (time.timestamp() == timestamp).then_some(time)
 }
 
 #[cfg(test)]
@@ -233,6 +236,7 @@ mod tests {
             assert_eq!(next(schedule, after).as_deref(), Some(expected), "{schedule} {after}");
         }
         assert_eq!(next("0 0 30 2 *", "2026-08-21T00:00:00Z"), None);
+        assert_eq!(next("@yearly", "2262-01-01T00:00:00Z"), None);
     }
 
     #[test]

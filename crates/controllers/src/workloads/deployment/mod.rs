@@ -430,7 +430,7 @@ impl<'a> Rollout<'a> {
     }
 
     fn total(&self) -> i32 {
-        self.sets.iter().map(|draft| size(&draft.set)).sum()
+        self.sets.iter().map(|draft| size(&draft.set)).fold(0, i32::saturating_add)
     }
 
     fn size_of(&self, index: usize) -> Size {

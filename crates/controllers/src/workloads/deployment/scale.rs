@@ -76,28 +76,37 @@ pub(super) struct Size {
 /// The sizes of the old ReplicaSets (oldest first) in the next step of a rolling update.
 pub(super) fn roll_old(wanted: Wanted, old: &[Size], new: Size) -> Vec<i32> {
     let mut sizes: Vec<i32> = old.iter().map(|size| size.replicas).collect();
-    let total: i32 = sizes.iter().sum::<i32>() + new.replicas;
-    let new_unavailable = new.replicas - new.available;
-    let spare = total - wanted.least_available() - new_unavailable;
+    let least_available = i64::from(wanted.least_available());
+    let total = total(&sizes) + i64::from(new.replicas);
+    let new_unavailable = i64::from(new.replicas) - i64::from(new.available);
+    let mut spare = total - least_available - new_unavailable;
     if spare <= 0 {
         return sizes;
     }
     // Pods that are not available do nobody any good and go first.
-    let mut cleaned = 0;
     for (size, old) in sizes.iter_mut().zip(old) {
-        let unhealthy = (old.replicas - old.available).max(0);
-        let down = unhealthy.min(spare - cleaned).max(0);
-        *size -= down;
-        cleaned += down;
+        let unhealthy = old.replicas.saturating_sub(old.available).max(0);
+        spare -= i64::from(shrink(size, spare.min(unhealthy.into())));
     }
-    let available: i32 = old.iter().map(|size| size.available).sum::<i32>() + new.available;
-    let mut rest = available - wanted.least_available();
+    let available = old.iter().map(|size| i64::from(size.available)).sum::<i64>();
+    let mut rest = available + i64::from(new.available) - least_available;
     for size in &mut sizes {
-        let down = (*size).min(rest).max(0);
-        *size -= down;
-        rest -= down;
+        rest -= i64::from(shrink(size, rest));
     }
     sizes
+}
+
+/// Takes up to `by` from a size, and tells how much that was.
+fn shrink(size: &mut i32, by: i64) -> i32 {
+    let down = i64::from(*size).min(by).max(0);
+    let down = i32::try_from(down).expect("it is no more than the size");
+    *size -= down;
+    down
+}
+
+/// The sum of sizes, each of which may be the largest there is.
+fn total(sizes: &[i32]) -> i64 {
+    sizes.iter().copied().map(i64::from).sum()
 }
 
 /// A ReplicaSet that takes part in scaling a Deployment in proportion.
@@ -114,9 +123,8 @@ pub(super) struct Share {
 /// largest.
 pub(super) fn in_proportion(wanted: Wanted, shares: &[Share]) -> Vec<i32> {
     let allowed = if wanted.replicas > 0 { wanted.most() } else { 0 };
-    let total: i32 = shares.iter().map(|share| share.replicas).sum();
-    let change = allowed - total;
     let mut sizes: Vec<i32> = shares.iter().map(|share| share.replicas).collect();
+    let change = i64::from(allowed) - total(&sizes);
     if change == 0 {
         return sizes;
     }
@@ -127,31 +135,36 @@ pub(super) fn in_proportion(wanted: Wanted, shares: &[Share]) -> Vec<i32> {
     } else {
         order.sort_by_key(|index| (Reverse(shares[*index].replicas), Reverse(*index)));
     }
-    let mut done = 0;
+    let mut left = change;
     for index in &order {
         let share = shares[*index];
-        let left = change - done;
         if share.replicas == 0 || left == 0 {
             continue;
         }
-        let fraction = if wanted.replicas == 0 {
-            -share.replicas
+        let before = i64::from(share.replicas);
+        let after = if wanted.replicas == 0 {
+            0
         } else {
-            let product = i64::from(share.replicas) * i64::from(wanted.most());
-            let grown = divide_rounded(product, i64::from(share.of.max(1)));
-            i32::try_from(grown).unwrap_or(i32::MAX) - share.replicas
+            divide_rounded(before * i64::from(wanted.most()), i64::from(share.of.max(1)))
         };
+        let fraction = after - before;
         let part = if change > 0 { fraction.min(left) } else { fraction.max(left) };
-        sizes[*index] += part;
-        done += part;
+        sizes[*index] = clamped(before + part);
+        left -= i64::from(sizes[*index]) - before;
     }
     if let Some(first) = order.first() {
-        sizes[*first] = (sizes[*first] + change - done).max(0);
+        sizes[*first] = clamped(i64::from(sizes[*first]) + left);
     }
     sizes
 }
 
+/// A size that a ReplicaSet can have.
+fn clamped(size: i64) -> i32 {
+    i32::try_from(size.max(0)).unwrap_or(i32::MAX)
+}
+
 fn divide_rounded(dividend: i64, divisor: i64) -> i64 {
+    // Both are of numbers of 31 bits, so that twice the dividend fits.
     (2 * dividend + divisor).div_euclid(2 * divisor)
 }
 
@@ -238,6 +251,22 @@ mod tests {
             }
             prop_assert_eq!(new, replicas);
             prop_assert_eq!(old.iter().sum::<i32>(), 0);
+        }
+
+        /// No field of a Deployment or ReplicaSet bounds its number of replicas.
+        #[test]
+        fn the_largest_sizes_do_no_harm(
+            replicas in prop_oneof![0..i32::MAX, Just(i32::MAX)],
+            surge in prop_oneof![0..9_i32, Just(i32::MAX)],
+            sizes in proptest::collection::vec(prop_oneof![0..i32::MAX, Just(i32::MAX)], 1..5),
+            available in prop_oneof![0..i32::MAX, Just(i32::MAX)],
+        ) {
+            let wanted = rolling(replicas, surge, replicas / 4);
+            let shares: Vec<_> = sizes.iter().map(|n| Share { replicas: *n, of: 1 }).collect();
+            prop_assert!(in_proportion(wanted, &shares).iter().all(|size| *size >= 0));
+            let old: Vec<_> = sizes.iter().map(|n| Size { replicas: *n, available }).collect();
+            let rolled = roll_old(wanted, &old, Size { replicas, available });
+            prop_assert!(rolled.iter().zip(&sizes).all(|(after, before)| (0..=*before).contains(after)));
         }
 
         #[test]

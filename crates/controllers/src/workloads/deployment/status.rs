@@ -24,9 +24,11 @@ pub(super) fn counts(
     now: Time,
 ) -> DeploymentStatus {
     let wanted = Wanted::of(deployment);
-    let sum = |count: fn(&ReplicaSet) -> i32| sets.iter().map(|set| count(set)).sum::<i32>();
+    let sum = |count: fn(&ReplicaSet) -> i32| {
+        sets.iter().map(|set| count(set)).fold(0, i32::saturating_add)
+    };
     let available = sum(|set| set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0));
-    let unavailable = (sum(size) - available).max(0);
+    let unavailable = sum(size).saturating_sub(available).max(0);
     let some = |count: i32| (count != 0).then_some(count);
     let old = deployment.status.as_ref();
     let mut status = DeploymentStatus {
