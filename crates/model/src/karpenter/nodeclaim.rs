@@ -44,7 +44,7 @@ pub struct NodeClaimSpec {
     #[serde(default, skip_serializing_if = "ResourceRequirements::is_empty")]
     pub resources: ResourceRequirements,
     /// The provider's class.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "NodeClassReference::is_empty")]
     pub node_class_ref: NodeClassReference,
     /// How long a drain may take before pods are deleted whatever protects them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

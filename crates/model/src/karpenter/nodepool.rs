@@ -97,7 +97,7 @@ pub struct NodeClaimTemplateSpec {
     #[serde(default)]
     pub requirements: Vec<NodeSelectorRequirementWithMinValues>,
     /// The provider's class.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "NodeClassReference::is_empty")]
     pub node_class_ref: NodeClassReference,
     /// How long a drain may take before pods are deleted whatever protects them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,18 +128,23 @@ pub struct NodeSelectorRequirementWithMinValues {
 /// Names a provider's node class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeClassReference {
-    /// The API group.
-    #[serde(default)]
+    /// The API group. What is left out is left out when written, and told as missing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub group: String,
     /// The kind.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub kind: String,
     /// The object's name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
 }
 
 impl NodeClassReference {
+    /// Whether nothing is named.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The label that tells a node's class: `<group>/<lower-case kind>`.
     pub fn label_key(&self) -> String {
         format!("{}/{}", self.group, self.kind.to_ascii_lowercase())

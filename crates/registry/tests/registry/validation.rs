@@ -244,6 +244,15 @@ fn custom_resources_have_their_schemas() {
         ),
         "{refusal}"
     );
+    let classless = json!({"apiVersion": "karpenter.sh/v1", "kind": "NodePool",
+        "metadata": {"name": "classless"}, "spec": {"template": {"spec": {"requirements": []}}}});
+    let refusal = cluster.create(classless).unwrap_err();
+    assert!(
+        refusal.message.starts_with(
+            r#"NodePool.karpenter.sh "classless" is invalid: [spec.template.spec.nodeClassRef: Required value, "#
+        ),
+        "{refusal}"
+    );
     let unversioned = with(stored, "metadata.resourceVersion", json!(null));
     assert_eq!(
         cluster.update(unversioned, Part::Main).unwrap_err().message,
