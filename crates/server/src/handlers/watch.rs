@@ -29,6 +29,9 @@ use crate::table::{self, IncludeObject};
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// When a watch ends if the client does not say; upstream picks 30 to 60 minutes.
 const TIMEOUT_SECONDS_DEFAULT: u64 = 2_700;
+/// A watch that is asked for a longer time ends after this: a year, far from where sums of times
+/// overflow.
+const TIMEOUT_SECONDS_MAX: u64 = 365 * 86_400;
 /// How much is collected before it is sent.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that wait for a slow client. Further changes stay in the store's history, so that a
@@ -74,7 +77,8 @@ pub(super) async fn watch(
     } else {
         from.unwrap_or_else(|| api.store.revision())
     };
-    let seconds = options.timeout_seconds.unwrap_or(TIMEOUT_SECONDS_DEFAULT);
+    let seconds =
+        options.timeout_seconds.unwrap_or(TIMEOUT_SECONDS_DEFAULT).min(TIMEOUT_SECONDS_MAX);
     let stream = Stream {
         api: Arc::clone(api),
         filter,

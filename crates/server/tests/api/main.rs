@@ -1,5 +1,6 @@
 //! Requests against the API in process, without a socket: what clients see on the wire.
 
+mod arbitrary;
 mod connections;
 mod harness;
 mod lists;

@@ -150,3 +150,12 @@ async fn a_watched_table_shows_ages_and_names_its_columns_once() {
     let second = events.next().await.expect("an event");
     assert_eq!(second["object"]["columnDefinitions"], json!(null));
 }
+
+/// The sum of now and so long a time does not exist.
+#[tokio::test]
+async fn a_watch_may_be_asked_for_the_longest_time() {
+    let cluster = Cluster::new();
+    cluster.config_map("a", "x").await;
+    let query = format!("{MAPS}?watch=true&timeoutSeconds={}", i64::MAX);
+    assert_eq!(cluster.watch(&query).await.words(1).await, ["ADDED a"]);
+}
