@@ -6,6 +6,8 @@
 //!
 //! Public contract: <https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md>.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 use wharf_model::kinds::Kind;
 use wharf_ports::error::ApiError;
@@ -178,7 +180,8 @@ fn delete_from(original: &mut Object, name: &str, gone: &Value) -> Result<(), St
         return Err("invalid patch format of primitive list".to_owned());
     };
     if let Some(Value::Array(list)) = original.get_mut(name) {
-        list.retain(|item| !gone.contains(item));
+        let gone: BTreeSet<String> = gone.iter().map(Value::to_string).collect();
+        list.retain(|item| !gone.contains(&item.to_string()));
     }
     Ok(())
 }
@@ -194,28 +197,29 @@ fn merge_list(
     }
     let Some(key) = merge.key.as_deref() else {
         // Scalars: the union, without repetitions.
-        let mut merged: Vec<Value> = Vec::with_capacity(old.len() + new.len());
-        for item in old.into_iter().chain(new) {
-            if !merged.contains(&item) {
-                merged.push(item);
-            }
-        }
-        return Ok(merged);
+        let mut seen = BTreeSet::new();
+        let all = old.into_iter().chain(new);
+        return Ok(all.filter(|item| seen.insert(item.to_string())).collect());
     };
     let (mut original, patch) = item_directives(old, new, key)?;
     let server_order = original.clone();
     let patch_order = patch.clone();
+    let mut places = Places::of(&original, Some(key));
     for item in patch {
         let Value::Object(item) = item else {
             return Err(format!("expected a map with the merge key {key}, got {}", plain(&item)));
         };
-        let identity = identity(&item, key)?.clone();
-        match original.iter_mut().find(|old| old.get(key) == Some(&identity)) {
-            Some(old) => {
+        let identity = identity(&item, key)?.to_string();
+        match places.0.get(&identity) {
+            Some(place) => {
+                let old = &mut original[*place];
                 let before = old.as_object_mut().map(std::mem::take).unwrap_or_default();
                 *old = Value::Object(merge_map(&at.item(), before, item)?);
             }
-            None => original.push(Value::Object(clean_object(item))),
+            None => {
+                places.0.insert(identity, original.len());
+                original.push(Value::Object(clean_object(item)));
+            }
         }
     }
     Ok(in_order(original, &patch_order, &server_order, Some(key)))
@@ -229,12 +233,13 @@ fn item_directives(
 ) -> Result<(Vec<Value>, Vec<Value>), String> {
     let mut rest = Vec::with_capacity(new.len());
     let mut replace = false;
+    let mut gone = BTreeSet::new();
     for item in new {
         match item.get(DIRECTIVE) {
             None => rest.push(item),
             Some(Value::String(word)) if word == "delete" => {
-                let gone = item.as_object().map(|item| identity(item, key)).transpose()?.cloned();
-                old.retain(|item| item.get(key) != gone.as_ref());
+                let item = item.as_object().map(|item| identity(item, key)).transpose()?;
+                gone.extend(item.map(Value::to_string));
             }
             Some(Value::String(word)) if word == "replace" => replace = true,
             Some(Value::String(word)) if word == "merge" => {
@@ -247,6 +252,9 @@ fn item_directives(
     }
     if replace {
         return Ok((rest.into_iter().filter_map(clean_item).collect(), Vec::new()));
+    }
+    if !gone.is_empty() {
+        old.retain(|item| item.get(key).is_none_or(|id| !gone.contains(&id.to_string())));
     }
     Ok((old, rest))
 }
@@ -268,29 +276,53 @@ fn in_order(
     server: &[Value],
     key: Option<&str>,
 ) -> Vec<Value> {
-    let place = |order: &[Value], item: &Value| {
-        order.iter().position(|other| match key {
-            Some(key) => other.get(key).is_some() && other.get(key) == item.get(key),
-            None => other == item,
-        })
-    };
+    let (wanted, server) = (Places::of(wanted, key), Places::of(server, key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| place(wanted, item).is_some());
-    named.sort_by_key(|item| place(wanted, item));
-    others.sort_by_key(|item| place(server, item).unwrap_or(usize::MAX));
+        merged.into_iter().partition(|item| wanted.get(item, key).is_some());
+    named.sort_by_cached_key(|item| wanted.get(item, key));
+    others.sort_by_cached_key(|item| server.get(item, key).unwrap_or(usize::MAX));
     let mut ordered = Vec::with_capacity(named.len() + others.len());
     let mut others = others.into_iter().peekable();
     for item in named {
         // A server's item goes first only where the server knows both and had it in front.
-        while let Some(other) = others.next_if(|other| {
-            matches!((place(server, other), place(server, &item)), (Some(a), Some(b)) if a < b)
-        }) {
+        let place = server.get(&item, key);
+        while let Some(other) = others
+            .next_if(|other| matches!((server.get(other, key), place), (Some(a), Some(b)) if a < b))
+        {
             ordered.push(other);
         }
         ordered.push(item);
     }
     ordered.extend(others);
     ordered
+}
+
+/// Where in a list each item is first, by the text of what identifies it. Looking through the list
+/// for each item of another would take minutes where both have a hundred thousand.
+struct Places(BTreeMap<String, usize>);
+
+impl Places {
+    fn of(list: &[Value], key: Option<&str>) -> Self {
+        let mut places = BTreeMap::new();
+        for (index, item) in list.iter().enumerate() {
+            if let Some(identity) = Self::identity(item, key) {
+                places.entry(identity).or_insert(index);
+            }
+        }
+        Self(places)
+    }
+
+    fn get(&self, item: &Value, key: Option<&str>) -> Option<usize> {
+        self.0.get(&Self::identity(item, key)?).copied()
+    }
+
+    /// The value of the merge key, or without one the item itself.
+    fn identity(item: &Value, key: Option<&str>) -> Option<String> {
+        match key {
+            Some(key) => item.get(key).map(Value::to_string),
+            None => Some(item.to_string()),
+        }
+    }
 }
 
 /// A new value as it is stored: without nulls and directives.

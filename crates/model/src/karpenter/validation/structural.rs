@@ -342,20 +342,25 @@ impl Structural {
                 detail: format!("{path} in body should have at least {least} items"),
             });
         }
+        // Items of an atomic list have no identity, so there is no old item to compare with. By
+        // identity, since a look through the old list for each item would take minutes for a long one.
+        let mut old_items = BTreeMap::new();
+        for item in old.and_then(Value::as_array).into_iter().flatten() {
+            if let Some(identity) = self.list_type.identity(item) {
+                old_items.entry(identity.to_string()).or_insert(item);
+            }
+        }
         let mut seen = BTreeSet::new();
         for (index, item) in list.iter().enumerate() {
             let path = format!("{path}[{index}]");
             let identity = self.list_type.identity(item);
-            // Items of an atomic list have no identity, so there is no old item to compare with.
-            let old_item = identity.as_ref().and_then(|identity| {
-                let old = old.and_then(Value::as_array)?;
-                old.iter().find(|old| self.list_type.identity(old).as_ref() == Some(identity))
-            });
+            let text = identity.as_ref().map(Value::to_string);
+            let old_item = text.as_ref().and_then(|text| old_items.get(text).copied());
             if let Some(items) = &self.items {
                 items.check(&path, item, old_item, errors);
             }
-            if let Some(identity) = identity
-                && !seen.insert(identity.to_string())
+            if let (Some(identity), Some(text)) = (identity, text)
+                && !seen.insert(text)
             {
                 errors.push(FieldError {
                     field: path,
