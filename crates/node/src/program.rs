@@ -53,6 +53,13 @@ pub const HOSTNAME: &str = "\u{1}hostname\u{1}";
 const STARTUP: Duration = Duration::from_millis(20);
 /// Scripts longer than this are not looked into.
 const SCRIPT_MAX: usize = 4_096;
+/// Commands that are looked into, in all. A script that runs a variable which runs the variable
+/// again has no end.
+const COMMANDS_MAX: usize = SCRIPT_MAX;
+/// Commands that run commands (`sh -c`, `exec`) within one another.
+const DEPTH_MAX: usize = 16;
+/// Bytes that variables may expand to, in all: a short script can repeat a long one many times.
+const EXPANDED_MAX: usize = 64 * 1_024;
 
 /// What the process of a container does.
 pub fn program_of(container: &Container) -> Program {
@@ -128,6 +135,15 @@ struct Run<'a> {
     forever: bool,
     exited: bool,
     heeds_term: bool,
+    work: Work,
+}
+
+/// What is left of the bounds on a walk.
+#[derive(Clone, Copy)]
+struct Work {
+    commands: usize,
+    depth: usize,
+    expanded: usize,
 }
 
 impl<'a> Run<'a> {
@@ -141,6 +157,7 @@ impl<'a> Run<'a> {
             forever: false,
             exited: false,
             heeds_term: false,
+            work: Work { commands: COMMANDS_MAX, depth: DEPTH_MAX, expanded: EXPANDED_MAX },
         }
     }
 
@@ -157,7 +174,19 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Runs a command within the bounds; beyond them it is taken for one that runs on.
     fn command(&mut self, words: &[&str]) {
+        if self.work.commands == 0 || self.work.depth == 0 {
+            self.forever = true;
+            return;
+        }
+        self.work.commands -= 1;
+        self.work.depth -= 1;
+        self.run(words);
+        self.work.depth += 1;
+    }
+
+    fn run(&mut self, words: &[&str]) {
         let Some((first, rest)) = words.split_first() else { return };
         let name = first.rsplit('/').next().unwrap_or(first);
         match name {
@@ -238,7 +267,7 @@ impl<'a> Run<'a> {
                 let end = rest.iter().position(Token::is_operator).unwrap_or(rest.len());
                 let words: Vec<String> = rest[..end].iter().map(|t| self.expand(t)).collect();
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                if runs && !words.is_empty() {
+                if runs && !words.is_empty() && !self.over() {
                     if is_control(words[0]) {
                         self.forever = true;
                         return;
@@ -260,13 +289,22 @@ impl<'a> Run<'a> {
 
     /// `while true; do BODY; done`, `while sleep 1; do BODY; done`.
     fn endless(&mut self, condition: &[Token], body: &[Token]) {
-        let mut round = Run::new(self.container);
-        round.at = Duration::ZERO;
-        round.list(condition);
-        if round.code != 0 {
+        if self.work.depth == 0 {
+            self.forever = true;
             return;
         }
-        round.list(body);
+        let mut round = Run::new(self.container);
+        round.at = Duration::ZERO;
+        round.work = Work { depth: self.work.depth - 1, ..self.work };
+        round.list(condition);
+        let entered = round.code == 0;
+        if entered {
+            round.list(body);
+        }
+        self.work = Work { depth: self.work.depth, ..round.work };
+        if !entered {
+            return;
+        }
         self.heeds_term |= round.heeds_term;
         if round.exited {
             let start = self.at;
@@ -314,7 +352,7 @@ impl<'a> Run<'a> {
 
     /// Replaces `$NAME`, `${NAME}`, `$(date)` and `$(hostname)`; what is not set is empty, as in
     /// a shell.
-    fn expand(&self, token: &Token) -> String {
+    fn expand(&mut self, token: &Token) -> String {
         let Token::Word { text, literal } = token else { return String::new() };
         if *literal || !text.contains(['$', '`']) {
             return text.clone();
@@ -336,24 +374,27 @@ impl<'a> Run<'a> {
                     .unwrap_or(tail.len());
                 tail.split_at(end)
             };
-            expanded.push_str(&self.variable(name));
+            let value = self.variable(name);
+            if value.len() > self.work.expanded {
+                self.forever = true;
+                return expanded;
+            }
+            self.work.expanded -= value.len();
+            expanded.push_str(value);
             rest = after;
         }
         expanded + rest
     }
 
-    fn variable(&self, name: &str) -> String {
+    fn variable(&self, name: &str) -> &'a str {
         match name.split_whitespace().next().unwrap_or_default() {
-            "date" => DATE.to_owned(),
-            "hostname" | "HOSTNAME" => HOSTNAME.to_owned(),
-            name => self
-                .container
-                .env
-                .iter()
-                .flatten()
-                .find(|variable| variable.name == name)
-                .and_then(|variable| variable.value.clone())
-                .unwrap_or_default(),
+            "date" => DATE,
+            "hostname" | "HOSTNAME" => HOSTNAME,
+            name => {
+                let mut env = self.container.env.iter().flatten();
+                let variable = env.find(|variable| variable.name == name);
+                variable.and_then(|variable| variable.value.as_deref()).unwrap_or_default()
+            }
         }
     }
 }
@@ -482,6 +523,8 @@ fn split_loop(tokens: Tokens<'_>) -> Option<(Tokens<'_>, Tokens<'_>, Tokens<'_>)
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::EnvVar;
+
     use super::*;
 
     fn program(image: &str, command: &[&str]) -> Program {
@@ -495,6 +538,17 @@ mod tests {
 
     fn sh(script: &str) -> Program {
         program("busybox", &["/bin/sh", "-c", script])
+    }
+
+    /// A script with `$A` set.
+    fn sh_with(script: &str, variable: &str) -> Program {
+        let text = |text: &str| text.to_owned();
+        let variable = EnvVar { name: text("A"), value: Some(text(variable)), ..EnvVar::default() };
+        program_of(&Container {
+            command: Some(vec![text("sh"), text("-c"), text(script)]),
+            env: Some(vec![variable]),
+            ..Container::default()
+        })
     }
 
     fn texts(lines: &[Line]) -> Vec<&str> {
@@ -532,6 +586,29 @@ mod tests {
         );
         assert_eq!(program("registry.k8s.io/pause:3.7", &[]).end, None);
         assert_eq!(program("busybox:1.36", &[]).end, Some((STARTUP, 0)));
+    }
+
+    /// The stack ran out on the first three, memory on the last.
+    #[test]
+    fn commands_that_run_commands_come_to_an_end() {
+        let many = vec!["exec"; 100_000];
+        assert_eq!(program("busybox", &many).end, None);
+        let again = "sh -c \"$A\"; ";
+        assert_eq!(sh_with(again, again).end, None);
+        assert_eq!(sh_with(again, &again.repeat(100)).end, None);
+        let long = sh_with(&"echo $A; ".repeat(400), &"x".repeat(60_000));
+        let printed = long.output.iter().map(|line| line.text.len()).sum::<usize>();
+        assert!((60_000..=EXPANDED_MAX).contains(&printed), "{printed}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_script_panics(words in proptest::collection::vec(
+            "while|true|do|done|;|&&|sh -c|exec|\\$A|`date`|\\$\\(date\\)|sleep|[0-9.]{1,21}[smhd]?|echo|'|\"|\\PC{0,3}", 0..20,
+        )) {
+            let script = words.join(" ");
+            let _ = sh_with(&script, &script);
+        }
     }
 
     #[test]
