@@ -244,7 +244,9 @@ impl<'v> Snapshot<'v> {
                 let used: i64 = if resource == NODES {
                     i64::try_from(capacities.len()).unwrap_or(i64::MAX)
                 } else {
-                    capacities.iter().map(|capacity| capacity.get(resource)).sum()
+                    let amounts = capacities.iter().map(|capacity| capacity.get(resource));
+                    // A node may say that it has the largest amount there is.
+                    amounts.fold(0, i64::saturating_add)
                 };
                 (resource.as_str().into(), limits.get(resource).saturating_sub(used))
             })

@@ -499,6 +499,19 @@ mod tests {
         .unwrap()
     }
 
+    /// In time that grows with the square of its length this takes minutes.
+    #[test]
+    fn a_long_list_is_compared_with_the_old_one_in_time() {
+        let ports: Vec<Value> =
+            (0..30_000).map(|port| json!({"port": port, "name": "Q"})).collect();
+        let value = json!({"name": "a", "ports": ports});
+        let mut new = value.clone();
+        new["ports"][29_999]["name"] = json!(1);
+        let errors = schema().validate(&new, Some(&value));
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert_eq!(errors[0].field, "ports[29999].name");
+    }
+
     #[test]
     fn messages_are_the_api_servers() {
         let cases = [
