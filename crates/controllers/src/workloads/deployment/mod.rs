@@ -245,7 +245,7 @@ impl<'a> Rollout<'a> {
             .map(|(_, draft)| revision::revision(draft.set.metadata.annotations.as_ref()))
             .max()
             .unwrap_or(0);
-        let next = newest + 1;
+        let next = newest.saturating_add(1);
         if let Some(index) = self.new {
             let draft = &mut self.sets[index];
             draft.changed |= revision::annotate(&mut draft.set, self.deployment, next);
@@ -272,7 +272,7 @@ impl<'a> Rollout<'a> {
         let key = ObjectKey::of(&set.metadata);
         if self.view.object(Kind::of::<ReplicaSet>(), &key).is_some() {
             // Another template has the same hash: the next look tries with another one.
-            self.status.collision_count = Some(collisions + 1);
+            self.status.collision_count = Some(collisions.saturating_add(1));
             return;
         }
         revision::annotate(&mut set, self.deployment, revision);

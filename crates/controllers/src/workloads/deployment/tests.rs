@@ -162,6 +162,21 @@ fn old_revisions_are_cleared_away() {
     assert_eq!(sizes(&world), [(3, 0), (4, 1)]);
 }
 
+/// Anyone may write the annotation; there is no number after the largest.
+#[test]
+fn the_largest_revision_has_a_successor() {
+    let mut world = settled("pause:1", 1, json!({}));
+    let key = ObjectKey::of(&world.list::<ReplicaSet>()[0].metadata);
+    world.edit::<ReplicaSet>(&key, |set| {
+        let annotations = set.metadata.annotations.get_or_insert_default();
+        annotations.insert("deployment.kubernetes.io/revision".to_owned(), i64::MAX.to_string());
+    });
+    world.apply(manifest("pause:2", 1, json!({})));
+    settle(&mut world);
+    assert_eq!(sizes(&world).iter().map(|(_, size)| size).sum::<i32>(), 1);
+    assert!(sizes(&world).iter().all(|(revision, _)| *revision > 0));
+}
+
 #[test]
 fn a_rollout_without_progress_times_out() {
     let mut world = World::new(controllers());
