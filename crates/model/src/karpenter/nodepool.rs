@@ -128,14 +128,14 @@ pub struct NodeSelectorRequirementWithMinValues {
 /// Names a provider's node class.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeClassReference {
-    /// The API group. What is left out is left out when written, and told as missing.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    /// The API group.
+    #[serde(default)]
     pub group: String,
     /// The kind.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub kind: String,
     /// The object's name.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     pub name: String,
 }
 
