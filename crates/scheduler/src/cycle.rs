@@ -4,11 +4,12 @@ use smallvec::SmallVec;
 
 use crate::diagnosis::{Diagnosis, Unschedulable};
 use crate::node::NodeInfo;
-use crate::plugins::{Filter, PreFilterRejection, Rejection, Scorer, node_affinity};
+use crate::plugins::{Code, Filter, PreFilterRejection, Prepared, Rejection, Scorer, names};
 use crate::pod::PodInfo;
 use crate::preemption;
-use crate::profile::{Plugin, Profile};
+use crate::profile::{Plugin, PluginSet, Profile};
 use crate::snapshot::{NodeIndex, Snapshot};
+use crate::symbols::Symbol;
 
 /// How many of the best nodes a placement tells of.
 const BEST: usize = 5;
@@ -92,7 +93,7 @@ pub fn schedule(
     let evaluated = feasible.len() + rejected.len();
     match feasible.as_slice() {
         [] => {
-            let diagnosis = Diagnosis::new(all.len(), rejected, plan.outside());
+            let diagnosis = Diagnosis::new(all.len(), rejected, plan.outside(), plan.narrowed_by);
             let mut answer = Unschedulable::new(diagnosis, pod);
             if profile.preemption {
                 preemption::post_filter(&plan, &mut answer, *rotation);
@@ -143,7 +144,11 @@ pub fn evaluate(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile) -> Evalua
         .iter()
         .map(|node| {
             let outside = plan.nodes.as_ref().is_some_and(|set| !set.contains(node));
-            let rejection = if outside { Some(node_affinity::OUTSIDE) } else { plan.check(*node) };
+            let rejection = if outside {
+                Some(Rejection::outside(plan.narrowed_by))
+            } else {
+                plan.check(*node)
+            };
             (*node, rejection)
         })
         .collect();
@@ -159,10 +164,15 @@ pub(crate) struct Plan<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) pod: &'a PodInfo,
     pub(crate) profile: &'a Profile,
-    pub(crate) filters: SmallVec<[Filter<'a>; 8]>,
-    /// The only nodes to look at, if the pod names them.
+    pub(crate) filters: Filters<'a>,
+    /// The only nodes to look at, in node order, if PreFilters narrow them.
     nodes: Option<Vec<NodeIndex>>,
+    /// Whose PreFilters did.
+    narrowed_by: PluginSet,
 }
+
+/// The filters that have something to say of a pod, in their order.
+pub(crate) type Filters<'a> = SmallVec<[Filter<'a>; 8]>;
 
 impl<'a> Plan<'a> {
     /// PreFilter: prepares what the filters need and leaves out those with nothing to say.
@@ -172,14 +182,41 @@ impl<'a> Plan<'a> {
         profile: &'a Profile,
     ) -> Result<Self, PreFilterRejection> {
         let mut filters = SmallVec::new();
-        let mut nodes = None;
+        let mut names: Option<Vec<Symbol>> = None;
+        let mut narrowed_by = PluginSet::default();
+        let mut refused: Option<PreFilterRejection> = None;
         for plugin in &profile.filters {
-            if *plugin == Plugin::NodeAffinity {
-                nodes = node_affinity::node_set(pod, snapshot)?;
+            let prepared = match Filter::prepare(*plugin, pod, profile, snapshot) {
+                Ok(prepared) => prepared,
+                // What evictions cannot mend ends the search at once; otherwise the other
+                // plugins are still heard, since one of them may say so.
+                Err(rejection) if rejection.code == Code::UnschedulableAndUnresolvable => {
+                    return Err(rejection);
+                }
+                Err(rejection) => {
+                    refused.get_or_insert(rejection);
+                    Prepared::default()
+                }
+            };
+            filters.extend(prepared.filter);
+            if let Some(set) = prepared.nodes {
+                narrowed_by.insert(*plugin);
+                names = Some(match names {
+                    None => set,
+                    Some(known) => {
+                        known.into_iter().filter(|name| set.binary_search(name).is_ok()).collect()
+                    }
+                });
+                if names.as_ref().is_some_and(Vec::is_empty) {
+                    return Err(none_left(*plugin, narrowed_by));
+                }
             }
-            filters.extend(Filter::prepare(*plugin, pod, profile, snapshot));
         }
-        Ok(Self { snapshot, pod, profile, filters, nodes })
+        if let Some(rejection) = refused {
+            return Err(rejection);
+        }
+        let nodes = names.map(|names| in_node_order(&names, snapshot));
+        Ok(Self { snapshot, pod, profile, filters, nodes, narrowed_by })
     }
 
     /// The node on which room was made for the pod, if it passes now.
@@ -236,22 +273,52 @@ impl<'a> Plan<'a> {
             let nominated = self.snapshot.nominated_on(index, self.pod);
             if !nominated.is_empty() {
                 let mut node = node.clone();
-                let mut filters: SmallVec<[Filter<'a>; 8]> = filters.iter().cloned().collect();
+                let mut filters: Filters<'a> = filters.iter().cloned().collect();
                 for pod in nominated {
                     node.add(pod.clone());
-                    filters.iter_mut().for_each(|filter| filter.pod_added(&pod, &node));
+                    filters.iter_mut().for_each(|filter| filter.pod_added(&pod, index, &node));
                 }
-                if let Some(rejection) = check(&filters, &node) {
+                if let Some(rejection) = check(&filters, index, &node) {
                     return Some(rejection);
                 }
             }
         }
-        check(filters, node)
+        check(filters, index, node)
     }
 }
 
-fn check(filters: &[Filter<'_>], node: &NodeInfo) -> Option<Rejection> {
-    filters.iter().find_map(|filter| filter.check(node))
+fn check(filters: &[Filter<'_>], index: NodeIndex, node: &NodeInfo) -> Option<Rejection> {
+    filters.iter().find_map(|filter| filter.check(index, node))
+}
+
+/// The known nodes of these names, in node order.
+fn in_node_order(names: &[Symbol], snapshot: &Snapshot) -> Vec<NodeIndex> {
+    let symbols = snapshot.symbols();
+    let mut nodes: Vec<_> =
+        names.iter().filter_map(|name| snapshot.find(symbols.text(*name))).collect();
+    // A pod of a DaemonSet names one node: then there is no order to keep, and the cost does not
+    // grow with the cluster.
+    if nodes.len() > 1 {
+        nodes.sort_unstable();
+        let wanted = nodes;
+        let all = snapshot.nodes().iter().copied();
+        nodes = all.filter(|node| wanted.binary_search(node).is_ok()).collect();
+    }
+    nodes
+}
+
+/// The refusal of a pod for which the PreFilters left no node over.
+fn none_left(last: Plugin, narrowed_by: PluginSet) -> PreFilterRejection {
+    let all = names(narrowed_by);
+    PreFilterRejection {
+        plugin: last,
+        code: Code::UnschedulableAndUnresolvable,
+        message: if narrowed_by.iter().count() == 1 {
+            format!("node(s) didn't satisfy plugin {all}").into()
+        } else {
+            format!("node(s) didn't satisfy plugin(s) [{all}] simultaneously").into()
+        },
+    }
 }
 
 /// How many feasible nodes are enough among `nodes`.
@@ -285,7 +352,7 @@ impl Scores {
                 continue;
             };
             let mut column: Vec<_> =
-                feasible.iter().map(|node| scorer.score(snapshot.node(*node))).collect();
+                feasible.iter().map(|node| scorer.score(*node, snapshot.node(*node))).collect();
             scorer.normalize(&mut column);
             for (score, total) in column.iter_mut().zip(&mut table.totals) {
                 *score *= weight;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use compact_str::CompactString;
 
-use crate::plugins::{Code, PreFilterRejection, Rejection, node_affinity, node_resources_fit};
+use crate::plugins::{Code, PreFilterRejection, Rejection, node_resources_fit};
 use crate::pod::PodInfo;
 use crate::preemption::Nomination;
 use crate::profile::{Plugin, PluginSet};
@@ -48,22 +48,30 @@ pub struct Diagnosis {
     pub prefilter: Option<PreFilterRejection>,
     /// Every node that was looked at with its refusal.
     pub rejected: Vec<(NodeIndex, Rejection)>,
-    /// How many nodes were left out because the pod names others.
+    /// How many nodes PreFilters left out, because the pod names others or its volumes are
+    /// elsewhere.
     pub outside: usize,
+    /// The plugins whose PreFilters did.
+    pub narrowed_by: PluginSet,
     /// The plugins that refused: only what changes their mind is worth another try.
     pub plugins: PluginSet,
 }
 
 impl Diagnosis {
-    pub(crate) fn new(nodes: usize, rejected: Vec<(NodeIndex, Rejection)>, outside: usize) -> Self {
+    pub(crate) fn new(
+        nodes: usize,
+        rejected: Vec<(NodeIndex, Rejection)>,
+        outside: usize,
+        narrowed_by: PluginSet,
+    ) -> Self {
         let mut plugins = PluginSet::default();
         for (_, rejection) in &rejected {
             plugins.insert(rejection.plugin);
         }
         if outside > 0 {
-            plugins.insert(Plugin::NodeAffinity);
+            narrowed_by.iter().for_each(|plugin| plugins.insert(plugin));
         }
-        Self { nodes, prefilter: None, rejected, outside, plugins }
+        Self { nodes, prefilter: None, rejected, outside, narrowed_by, plugins }
     }
 
     pub(crate) fn rejected_as_a_whole(nodes: usize, rejection: PreFilterRejection) -> Self {
@@ -78,7 +86,7 @@ impl Diagnosis {
         for (_, rejection) in &self.rejected {
             counts.add(*rejection, 1);
         }
-        counts.add(node_affinity::OUTSIDE, self.outside);
+        counts.add(Rejection::outside(self.narrowed_by), self.outside);
         counts.texts(pod)
     }
 
@@ -110,11 +118,16 @@ impl Diagnosis {
             })
             .collect();
         if self.outside > 0 {
-            let reasons = node_affinity::OUTSIDE.reasons(pod);
+            let outside = Rejection::outside(self.narrowed_by);
+            let reasons = outside.reasons(pod);
             explanations.push(Explanation {
-                plugin: Plugin::NodeAffinity,
+                plugin: outside.plugin,
                 nodes: self.outside,
-                says: "the pod names the nodes it may run on".to_owned(),
+                says: if self.narrowed_by.contains(Plugin::NodeAffinity) {
+                    "the pod names the nodes it may run on".to_owned()
+                } else {
+                    "not among the nodes its volumes or devices leave over".to_owned()
+                },
                 closest: None,
                 reasons,
             });

@@ -4,12 +4,10 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use crate::cycle::{Plan, Rotation};
+use crate::cycle::{Filters, Plan, Rotation};
 use crate::diagnosis::{Counts, Unschedulable, sentence};
 use crate::node::NodeInfo;
-use crate::plugins::{Code, Filter, Rejection};
+use crate::plugins::{Code, Rejection};
 use crate::pod::PodInfo;
 use crate::snapshot::{Budget, NodeIndex};
 
@@ -118,21 +116,21 @@ struct Trial<'p, 'a> {
     plan: &'p Plan<'a>,
     index: NodeIndex,
     node: NodeInfo,
-    filters: SmallVec<[Filter<'a>; 8]>,
+    filters: Filters<'a>,
 }
 
 impl Trial<'_, '_> {
     fn remove(&mut self, pod: &PodInfo) {
         self.node.remove(&pod.uid);
         for filter in &mut self.filters {
-            filter.pod_removed(pod, &self.node);
+            filter.pod_removed(pod, self.index, &self.node);
         }
     }
 
     fn add(&mut self, pod: &Arc<PodInfo>) {
         self.node.add(pod.clone());
         for filter in &mut self.filters {
-            filter.pod_added(pod, &self.node);
+            filter.pod_added(pod, self.index, &self.node);
         }
     }
 

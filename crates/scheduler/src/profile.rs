@@ -10,6 +10,8 @@ use wharf_model::resources::{CPU, MEMORY};
 pub enum Plugin {
     /// Keeps pods with gates out of the queue.
     SchedulingGates,
+    /// Orders the queue: higher priority first, then longer waiting.
+    PrioritySort,
     /// Keeps pods off cordoned nodes.
     NodeUnschedulable,
     /// Heeds `spec.nodeName`.
@@ -22,36 +24,111 @@ pub enum Plugin {
     NodePorts,
     /// Heeds resources.
     NodeResourcesFit,
+    /// Heeds disks and claims that only one may use.
+    VolumeRestrictions,
+    /// Heeds how many volumes a node can attach.
+    NodeVolumeLimits,
+    /// Finds volumes for claims, or places where they can be made.
+    VolumeBinding,
+    /// Heeds the zones of volumes.
+    VolumeZone,
+    /// Spreads pods over domains.
+    PodTopologySpread,
+    /// Heeds what pods want of each other.
+    InterPodAffinity,
+    /// Allocates devices for resource claims.
+    DynamicResources,
     /// Makes room by evicting pods of lower priority.
     DefaultPreemption,
     /// Likes cpu and memory used evenly.
     NodeResourcesBalancedAllocation,
+    /// Likes nodes that have the images.
+    ImageLocality,
+    /// Binds pods to nodes.
+    DefaultBinder,
+    /// Heeds the features a pod needs of its node.
+    NodeDeclaredFeatures,
+    /// Holds the pods of a group until enough of them have a place.
+    GangScheduling,
+    /// Not a plugin: an HTTP extender, which upstream names so where it names plugins.
+    Extender,
 }
 
 impl Plugin {
-    /// Those that filter nodes, in the order of upstream's default profile.
-    pub const FILTERS: [Self; 6] = [
+    /// Every plugin, in its order.
+    pub const ALL: [Self; 21] = [
+        Self::SchedulingGates,
+        Self::PrioritySort,
         Self::NodeUnschedulable,
         Self::NodeName,
         Self::TaintToleration,
         Self::NodeAffinity,
         Self::NodePorts,
         Self::NodeResourcesFit,
+        Self::VolumeRestrictions,
+        Self::NodeVolumeLimits,
+        Self::VolumeBinding,
+        Self::VolumeZone,
+        Self::PodTopologySpread,
+        Self::InterPodAffinity,
+        Self::DynamicResources,
+        Self::DefaultPreemption,
+        Self::NodeResourcesBalancedAllocation,
+        Self::ImageLocality,
+        Self::DefaultBinder,
+        Self::NodeDeclaredFeatures,
+        Self::GangScheduling,
+    ];
+
+    /// Those that filter nodes, in the order of upstream's default profile.
+    pub const FILTERS: [Self; 14] = [
+        Self::NodeUnschedulable,
+        Self::NodeName,
+        Self::TaintToleration,
+        Self::NodeAffinity,
+        Self::NodePorts,
+        Self::NodeResourcesFit,
+        Self::VolumeRestrictions,
+        Self::NodeVolumeLimits,
+        Self::VolumeBinding,
+        Self::VolumeZone,
+        Self::PodTopologySpread,
+        Self::InterPodAffinity,
+        Self::DynamicResources,
+        Self::NodeDeclaredFeatures,
     ];
 
     /// Upstream's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::SchedulingGates => "SchedulingGates",
+            Self::PrioritySort => "PrioritySort",
             Self::NodeUnschedulable => "NodeUnschedulable",
             Self::NodeName => "NodeName",
             Self::TaintToleration => "TaintToleration",
             Self::NodeAffinity => "NodeAffinity",
             Self::NodePorts => "NodePorts",
             Self::NodeResourcesFit => "NodeResourcesFit",
+            Self::VolumeRestrictions => "VolumeRestrictions",
+            Self::NodeVolumeLimits => "NodeVolumeLimits",
+            Self::VolumeBinding => "VolumeBinding",
+            Self::VolumeZone => "VolumeZone",
+            Self::PodTopologySpread => "PodTopologySpread",
+            Self::InterPodAffinity => "InterPodAffinity",
+            Self::DynamicResources => "DynamicResources",
             Self::DefaultPreemption => "DefaultPreemption",
             Self::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
+            Self::ImageLocality => "ImageLocality",
+            Self::DefaultBinder => "DefaultBinder",
+            Self::NodeDeclaredFeatures => "NodeDeclaredFeatures",
+            Self::GangScheduling => "GangScheduling",
+            Self::Extender => "Extender",
         }
+    }
+
+    /// The plugin of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|plugin| plugin.name() == name)
     }
 }
 
@@ -73,6 +150,24 @@ impl PluginSet {
     /// Whether none is in.
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Those that are in, in their order.
+    pub fn iter(self) -> impl Iterator<Item = Plugin> {
+        Plugin::ALL
+            .into_iter()
+            .chain([Plugin::Extender])
+            .filter(move |plugin| self.contains(*plugin))
+    }
+
+    /// The set as bits, for a [`crate::plugins::Rejection`]'s detail.
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The set with these bits.
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 }
 
@@ -138,7 +233,12 @@ impl Default for Profile {
                 (Plugin::TaintToleration, 3),
                 (Plugin::NodeAffinity, 2),
                 (Plugin::NodeResourcesFit, 1),
+                (Plugin::VolumeBinding, 1),
+                (Plugin::PodTopologySpread, 2),
+                (Plugin::InterPodAffinity, 2),
+                (Plugin::DynamicResources, 2),
                 (Plugin::NodeResourcesBalancedAllocation, 1),
+                (Plugin::ImageLocality, 1),
             ],
             preemption: true,
             percentage_of_nodes_to_score: 0,

@@ -17,9 +17,9 @@ use std::borrow::Cow;
 
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
-use crate::profile::{Plugin, Profile};
+use crate::profile::{Plugin, PluginSet, Profile};
 use crate::snapshot::{NodeIndex, Snapshot};
-use crate::symbols::Symbols;
+use crate::symbols::{Symbol, Symbols};
 
 /// The highest score of a node.
 pub const MAX_SCORE: i64 = 100;
@@ -45,19 +45,34 @@ pub struct Rejection {
     pub(crate) detail: u64,
 }
 
-/// The reason of a node that a plugin's PreFilter left out.
-pub(crate) const OUTSIDE_NODE_SET: u64 = 1 << 63;
+/// Marks the refusal of a node that PreFilters left out; the other bits are the set of the plugins
+/// that narrowed the nodes.
+const OUTSIDE_NODE_SET: u64 = 1 << 63;
 
 impl Rejection {
     pub(crate) fn new(plugin: Plugin, code: Code) -> Option<Self> {
         Some(Self { plugin, code, detail: 0 })
     }
 
+    /// The refusal of every node outside the set that these plugins' PreFilters left over.
+    pub(crate) fn outside(narrowed_by: PluginSet) -> Self {
+        Self {
+            plugin: narrowed_by.iter().next().unwrap_or(Plugin::NodeAffinity),
+            code: Code::UnschedulableAndUnresolvable,
+            detail: OUTSIDE_NODE_SET | u64::from(narrowed_by.bits()),
+        }
+    }
+
+    /// The plugins whose PreFilters left the node out; `None` if a filter refused it.
+    pub fn narrowed_by(&self) -> Option<PluginSet> {
+        (self.detail & OUTSIDE_NODE_SET != 0)
+            .then(|| PluginSet::from_bits((self.detail & u64::from(u32::MAX)) as u32))
+    }
+
     /// The reasons, in upstream's words.
     pub fn reasons(&self, pod: &PodInfo) -> Vec<Cow<'static, str>> {
-        if self.detail == OUTSIDE_NODE_SET {
-            let name = self.plugin.name();
-            return vec![format!("node(s) didn't satisfy plugin(s) [{name}]").into()];
+        if let Some(plugins) = self.narrowed_by() {
+            return vec![format!("node(s) didn't satisfy plugin(s) [{}]", names(plugins)).into()];
         }
         match self.plugin {
             Plugin::NodeUnschedulable => vec![node_unschedulable::REASON.into()],
@@ -66,9 +81,7 @@ impl Rejection {
             Plugin::NodeAffinity => vec![node_affinity::reason(self.detail).into()],
             Plugin::NodePorts => vec![node_ports::REASON.into()],
             Plugin::NodeResourcesFit => node_resources_fit::reasons(self.detail, pod),
-            Plugin::SchedulingGates
-            | Plugin::DefaultPreemption
-            | Plugin::NodeResourcesBalancedAllocation => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -81,6 +94,13 @@ impl Rejection {
             _ => self.reasons(pod).join(", "),
         }
     }
+}
+
+/// Names of plugins as upstream lists them: sorted, with spaces between.
+pub(crate) fn names(plugins: PluginSet) -> String {
+    let mut names: Vec<_> = plugins.iter().map(Plugin::name).collect();
+    names.sort_unstable();
+    names.join(" ")
 }
 
 /// A rejection of the whole pod before any node was looked at.
@@ -105,15 +125,31 @@ pub(crate) enum Filter<'a> {
     NodeResourcesFit(node_resources_fit::State<'a>),
 }
 
+/// What a plugin's PreFilter makes of a pod.
+#[derive(Default)]
+pub(crate) struct Prepared<'a> {
+    /// Its filter; `None` if it has nothing to refuse for this pod (upstream's `Skip`).
+    pub(crate) filter: Option<Filter<'a>>,
+    /// The names of the only nodes to look at, sorted and each once, if it narrows them. A node
+    /// that nobody knows may be among them.
+    pub(crate) nodes: Option<Vec<Symbol>>,
+}
+
+impl<'a> From<Option<Filter<'a>>> for Prepared<'a> {
+    fn from(filter: Option<Filter<'a>>) -> Self {
+        Self { filter, nodes: None }
+    }
+}
+
 impl<'a> Filter<'a> {
-    /// Prepares a plugin's filter; `None` if it has nothing to refuse for this pod.
+    /// PreFilter: prepares a plugin's filter for a pod, or turns the pod down as a whole.
     pub(crate) fn prepare(
         plugin: Plugin,
         pod: &'a PodInfo,
         profile: &'a Profile,
         snapshot: &'a Snapshot,
-    ) -> Option<Self> {
-        match plugin {
+    ) -> Result<Prepared<'a>, PreFilterRejection> {
+        let filter = match plugin {
             Plugin::NodeUnschedulable => {
                 Some(Self::NodeUnschedulable(node_unschedulable::State::new(pod, snapshot)))
             }
@@ -122,21 +158,23 @@ impl<'a> Filter<'a> {
                 Some(Self::TaintToleration(taint_toleration::State::new(pod)))
             }
             Plugin::NodeAffinity => {
-                node_affinity::State::new(pod, profile, snapshot).map(Self::NodeAffinity)
+                let nodes = node_affinity::node_set(pod)?;
+                let state = node_affinity::State::new(pod, profile, snapshot);
+                return Ok(Prepared { filter: state.map(Self::NodeAffinity), nodes });
             }
             Plugin::NodePorts => node_ports::State::new(pod).map(Self::NodePorts),
             Plugin::NodeResourcesFit => {
                 Some(Self::NodeResourcesFit(node_resources_fit::State::new(pod)))
             }
-            Plugin::SchedulingGates
-            | Plugin::DefaultPreemption
-            | Plugin::NodeResourcesBalancedAllocation => None,
-        }
+            // The others have no filter.
+            _ => None,
+        };
+        Ok(filter.into())
     }
 
     /// Whether the node is refused.
     #[inline]
-    pub(crate) fn check(&self, node: &NodeInfo) -> Option<Rejection> {
+    pub(crate) fn check(&self, _index: NodeIndex, node: &NodeInfo) -> Option<Rejection> {
         match self {
             Self::NodeUnschedulable(state) => state.check(node),
             Self::NodeName(state) => state.check(node),
@@ -149,12 +187,12 @@ impl<'a> Filter<'a> {
 
     /// Tells a filter that counts pods beyond one node that a trial has put a pod on a node. The
     /// node itself already counts it.
-    pub(crate) fn pod_added(&mut self, _pod: &PodInfo, _node: &NodeInfo) {
+    pub(crate) fn pod_added(&mut self, _pod: &PodInfo, _index: NodeIndex, _node: &NodeInfo) {
         // None of the present filters looks beyond the node.
     }
 
     /// The same when a trial has taken a pod off a node.
-    pub(crate) fn pod_removed(&mut self, _pod: &PodInfo, _node: &NodeInfo) {}
+    pub(crate) fn pod_removed(&mut self, _pod: &PodInfo, _index: NodeIndex, _node: &NodeInfo) {}
 }
 
 /// A scorer prepared for one pod and the nodes that passed the filters.
@@ -194,7 +232,7 @@ impl<'a> Scorer<'a> {
 
     /// The score of a node before normalisation.
     #[inline]
-    pub(crate) fn score(&self, node: &NodeInfo) -> i64 {
+    pub(crate) fn score(&self, _index: NodeIndex, node: &NodeInfo) -> i64 {
         match self {
             Self::TaintToleration(state) => state.score(node),
             Self::NodeAffinity(state) => state.score(node),

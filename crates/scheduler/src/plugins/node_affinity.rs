@@ -1,11 +1,11 @@
 //! NodeAffinity: node selectors, required and preferred node affinity, and the affinity a profile
 //! adds to every pod.
 
-use super::{Code, OUTSIDE_NODE_SET, PreFilterRejection, Rejection};
+use super::{Code, PreFilterRejection, Rejection};
 use crate::node::NodeInfo;
 use crate::pod::{NodeAffinity, PodInfo};
 use crate::profile::{Plugin, Profile};
-use crate::snapshot::{NodeIndex, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::symbols::{Symbol, Symbols, label};
 
 const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
@@ -82,11 +82,8 @@ impl NodeAffinity {
     }
 }
 
-/// PreFilter: when every required term names nodes, only those are looked at, in node order.
-pub(crate) fn node_set(
-    pod: &PodInfo,
-    snapshot: &Snapshot,
-) -> Result<Option<Vec<NodeIndex>>, PreFilterRejection> {
+/// PreFilter: when every required term names nodes, only those are looked at.
+pub(crate) fn node_set(pod: &PodInfo) -> Result<Option<Vec<Symbol>>, PreFilterRejection> {
     let Some(terms) = pod.affinity.required.as_deref().filter(|terms| !terms.is_empty()) else {
         return Ok(None);
     };
@@ -104,23 +101,8 @@ pub(crate) fn node_set(
     }
     names.sort_unstable();
     names.dedup();
-    let mut nodes: Vec<_> =
-        names.iter().filter_map(|name| snapshot.find(snapshot.symbols().text(*name))).collect();
-    // A pod of a DaemonSet names one node: then there is no order to keep, and the cost does not
-    // grow with the cluster.
-    if nodes.len() > 1 {
-        let wanted = nodes;
-        nodes = snapshot.nodes().iter().copied().filter(|node| wanted.contains(node)).collect();
-    }
-    Ok(Some(nodes))
+    Ok(Some(names))
 }
-
-/// The refusal of every node outside the set.
-pub(crate) const OUTSIDE: Rejection = Rejection {
-    plugin: Plugin::NodeAffinity,
-    code: Code::UnschedulableAndUnresolvable,
-    detail: OUTSIDE_NODE_SET,
-};
 
 /// A matching node came, or a node's labels became matching.
 pub(crate) fn wakes_on_node(
