@@ -1,12 +1,20 @@
-use k8s_openapi::api::core::v1::PodStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, Revision, Typed};
 use wharf_model::random::Random;
+use wharf_model::time::Time;
 use wharf_ports::cluster::Part;
 use wharf_ports::event::EventRecord;
 use wharf_ports::reason::Reason;
+use wharf_scheduler::PodInfo;
 
+use super::pods::is_finished;
+use super::renew::SYMBOLS_MIN;
 use super::*;
 
 /// A cluster in a nutshell: carries writes out on a view and tells the scheduler of each change.

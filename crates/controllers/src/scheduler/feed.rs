@@ -1,0 +1,69 @@
+//! What of the cluster reaches the core: each kind's objects become a change of the snapshot, and
+//! news for the pods that wait.
+//!
+//! A kind has a line in [`Scheduler::feed`] and a function, which gives the object as it is now (or
+//! that it is gone) to the snapshot, and wakes those whom the difference could help. Pods have a
+//! file of their own.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use wharf_model::kinds::Kind;
+use wharf_model::object::ObjectKey;
+use wharf_ports::view::View;
+use wharf_scheduler::{News, NodeChange, wakes};
+
+use super::Scheduler;
+
+impl Scheduler {
+    /// Takes in an object as it is now. Returns whether there is work.
+    pub(super) fn feed(&mut self, kind: Kind, key: &ObjectKey, view: &View) -> bool {
+        // The view may be ahead of the change; what it shows is what counts.
+        let object = view.object(kind, key);
+        if kind == Kind::of::<Pod>() {
+            self.observe_pod(key, object.and_then(|object| object.typed::<Pod>()))
+        } else if kind == Kind::of::<Node>() {
+            self.observe_node(&key.name, object.and_then(|object| object.typed::<Node>()))
+        } else if kind == Kind::of::<PodDisruptionBudget>() {
+            self.observe_budget(key, object.and_then(|object| object.typed()))
+        } else {
+            false
+        }
+    }
+
+    /// Gives a new snapshot all that is fed to it but nodes and pods, which have an order and a
+    /// history.
+    pub(super) fn refeed(&mut self, view: &View) {
+        for budget in view.list::<PodDisruptionBudget>() {
+            self.snapshot.set_budget(budget);
+        }
+    }
+
+    /// Wakes those whom the news could help. Returns whether there were any.
+    pub(super) fn wake(&mut self, news: &News<'_>) -> bool {
+        self.queue.wake(|by, pod| wakes(by, pod, news, &self.snapshot))
+    }
+
+    fn observe_node(&mut self, name: &str, node: Option<&Node>) -> bool {
+        let Some(node) = node else {
+            self.snapshot.remove_node(name);
+            return false;
+        };
+        let old = match self.snapshot.set_node(node) {
+            NodeChange::Same => return false,
+            NodeChange::Added => None,
+            NodeChange::Updated(old) => Some(old),
+        };
+        let Some(new) = self.snapshot.node_named(name) else { return false };
+        let news = News::Node { old: old.as_ref(), new };
+        self.queue.wake(|by, pod| wakes(by, pod, &news, &self.snapshot))
+    }
+
+    fn observe_budget(&mut self, key: &ObjectKey, budget: Option<&PodDisruptionBudget>) -> bool {
+        match budget {
+            Some(budget) => self.snapshot.set_budget(budget),
+            None => self.snapshot.remove_budget(key),
+        }
+        // Budgets only choose among candidates: they wake nobody.
+        false
+    }
+}
