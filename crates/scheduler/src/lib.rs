@@ -9,6 +9,7 @@
 //! compiles each pending pod once ([`Snapshot::compile`]), and places a pod in the snapshot as
 //! soon as it is decided, not only when the cluster confirms it.
 
+pub mod cases;
 mod cycle;
 mod diagnosis;
 mod hints;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use wharf_scheduler::{
-    Code, Decision, Evaluation, PodInfo, Profile, Rotation, Snapshot, evaluate, schedule,
+    Code, Decision, Evaluation, PodInfo, Profile, Rotation, Snapshot, cases, evaluate, schedule,
 };
 
 struct Case {
@@ -30,22 +30,9 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn new(mut case: Value) -> Self {
-        let mut snapshot = Snapshot::new();
-        let take = |value: &mut Value| std::mem::take(value.as_array_mut().unwrap());
-        for node in take(&mut case["nodes"]) {
-            snapshot.set_node(&serde_json::from_value(node).unwrap());
-        }
-        for pod in take(&mut case["pods"]) {
-            let info = snapshot.compile(&serde_json::from_value(pod).unwrap());
-            let node = info.node_name.clone();
-            snapshot.place(info, &node);
-        }
-        for budget in take(&mut case["pdbs"]) {
-            snapshot.set_budget(&serde_json::from_value(budget).unwrap());
-        }
-        let pod = snapshot.compile(&serde_json::from_value(case["pod"].take()).unwrap());
-        let id = case["id"].as_str().unwrap().to_owned();
-        Self { id, snapshot, pod, expect: case["expect"].take() }
+        let expect = case["expect"].take();
+        let cases::Case { id, snapshot, pod } = cases::Case::from_json(case).unwrap();
+        Self { id, snapshot, pod, expect }
     }
 
     fn evaluate(&self) -> Evaluation {

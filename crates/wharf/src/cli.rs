@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Catalog(CatalogArgs),
     /// Print a bearer token with the administrator's rights on the running lab
     Token(TokenArgs),
+    /// Answer recorded cases, for comparing this build's decisions with upstream's
+    Verify(VerifyArgs),
     /// Measure this build
     Bench(BenchArgs),
     /// Print the version
@@ -228,6 +230,24 @@ pub(crate) struct TokenArgs {
     pub(crate) lab: LabArgs,
 }
 
+/// `wharf verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// What to answer for.
+    #[command(subcommand)]
+    pub(crate) what: Verifiable,
+}
+
+/// What can be verified.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Verifiable {
+    /// Filter and score every node for the pods of cases on stdin, one JSON object a line
+    #[command(after_help = "Examples:
+  wharf verify scheduler < cases.jsonl > answers.jsonl
+  zcat cases.jsonl.gz | wharf verify scheduler | jq -c '[.id, .message]'")]
+    Scheduler,
+}
+
 /// `wharf bench`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  wharf bench startup\n  wharf bench startup -o json")]
@@ -329,6 +349,7 @@ mod tests {
             "wharf version",
             "wharf completions bash",
             "wharf bench startup",
+            "wharf verify scheduler",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

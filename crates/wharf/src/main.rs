@@ -50,6 +50,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Why(args) => commands::why::run(&args)?,
         Command::Catalog(args) => commands::catalog::run(&args)?,
         Command::Token(args) => commands::token::run(&args)?,
+        Command::Verify(args) => commands::verify::run(&args)?,
         Command::Bench(args) => commands::bench::run(&args)?,
         Command::Version(args) => commands::version::run(&args),
         Command::Completions { shell } => commands::completions::run(shell),

@@ -8,5 +8,6 @@ pub(crate) mod demo;
 pub(crate) mod simulate;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod why;
