@@ -25,7 +25,7 @@ use wharf_store::Store;
 use crate::ledger::Ledger;
 use crate::scenario::{Action, Manifest, Scenario, Target};
 use crate::timeline::Timeline;
-use crate::world::{World, WorldError, WorldSettings};
+use crate::world::{Controllers, World, WorldError, WorldSettings};
 
 /// Where every rehearsal begins, so that two runs print the same times: 2026-01-01T00:00:00Z.
 pub const START: Time = Time::from_seconds(1_767_225_600);
@@ -127,7 +127,8 @@ impl Rehearsal {
         let until = options.until.or(scenario.until).unwrap_or(last_step + UNTIL_AFTER_LAST_STEP);
         let clock = Arc::new(VirtualClock::starting_at(START));
         let registry = Arc::new(Registry::new(Store::rehearsal(), clock.clone(), seed));
-        let settings = WorldSettings { region: region.clone(), seed };
+        let settings =
+            WorldSettings { region: region.clone(), seed, controllers: Controllers::All };
         let world = World::new(Arc::clone(&registry), &settings)?;
         let mut rehearsal = Self {
             world,

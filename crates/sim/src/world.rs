@@ -1,6 +1,7 @@
 //! A world: registry, controllers, simulated cloud and kubelets on one event loop. The lab and the
 //! rehearsal run exactly this; they differ in the clock and in who else writes to the registry.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,19 @@ pub struct WorldSettings {
     pub region: String,
     /// Seed of everything random.
     pub seed: u64,
+    /// Which controllers run.
+    pub controllers: Controllers,
+}
+
+/// Which controllers run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Controllers {
+    /// All there are.
+    #[default]
+    All,
+    /// Those of these names ([`Controller::name`]), for measuring one of them, or where others are
+    /// run by someone else.
+    Only(BTreeSet<String>),
 }
 
 /// Why a world cannot be put together.
@@ -50,6 +64,14 @@ pub enum WorldError {
     /// There is no such region.
     #[error(transparent)]
     Region(#[from] UnknownRegion),
+    /// There is no such controller.
+    #[error("there is no controller {unknown:?}; there are {}", known.join(", "))]
+    Controller {
+        /// The name asked for.
+        unknown: String,
+        /// The names there are.
+        known: Vec<&'static str>,
+    },
     /// The registry refused what every cluster begins with.
     #[error("the cluster cannot be set up: {0}")]
     Setup(#[from] ApiError),
@@ -66,7 +88,7 @@ impl World {
     /// stands: a new one, or one that was stopped at any moment.
     ///
     /// # Errors
-    /// If the region is unknown.
+    /// If the region or a controller is unknown.
     pub fn new(registry: Arc<Registry>, settings: &WorldSettings) -> Result<Self, WorldError> {
         Self::on(registry, settings, |cluster| cluster)
     }
@@ -83,12 +105,15 @@ impl<C: Cluster> World<C> {
         wrap: impl FnOnce(EmbeddedCluster) -> C,
     ) -> Result<Self, WorldError> {
         let catalog = Arc::new(Catalog::load(&settings.region)?);
+        let controllers = settings.controllers.choose(controllers(&catalog))?;
         registry.bootstrap()?;
-        create_control_plane_pod(&registry)?;
+        if settings.controllers == Controllers::All {
+            create_control_plane_pod(&registry)?;
+        }
         let cloud = SimulatedEc2::new(Ec2Settings::new(settings.region.as_str(), settings.seed));
         let (cluster, view) = EmbeddedCluster::new(Arc::clone(&registry));
         let mut event_loop =
-            EventLoop::new(wrap(cluster), Box::new(cloud), controllers(&catalog), settings.seed);
+            EventLoop::new(wrap(cluster), Box::new(cloud), controllers, settings.seed);
         event_loop.start(registry.now(), view);
         Ok(Self { registry, event_loop })
     }
@@ -124,6 +149,21 @@ impl<C: Cluster> World<C> {
     /// If the controllers never come to rest.
     pub fn run_due(&mut self, now: Time, recorder: &mut dyn Recorder) -> Result<(), NeverAtRest> {
         self.event_loop.run_due(now, recorder)
+    }
+}
+
+impl Controllers {
+    fn choose(
+        &self,
+        mut controllers: Vec<Box<dyn Controller>>,
+    ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
+        let Self::Only(names) = self else { return Ok(controllers) };
+        let known: Vec<_> = controllers.iter().map(|controller| controller.name()).collect();
+        if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(WorldError::Controller { unknown: unknown.clone(), known });
+        }
+        controllers.retain(|controller| names.contains(controller.name()));
+        Ok(controllers)
     }
 }
 
@@ -204,4 +244,21 @@ pub fn component_of(pod: &Object) -> Option<&'static str> {
     (pod.key().namespace == "kube-system"
         && pod.header().label("app.kubernetes.io/name") == Some(COMPONENT))
     .then_some(COMPONENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_chosen_by_name() {
+        let all = || controllers(&Arc::new(Catalog::load("us-east-1").expect("there is one")));
+        let only = |name: &str| Controllers::Only([name.to_owned()].into());
+        let chosen = only("scheduler").choose(all()).expect("it is known");
+        assert_eq!(chosen.iter().map(|one| one.name()).collect::<Vec<_>>(), ["scheduler"]);
+        assert_eq!(Controllers::All.choose(all()).expect("all").len(), all().len());
+        let error = only("schedular").choose(all()).err().expect("a typo").to_string();
+        assert!(error.starts_with("there is no controller \"schedular\"; there are "), "{error}");
+        assert!(error.contains("scheduler"), "{error}");
+    }
 }

@@ -25,7 +25,7 @@ use wharf_ports::clock::VirtualClock;
 use wharf_ports::cluster::{Delete, Part, Propagation, Write};
 use wharf_registry::Registry;
 use wharf_schema::decode::{FieldValidation, decode_any, decode_yaml_documents};
-use wharf_sim::world::{World, WorldSettings};
+use wharf_sim::world::{Controllers, World, WorldSettings};
 use wharf_store::Store;
 
 const START: Time = Time::from_seconds(1_767_225_600);
@@ -191,7 +191,8 @@ fn world(
     random: &mut Random,
     faults: Faults,
 ) -> World<FaultyCluster> {
-    let settings = WorldSettings { region: "us-east-1".to_owned(), seed };
+    let settings =
+        WorldSettings { region: "us-east-1".to_owned(), seed, controllers: Controllers::All };
     let stream = random.next_u64();
     let writes = (random.below(4) > 0).then(|| 1 + random.below(150));
     World::on(Arc::clone(registry), &settings, |cluster| {

@@ -6,6 +6,7 @@ use std::process::{ExitCode as Exit, ExitStatus};
 
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
+use wharf_sim::world::Controllers;
 
 use crate::cli::UpArgs;
 use crate::failure::Failure;
@@ -37,6 +38,7 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
         region: args.region.clone(),
         seed: args.seed,
         verbose: args.verbose,
+        controllers: Controllers::All,
     };
     let mut lab = Lab::start(&options).await?;
     let scratch = ScratchFile::for_command(&args);

@@ -20,7 +20,7 @@ use wharf_model::time::Time;
 use wharf_ports::clock::Clock;
 use wharf_registry::Registry;
 use wharf_server::{Api, Pki, ServerParts, Tokens, serve};
-use wharf_sim::world::{World, WorldSettings};
+use wharf_sim::world::{Controllers, World, WorldSettings};
 use wharf_store::Store;
 
 use crate::client;
@@ -44,6 +44,8 @@ pub(crate) struct LabOptions {
     pub(crate) seed: Option<u64>,
     /// How much to say on stderr.
     pub(crate) verbose: u8,
+    /// Which controllers run.
+    pub(crate) controllers: Controllers,
 }
 
 /// A running lab.
@@ -98,7 +100,11 @@ impl Lab {
             Arc::clone(&clock) as Arc<dyn Clock>,
             settings.seed,
         ));
-        let world_settings = WorldSettings { region: settings.region.clone(), seed: settings.seed };
+        let world_settings = WorldSettings {
+            region: settings.region.clone(),
+            seed: settings.seed,
+            controllers: options.controllers.clone(),
+        };
         let world = World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
         let journal = Arc::new(Mutex::new(Journal::default()));
         let (stop, stopping) = watch::channel(false);
