@@ -13,6 +13,7 @@ pub mod cases;
 mod cycle;
 mod diagnosis;
 mod hints;
+mod namespaces;
 mod node;
 mod plugins;
 mod pod;
@@ -24,6 +25,7 @@ mod snapshot;
 mod symbols;
 #[cfg(test)]
 mod testing;
+mod workloads;
 
 pub use cycle::{Candidate, Decision, Evaluation, Placement, Rotation, evaluate, schedule};
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
@@ -37,6 +39,7 @@ pub use requests::{NonZero, PodRequests};
 pub use selector::{Expression, Selector, Term};
 pub use snapshot::{Budget, NodeChange, NodeIndex, Snapshot};
 pub use symbols::{Labels, Symbol, Symbols};
+pub use workloads::{Owner, OwnerKind};
 
 /// Whether a pod may enter the queue: it has no scheduling gates.
 pub fn admits(pod: &PodInfo) -> bool {

@@ -24,13 +24,13 @@ pub struct Term {
 }
 
 /// A requirement on one label.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Expression {
     key: Symbol,
     operator: Operator,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Operator {
     In(SmallVec<[Symbol; 2]>),
     NotIn(SmallVec<[Symbol; 2]>),
@@ -137,7 +137,7 @@ impl Expression {
 }
 
 /// A label selector over interned labels. A malformed one matches nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {
     expressions: Option<Box<[Expression]>>,
 }
@@ -152,6 +152,23 @@ impl Selector {
             all.map(|requirement| Expression::of_labels(requirement, symbols)).collect()
         });
         Self { expressions }
+    }
+
+    /// A selector of what has all of these labels; without any it selects everything.
+    pub(crate) fn of_labels(pairs: impl IntoIterator<Item = (Symbol, Symbol)>) -> Self {
+        let expression = |(key, value)| {
+            let operator = Operator::In(SmallVec::from_elem(value, 1));
+            Expression { key, operator }
+        };
+        Self { expressions: Some(pairs.into_iter().map(expression).collect()) }
+    }
+
+    /// The same selector with another's requirements besides. One that matches nothing has none to
+    /// add, and adding to it leaves the other's: so upstream puts selectors together.
+    pub(crate) fn and(self, other: Option<&Self>) -> Self {
+        let Some(more) = other.and_then(|other| other.expressions.as_deref()) else { return self };
+        let own = self.expressions.into_iter().flatten();
+        Self { expressions: Some(own.chain(more.iter().cloned()).collect()) }
     }
 
     /// Whether it selects everything.

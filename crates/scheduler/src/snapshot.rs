@@ -4,15 +4,18 @@
 use std::sync::{Arc, OnceLock};
 
 use compact_str::CompactString;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use rustc_hash::FxHashMap;
 use wharf_model::object::ObjectKey;
 
+use crate::namespaces::Namespaces;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
 use crate::selector::Selector;
-use crate::symbols::{Symbol, Symbols};
+use crate::symbols::{Labels, Symbol, Symbols};
+use crate::workloads::{Owner, OwnerKind, OwnerSelector, Workloads};
 
 /// A node's place in the snapshot. Stays the same while the node is known; may be used again for
 /// another node afterwards.
@@ -39,6 +42,8 @@ pub struct Snapshot {
     /// The same pods by node, in the order of nomination.
     nominated_on: FxHashMap<NodeIndex, Vec<Arc<PodInfo>>>,
     budgets: Vec<Budget>,
+    namespaces: Namespaces,
+    workloads: Workloads,
 }
 
 #[derive(Clone, Debug)]
@@ -222,6 +227,98 @@ impl Snapshot {
     /// The disruption budgets, by key.
     pub fn budgets(&self) -> &[Budget] {
         &self.budgets
+    }
+
+    /// Takes in a namespace as it is now. Returns whether decisions can see a change.
+    pub fn set_namespace(&mut self, namespace: &Namespace) -> bool {
+        let name = namespace.metadata.name.as_deref().unwrap_or_default();
+        let name = self.symbols.intern(name);
+        let labels = self.symbols.intern_labels(namespace.metadata.labels.iter().flatten());
+        self.namespaces.set(name, labels)
+    }
+
+    /// Forgets a namespace. Returns whether it was known.
+    pub fn remove_namespace(&mut self, name: &str) -> bool {
+        let name = self.symbols.intern(name);
+        self.namespaces.remove(name)
+    }
+
+    /// Takes in a Service as it is now. Returns whether decisions can see a change.
+    pub fn set_service(&mut self, service: &Service) -> bool {
+        let (namespace, name) = self.names(&ObjectKey::of(&service.metadata));
+        let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let selector = self.symbols.intern_labels(selector.into_iter().flatten());
+        self.workloads.set_service(namespace, name, selector)
+    }
+
+    /// Forgets a Service. Returns whether decisions can see a change.
+    pub fn remove_service(&mut self, key: &ObjectKey) -> bool {
+        let (namespace, name) = self.names(key);
+        self.workloads.remove_service(namespace, name)
+    }
+
+    /// Takes in a ReplicaSet as it is now. Returns whether decisions can see a change.
+    pub fn set_replica_set(&mut self, object: &ReplicaSet) -> bool {
+        let selector = object.spec.as_ref().map(|spec| &spec.selector);
+        let selector = Selector::new(selector, &mut self.symbols);
+        let key = ObjectKey::of(&object.metadata);
+        self.set_owner(&key, OwnerKind::ReplicaSet, OwnerSelector::Selector(selector))
+    }
+
+    /// Forgets a ReplicaSet. Returns whether it was known.
+    pub fn remove_replica_set(&mut self, key: &ObjectKey) -> bool {
+        self.remove_owner(key, OwnerKind::ReplicaSet)
+    }
+
+    /// Takes in a StatefulSet as it is now. Returns whether decisions can see a change.
+    pub fn set_stateful_set(&mut self, object: &StatefulSet) -> bool {
+        let selector = object.spec.as_ref().map(|spec| &spec.selector);
+        let selector = Selector::new(selector, &mut self.symbols);
+        let key = ObjectKey::of(&object.metadata);
+        self.set_owner(&key, OwnerKind::StatefulSet, OwnerSelector::Selector(selector))
+    }
+
+    /// Forgets a StatefulSet. Returns whether it was known.
+    pub fn remove_stateful_set(&mut self, key: &ObjectKey) -> bool {
+        self.remove_owner(key, OwnerKind::StatefulSet)
+    }
+
+    /// Takes in a ReplicationController as it is now. Returns whether decisions can see a change.
+    pub fn set_replication_controller(&mut self, object: &ReplicationController) -> bool {
+        let selector = object.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        let selector: Labels = self.symbols.intern_labels(selector.into_iter().flatten());
+        let key = ObjectKey::of(&object.metadata);
+        self.set_owner(&key, OwnerKind::ReplicationController, OwnerSelector::Labels(selector))
+    }
+
+    /// Forgets a ReplicationController. Returns whether it was known.
+    pub fn remove_replication_controller(&mut self, key: &ObjectKey) -> bool {
+        self.remove_owner(key, OwnerKind::ReplicationController)
+    }
+
+    fn set_owner(&mut self, key: &ObjectKey, kind: OwnerKind, selector: OwnerSelector) -> bool {
+        let (namespace, name) = self.names(key);
+        self.workloads.set_owner(namespace, Owner { kind, name }, selector)
+    }
+
+    fn remove_owner(&mut self, key: &ObjectKey, kind: OwnerKind) -> bool {
+        let (namespace, name) = self.names(key);
+        self.workloads.remove_owner(namespace, Owner { kind, name })
+    }
+
+    fn names(&mut self, key: &ObjectKey) -> (Symbol, Symbol) {
+        (self.symbols.intern(&key.namespace), self.symbols.intern(&key.name))
+    }
+
+    /// The labels of a namespace; `None` if there is no such namespace.
+    pub fn namespace_labels(&self, name: Symbol) -> Option<&[(Symbol, Symbol)]> {
+        self.namespaces.labels(name)
+    }
+
+    /// The selector by which a pod is spread if it has no constraints of its own; `None` if
+    /// nothing selects it.
+    pub fn default_selector(&self, pod: &PodInfo, owner: Option<Owner>) -> Option<Selector> {
+        self.workloads.default_selector(pod.namespace, &pod.labels, owner)
     }
 
     /// The known nodes in the order in which they are tried: the first of each zone, then the
