@@ -1,0 +1,238 @@
+//! How many decisions a second the core makes: upstream's scheduler_perf workloads without an API,
+//! every decision carried out in the snapshot. `cargo bench -p wharf-scheduler`, with the start of
+//! a workload's name to run only some.
+
+#![allow(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
+#![allow(clippy::print_stdout, reason = "what it measured is its output")]
+#![allow(clippy::unwrap_used, reason = "what it is fed is written below")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::{Value, json};
+use wharf_scheduler::{Decision, PodInfo, Profile, Rotation, Snapshot, schedule};
+
+fn main() {
+    // Cargo adds `--bench`.
+    let wanted: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.starts_with(word));
+    println!("{:42} {:>9} {:>14} {:>12}", "workload", "decisions", "a second", "each");
+    for (name, run) in WORKLOADS.iter().filter(|(name, _)| runs(name)) {
+        let measured = run();
+        let each = measured.time / u32::try_from(measured.decisions.max(1)).unwrap();
+        let rate = measured.decisions as f64 / measured.time.as_secs_f64();
+        println!("{name:42} {:>9} {rate:>14.0} {each:>12.2?}", measured.decisions);
+    }
+}
+
+/// The workloads by name.
+const WORKLOADS: &[(&str, fn() -> Measured)] = &[
+    ("basic/5000 nodes", || basic(5_000, 10_000, sampled())),
+    ("basic/5000 nodes, with compiling", || basic_compiled(5_000, 10_000)),
+    ("basic/5000 nodes, 50 shapes", || shapes(5_000, 10_000, 50)),
+    ("basic/5000 nodes, every pod its own shape", || shapes(5_000, 10_000, 10_000)),
+    ("all scored/5000 nodes", || basic(5_000, 10_000, every_node())),
+    ("daemonset/15000 nodes, one pod each", || daemon_set(15_000, 15_000, 15_000)),
+    ("daemonset/15000 nodes, all to one", || daemon_set(15_000, 30_000, 1)),
+    ("unschedulable/5000 nodes", || unschedulable(5_000, 2_000)),
+    ("preemption/5000 nodes, victims leave", || preemption(5_000, 5_000, true)),
+    ("preemption/5000 nodes, victims stay", || preemption(5_000, 5_000, false)),
+    ("curve/100 nodes", || basic(100, 4_000, every_node())),
+    ("curve/1000 nodes", || basic(1_000, 10_000, every_node())),
+    ("curve/10000 nodes", || basic(10_000, 5_000, every_node())),
+    ("curve/50000 nodes", || basic(50_000, 2_000, every_node())),
+    ("update/100 nodes", || updates(100)),
+    ("update/5000 nodes", || updates(5_000)),
+    ("update/50000 nodes", || updates(50_000)),
+];
+
+struct Measured {
+    decisions: usize,
+    time: Duration,
+}
+
+/// A cluster of upstream's default nodes, and who decides.
+struct Core {
+    snapshot: Snapshot,
+    profile: Profile,
+    rotation: Rotation,
+}
+
+impl Core {
+    fn new(nodes: usize, slots: usize, profile: Profile) -> Self {
+        let mut snapshot = Snapshot::new();
+        for index in 0..nodes {
+            snapshot.set_node(&node(index, slots));
+        }
+        Self { snapshot, profile, rotation: Rotation::default() }
+    }
+
+    fn compile(&mut self, pods: impl IntoIterator<Item = Pod>) -> Vec<Arc<PodInfo>> {
+        pods.into_iter().map(|pod| self.snapshot.compile(&pod)).collect()
+    }
+
+    fn decide(&mut self, pod: &PodInfo) -> Decision {
+        schedule(&self.snapshot, pod, &self.profile, &mut self.rotation)
+    }
+
+    fn bind(&mut self, pod: Arc<PodInfo>) {
+        let Decision::Bind(placement) = self.decide(&pod) else { panic!("{} fits", pod.key) };
+        let node = self.snapshot.node(placement.node).facts.name.clone();
+        self.snapshot.place(pod, &node);
+    }
+}
+
+fn sampled() -> Profile {
+    Profile::default()
+}
+
+fn every_node() -> Profile {
+    Profile { percentage_of_nodes_to_score: 100, ..Profile::default() }
+}
+
+fn timed(decisions: usize, run: impl FnOnce()) -> Measured {
+    let started = Instant::now();
+    run();
+    Measured { decisions, time: started.elapsed() }
+}
+
+fn basic(nodes: usize, pods: usize, profile: Profile) -> Measured {
+    let mut core = Core::new(nodes, 110, profile);
+    let pods = core.compile((0..pods).map(|index| small(index, 100)));
+    timed(pods.len(), || pods.into_iter().for_each(|pod| core.bind(pod)))
+}
+
+fn basic_compiled(nodes: usize, pods: usize) -> Measured {
+    let mut core = Core::new(nodes, 110, sampled());
+    let pods: Vec<_> = (0..pods).map(|index| small(index, 100)).collect();
+    timed(pods.len(), || {
+        for pod in &pods {
+            let pod = core.snapshot.compile(pod);
+            core.bind(pod);
+        }
+    })
+}
+
+fn shapes(nodes: usize, pods: usize, shapes: usize) -> Measured {
+    let mut core = Core::new(nodes, 110, sampled());
+    let pods = core.compile((0..pods).map(|index| small(index, 50 + index % shapes % 1000)));
+    timed(pods.len(), || pods.into_iter().for_each(|pod| core.bind(pod)))
+}
+
+fn daemon_set(nodes: usize, pods: usize, hosts: usize) -> Measured {
+    let mut core = Core::new(nodes, 90_000, sampled());
+    let pods = core.compile((0..pods).map(|index| pinned(index, index % hosts)));
+    timed(pods.len(), || pods.into_iter().for_each(|pod| core.bind(pod)))
+}
+
+/// Refusals of a pod that asks for more than any node has, with a binding now and then.
+fn unschedulable(nodes: usize, pods: usize) -> Measured {
+    let mut core = Core::new(nodes, 110, sampled());
+    let others = core.compile((0..pods).map(|index| small(index, 100)));
+    let huge = core.compile((0..pods).map(|index| pod(&format!("huge-{index}"), "9", "500Mi", 10)));
+    let mut time = Duration::ZERO;
+    for (huge, other) in huge.iter().zip(others) {
+        core.bind(other);
+        let started = Instant::now();
+        let Decision::Unschedulable(answer) = core.decide(huge) else { panic!("it is too large") };
+        assert_eq!(answer.diagnosis.nodes, nodes);
+        time += started.elapsed();
+    }
+    Measured { decisions: pods, time }
+}
+
+/// Full nodes, and pods of a higher priority each of which has to make its own room. Victims leave
+/// before the next decision, or while all of them are still there.
+fn preemption(nodes: usize, pods: usize, leave: bool) -> Measured {
+    let mut core = Core::new(nodes, 110, sampled());
+    for index in 0..4 * nodes {
+        let victim = core.snapshot.compile(&pod(&format!("low-{index}"), "900m", "500Mi", 0));
+        core.snapshot.place(victim, &format!("node-{}", index % nodes));
+    }
+    let pods = core.compile((0..pods).map(|index| pod(&format!("high-{index}"), "3", "500Mi", 10)));
+    timed(pods.len(), || {
+        for pod in pods {
+            let Decision::Unschedulable(answer) = core.decide(&pod) else { panic!("all is full") };
+            let nomination = answer.preemption.nomination.expect("there is a way");
+            assert_eq!(nomination.victims.len(), 3);
+            let node = core.snapshot.node(nomination.node).facts.name.clone();
+            if leave {
+                for victim in &nomination.victims {
+                    core.snapshot.displace(&victim.uid);
+                }
+            }
+            core.snapshot.nominate(pod, &node);
+        }
+    })
+}
+
+/// Pods that come and go on nodes of a hundred pods, decisions aside.
+fn updates(nodes: usize) -> Measured {
+    let mut core = Core::new(nodes, 110, sampled());
+    let pods = core.compile((0..100_000).map(|index| small(index, 10)));
+    let host = |index: usize| format!("node-{}", index % nodes.min(1_000));
+    for (index, pod) in pods.iter().enumerate() {
+        core.snapshot.place(pod.clone(), &host(index));
+    }
+    timed(2 * pods.len(), || {
+        for (index, pod) in pods.iter().enumerate() {
+            core.snapshot.displace(&pod.uid);
+            core.snapshot.place(pod.clone(), &host(index));
+        }
+    })
+}
+
+fn node(index: usize, slots: usize) -> Node {
+    let name = format!("node-{index}");
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {
+            "kubernetes.io/hostname": name,
+            "topology.kubernetes.io/zone": format!("zone-{}", index % 3),
+        }},
+        "status": {"allocatable": {"cpu": "4", "memory": "32Gi", "pods": slots.to_string()}}
+    }))
+    .unwrap()
+}
+
+fn pod(name: &str, cpu: &str, memory: &str, priority: i32) -> Pod {
+    with_spec(
+        name,
+        json!({
+            "priority": priority,
+            "containers": [{"name": "pause", "resources": {"requests": {"cpu": cpu, "memory": memory}}}],
+        }),
+    )
+}
+
+fn small(index: usize, cpu_milli: usize) -> Pod {
+    pod(&format!("pod-{index}"), &format!("{cpu_milli}m"), "500Mi", 0)
+}
+
+fn pinned(index: usize, host: usize) -> Pod {
+    let field =
+        json!({"key": "metadata.name", "operator": "In", "values": [format!("node-{host}")]});
+    with_spec(
+        &format!("daemon-{index}"),
+        json!({
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchFields": [field]}]
+            }}},
+            "containers": [{"name": "pause"}],
+        }),
+    )
+}
+
+fn with_spec(name: &str, spec: Value) -> Pod {
+    let uid = format!("4f9c1a52-7d1e-4a57-9d5e-{:012x}", hash(name));
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "default", "uid": uid},
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// Tells names apart in uids of the usual length.
+fn hash(name: &str) -> u64 {
+    name.bytes().fold(0, |hash, byte| (hash * 31 + u64::from(byte)) % (1 << 47))
+}
