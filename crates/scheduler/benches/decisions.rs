@@ -27,7 +27,7 @@ fn main() {
 }
 
 /// The workloads by name.
-const WORKLOADS: &[(&str, fn() -> Measured)] = &[
+const WORKLOADS: &[(&str, Workload)] = &[
     ("basic/5000 nodes", || basic(5_000, 10_000, sampled())),
     ("basic/5000 nodes, with compiling", || basic_compiled(5_000, 10_000)),
     ("basic/5000 nodes, 50 shapes", || shapes(5_000, 10_000, 50)),
@@ -46,6 +46,8 @@ const WORKLOADS: &[(&str, fn() -> Measured)] = &[
     ("update/5000 nodes", || updates(5_000)),
     ("update/50000 nodes", || updates(50_000)),
 ];
+
+type Workload = fn() -> Measured;
 
 struct Measured {
     decisions: usize,

@@ -270,13 +270,13 @@ impl<'a> Plan<'a> {
         filters: &[Filter<'a>],
     ) -> Option<Rejection> {
         if self.snapshot.has_nominations() {
-            let nominated = self.snapshot.nominated_on(index, self.pod);
-            if !nominated.is_empty() {
+            let mut nominated = self.snapshot.nominated_on(index, self.pod).peekable();
+            if nominated.peek().is_some() {
                 let mut node = node.clone();
                 let mut filters: Filters<'a> = filters.iter().cloned().collect();
                 for pod in nominated {
                     node.add(pod.clone());
-                    filters.iter_mut().for_each(|filter| filter.pod_added(&pod, index, &node));
+                    filters.iter_mut().for_each(|filter| filter.pod_added(pod, index, &node));
                 }
                 if let Some(rejection) = check(&filters, index, &node) {
                     return Some(rejection);

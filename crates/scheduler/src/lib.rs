@@ -13,6 +13,8 @@ pub mod cases;
 mod cycle;
 mod diagnosis;
 mod hints;
+#[cfg_attr(not(test), expect(dead_code, reason = "read by what remembers answers"))]
+mod journal;
 mod namespaces;
 mod node;
 mod plugins;
@@ -21,6 +23,7 @@ mod preemption;
 mod profile;
 mod requests;
 mod selector;
+mod shape;
 mod snapshot;
 mod symbols;
 #[cfg(test)]
@@ -37,6 +40,7 @@ pub use preemption::Nomination;
 pub use profile::{FitRule, FitStrategy, Plugin, PluginSet, Profile};
 pub use requests::{NonZero, PodRequests};
 pub use selector::{Expression, Selector, Term};
+pub use shape::Shape;
 pub use snapshot::{Budget, NodeChange, NodeIndex, Snapshot};
 pub use symbols::{Labels, Symbol, Symbols};
 pub use workloads::{Owner, OwnerKind};

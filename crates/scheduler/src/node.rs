@@ -10,13 +10,14 @@ use wharf_model::{labels, taints};
 
 use crate::pod::{HostPort, PodInfo};
 use crate::requests::NonZero;
+use crate::shape::Shape;
 use crate::symbols::{Labels, Symbol, Symbols};
 
 /// A node with the pods on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeInfo {
     /// What the Node object says.
-    pub facts: NodeFacts,
+    pub facts: Arc<NodeFacts>,
     /// What its pods ask for together; `pods` is their number.
     pub requested: Resources,
     /// The same of cpu and memory with the defaults for scoring.
@@ -58,7 +59,7 @@ pub struct Taint {
 }
 
 /// What a taint does to pods that do not tolerate it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// They are not placed there.
     NoSchedule,
@@ -117,9 +118,9 @@ impl NodeInfo {
     }
 
     /// A node of which these facts are known, without pods.
-    pub fn empty(facts: NodeFacts) -> Self {
+    pub fn empty(facts: impl Into<Arc<NodeFacts>>) -> Self {
         Self {
-            facts,
+            facts: facts.into(),
             requested: Resources::default(),
             non_zero: NonZero::default(),
             pods: Vec::new(),
@@ -129,16 +130,29 @@ impl NodeInfo {
 
     /// Counts a pod in.
     pub fn add(&mut self, pod: Arc<PodInfo>) {
+        self.take_up(&pod);
+        self.pods.push(pod);
+    }
+
+    /// Counts a pod out. Does nothing if this very copy of it is not here.
+    pub fn remove(&mut self, pod: &Arc<PodInfo>) {
+        // Comparing pointers looks at nothing of the other pods. The others keep their order.
+        if let Some(index) = self.pods.iter().position(|other| Arc::ptr_eq(other, pod)) {
+            self.pods.remove(index);
+            self.give_up(pod);
+        }
+    }
+
+    /// Counts what a pod uses, without listing the pod.
+    pub(crate) fn take_up(&mut self, pod: &Shape) {
         self.requested.add(&pod.amounts.requests);
         self.non_zero.cpu_milli += pod.amounts.non_zero.cpu_milli;
         self.non_zero.memory_bytes += pod.amounts.non_zero.memory_bytes;
         self.ports.extend(pod.host_ports.iter().copied());
-        self.pods.push(pod);
     }
 
-    /// Counts the pod with this uid out; `None` if it is not here.
-    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
-        let pod = self.pods.remove(self.pods.iter().position(|pod| pod.uid == uid)?);
+    /// Takes back what [`NodeInfo::take_up`] counted.
+    pub(crate) fn give_up(&mut self, pod: &Shape) {
         self.requested.subtract(&pod.amounts.requests);
         // An extended resource nobody uses any more leaves no trace.
         self.requested.extended.retain(|(_, amount)| *amount != 0);
@@ -149,7 +163,6 @@ impl NodeInfo {
                 self.ports.swap_remove(index);
             }
         }
-        Some(pod)
     }
 }
 

@@ -1,5 +1,8 @@
 //! One pod as decisions see it: its spec compiled against the snapshot's symbols, once.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Pod, Toleration as ApiToleration};
 use smallvec::SmallVec;
@@ -10,6 +13,7 @@ use wharf_model::time::Time;
 use crate::node::{Effect, Taint};
 use crate::requests::PodRequests;
 use crate::selector::Term;
+use crate::shape::{Shape, Shapes};
 use crate::symbols::{Labels, Symbol, Symbols};
 
 /// A pod, compiled.
@@ -23,22 +27,17 @@ pub struct PodInfo {
     pub namespace: Symbol,
     /// Labels.
     pub labels: Labels,
+    /// What it has in common with others of its template. A pod's fields are read as if they
+    /// were its own.
+    pub shape: Arc<Shape>,
     /// Priority; 0 if none is set.
     pub priority: i32,
     /// Whether it may push others out (`preemptionPolicy` is not `Never`).
     pub preempts: bool,
-    /// What it asks for.
-    pub amounts: PodRequests,
     /// `spec.nodeName`, empty if it has none.
     pub node_name: CompactString,
     /// `status.nominatedNodeName`, empty if it has none.
     pub nominated_node: CompactString,
-    /// Which nodes it may run on, and which it likes.
-    pub affinity: NodeAffinity,
-    /// Tolerations.
-    pub tolerations: SmallVec<[Toleration; 4]>,
-    /// Ports it takes of its host.
-    pub host_ports: SmallVec<[HostPort; 1]>,
     /// Names of its scheduling gates.
     pub gates: SmallVec<[CompactString; 0]>,
     /// Whether it is being deleted.
@@ -50,7 +49,7 @@ pub struct PodInfo {
 }
 
 /// A pod's wishes about nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeAffinity {
     /// `spec.nodeSelector`: every pair is a label of the node.
     pub selector: SmallVec<[(Symbol, Symbol); 1]>,
@@ -61,7 +60,7 @@ pub struct NodeAffinity {
 }
 
 /// A toleration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Toleration {
     /// The key it is about; the empty one means all.
     pub key: Symbol,
@@ -74,7 +73,7 @@ pub struct Toleration {
 }
 
 /// A port taken of the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
     /// The address; `0.0.0.0` is all of them.
     pub address: Symbol,
@@ -88,7 +87,7 @@ pub struct HostPort {
 
 impl PodInfo {
     /// Compiles a pod.
-    pub fn new(pod: &Pod, symbols: &mut Symbols) -> Self {
+    pub(crate) fn new(pod: &Pod, symbols: &mut Symbols, shapes: &mut Shapes) -> Self {
         let key = ObjectKey::of(&pod.metadata);
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();
@@ -100,16 +99,9 @@ impl PodInfo {
             labels: symbols.intern_labels(pod.metadata.labels.iter().flatten()),
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
             preempts: spec.is_none_or(|spec| spec.preemption_policy.as_deref() != Some("Never")),
-            amounts: PodRequests::of(pod),
             node_name: text(spec.and_then(|spec| spec.node_name.as_ref())),
             nominated_node: text(status.and_then(|status| status.nominated_node_name.as_ref())),
-            affinity: NodeAffinity::new(pod, symbols),
-            tolerations: spec
-                .iter()
-                .flat_map(|spec| spec.tolerations.iter().flatten())
-                .map(|toleration| Toleration::new(toleration, symbols))
-                .collect(),
-            host_ports: host_ports(pod, symbols),
+            shape: shapes.intern(Shape::new(pod, symbols)),
             gates: spec
                 .iter()
                 .flat_map(|spec| spec.scheduling_gates.iter().flatten())
@@ -134,6 +126,30 @@ impl PodInfo {
         match pod.metadata.uid.as_deref() {
             Some(uid) if !uid.is_empty() => uid.into(),
             _ => compact_str::format_compact!("{}", ObjectKey::of(&pod.metadata)),
+        }
+    }
+}
+
+impl Deref for PodInfo {
+    type Target = Shape;
+
+    fn deref(&self) -> &Shape {
+        &self.shape
+    }
+}
+
+impl Shape {
+    fn new(pod: &Pod, symbols: &mut Symbols) -> Self {
+        let spec = pod.spec.as_ref();
+        Self {
+            amounts: PodRequests::of(pod),
+            affinity: NodeAffinity::new(pod, symbols),
+            tolerations: spec
+                .iter()
+                .flat_map(|spec| spec.tolerations.iter().flatten())
+                .map(|toleration| Toleration::new(toleration, symbols))
+                .collect(),
+            host_ports: host_ports(pod, symbols),
         }
     }
 
@@ -290,7 +306,11 @@ mod tests {
             }
         });
         let mut symbols = Symbols::default();
-        let pod = PodInfo::new(&serde_json::from_value(pod).unwrap(), &mut symbols);
+        let pod = PodInfo::new(
+            &serde_json::from_value(pod).unwrap(),
+            &mut symbols,
+            &mut Shapes::default(),
+        );
         let ports: Vec<_> = pod
             .host_ports
             .iter()

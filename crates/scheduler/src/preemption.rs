@@ -120,8 +120,8 @@ struct Trial<'p, 'a> {
 }
 
 impl Trial<'_, '_> {
-    fn remove(&mut self, pod: &PodInfo) {
-        self.node.remove(&pod.uid);
+    fn remove(&mut self, pod: &Arc<PodInfo>) {
+        self.node.remove(pod);
         for filter in &mut self.filters {
             filter.pod_removed(pod, self.index, &self.node);
         }

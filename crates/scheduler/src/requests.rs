@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use wharf_model::resources::{PodLevel, Resources, assigned_pod_requests, non_zero_requests};
 
 /// The amounts of one pod that filters and scores look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodRequests {
     /// What it asks for, `pods` being 1.
     pub requests: Resources,
@@ -17,7 +17,7 @@ pub struct PodRequests {
 }
 
 /// Cpu and memory with a default for every container that does not ask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NonZero {
     /// Thousandths of a core.
     pub cpu_milli: i64,

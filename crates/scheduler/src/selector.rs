@@ -14,7 +14,7 @@ use crate::symbols::{Symbol, Symbols, label};
 
 /// One term of a node selector: every expression and every field requirement holds. A term with
 /// neither matches nothing, and so does a malformed one, as in upstream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Term {
     expressions: Box<[Expression]>,
     names: Box<[NameRequirement]>,
@@ -40,7 +40,7 @@ enum Operator {
     Lt(i64),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct NameRequirement {
     name: Symbol,
     equal: bool,

@@ -10,10 +10,12 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use rustc_hash::FxHashMap;
 use wharf_model::object::ObjectKey;
 
+use crate::journal::Journal;
 use crate::namespaces::Namespaces;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
 use crate::selector::Selector;
+use crate::shape::Shapes;
 use crate::symbols::{Labels, Symbol, Symbols};
 use crate::workloads::{Owner, OwnerKind, OwnerSelector, Workloads};
 
@@ -29,19 +31,19 @@ pub struct NodeIndex(u32);
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     symbols: Symbols,
+    shapes: Shapes,
     slots: Vec<Slot>,
     free: Vec<NodeIndex>,
     by_name: FxHashMap<CompactString, NodeIndex>,
-    /// Where each pod is counted, by uid.
-    placed: FxHashMap<CompactString, NodeIndex>,
+    /// The pods that are counted, and where, by uid.
+    placed: FxHashMap<CompactString, (NodeIndex, Arc<PodInfo>)>,
     /// Zones in the order in which they were first seen, their nodes in the order of arrival.
     zones: Vec<((Symbol, Symbol), Vec<NodeIndex>)>,
     order: OnceLock<Box<[NodeIndex]>>,
     /// Pending pods for which room is being made, by uid.
     nominated: FxHashMap<CompactString, NodeIndex>,
-    /// The same pods by node, in the order of nomination.
-    nominated_on: FxHashMap<NodeIndex, Vec<Arc<PodInfo>>>,
     budgets: Vec<Budget>,
+    journal: Journal,
     namespaces: Namespaces,
     workloads: Workloads,
 }
@@ -51,6 +53,8 @@ struct Slot {
     node: NodeInfo,
     /// Whether there is such a Node; else pods name one that nobody has told of.
     known: bool,
+    /// Pending pods for which room is being made here, in the order of nomination.
+    nominated: Vec<Arc<PodInfo>>,
 }
 
 /// A disruption budget, as far as preemption heeds it.
@@ -89,20 +93,22 @@ impl Snapshot {
         if !slot.known {
             slot.known = true;
             let zone = facts.zone;
-            slot.node.facts = facts;
+            slot.node.facts = facts.into();
+            self.journal.touch(index);
             self.join_zone(index, zone);
             return NodeChange::Added;
         }
-        if slot.node.facts == facts {
+        if *slot.node.facts == facts {
             return NodeChange::Same;
         }
         let zone = facts.zone;
-        let old = std::mem::replace(&mut slot.node.facts, facts);
+        let old = std::mem::replace(&mut slot.node.facts, facts.into());
+        self.journal.touch(index);
         if old.zone != zone {
             self.leave_zone(index, old.zone);
             self.join_zone(index, zone);
         }
-        NodeChange::Updated(old)
+        NodeChange::Updated(Arc::unwrap_or_clone(old))
     }
 
     /// Forgets a node; pods that still name it stay counted should it come back.
@@ -112,44 +118,47 @@ impl Snapshot {
         if slot.known {
             slot.known = false;
             let zone = slot.node.facts.zone;
-            slot.node.facts = NodeFacts::unknown(name, &mut self.symbols);
-            self.leave_zone(index, zone);
-            for pod in self.nominated_on.remove(&index).unwrap_or_default() {
+            slot.node.facts = NodeFacts::unknown(name, &mut self.symbols).into();
+            for pod in std::mem::take(&mut slot.nominated) {
                 self.nominated.remove(&pod.uid);
             }
+            self.journal.touch(index);
+            self.leave_zone(index, zone);
         }
         self.release(index);
     }
 
     /// Compiles a pod against this snapshot.
     pub fn compile(&mut self, pod: &Pod) -> Arc<PodInfo> {
-        Arc::new(PodInfo::new(pod, &mut self.symbols))
+        Arc::new(PodInfo::new(pod, &mut self.symbols, &mut self.shapes))
     }
 
     /// Counts a pod on a node, and no longer where it was counted before.
     pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.displace(&pod.uid);
         let index = self.index_or_new(node);
-        self.placed.insert(pod.uid.clone(), index);
+        self.placed.insert(pod.uid.clone(), (index, pod.clone()));
         self.slots[index.0 as usize].node.add(pod);
+        self.journal.touch(index);
     }
 
     /// Counts a pod nowhere any more; returns it if it was counted.
     pub fn displace(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
-        let index = self.placed.remove(uid)?;
-        let pod = self.slots[index.0 as usize].node.remove(uid);
+        let (index, pod) = self.placed.remove(uid)?;
+        self.slots[index.0 as usize].node.remove(&pod);
+        self.journal.touch(index);
         self.release(index);
-        pod
+        Some(pod)
     }
 
     /// The node on which a pod is counted.
     pub fn placement(&self, uid: &str) -> Option<&NodeInfo> {
-        self.placed.get(uid).map(|index| self.node(*index))
+        self.placed.get(uid).map(|(index, _)| self.node(*index))
     }
 
     /// A pod that is counted on a node, as it was last placed.
     pub fn placed(&self, uid: &str) -> Option<&Arc<PodInfo>> {
-        self.placement(uid)?.pods.iter().find(|pod| pod.uid == uid)
+        self.placed.get(uid).map(|(_, pod)| pod)
     }
 
     /// Notes that room is being made for a pending pod on a node, and no longer on another. Does
@@ -158,19 +167,16 @@ impl Snapshot {
         self.withdraw_nomination(&pod.uid);
         if let Some(index) = self.find(node) {
             self.nominated.insert(pod.uid.clone(), index);
-            self.nominated_on.entry(index).or_default().push(pod);
+            self.slots[index.0 as usize].nominated.push(pod);
+            self.journal.touch(index);
         }
     }
 
     /// Takes a nomination back; returns whether there was one.
     pub fn withdraw_nomination(&mut self, uid: &str) -> bool {
         let Some(index) = self.nominated.remove(uid) else { return false };
-        if let Some(pods) = self.nominated_on.get_mut(&index) {
-            pods.retain(|pod| pod.uid != uid);
-            if pods.is_empty() {
-                self.nominated_on.remove(&index);
-            }
-        }
+        self.slots[index.0 as usize].nominated.retain(|pod| pod.uid != uid);
+        self.journal.touch(index);
         true
     }
 
@@ -181,16 +187,18 @@ impl Snapshot {
 
     /// Pods of a lower priority for which room was being made on a node.
     pub fn nominated_below(&self, index: NodeIndex, priority: i32) -> Vec<Arc<PodInfo>> {
-        let pods = self.nominated_on.get(&index).into_iter().flatten();
+        let pods = self.slots[index.0 as usize].nominated.iter();
         pods.filter(|pod| pod.priority < priority).cloned().collect()
     }
 
     /// Pods nominated to a node, other than `besides`, of at least its priority.
-    pub(crate) fn nominated_on(&self, index: NodeIndex, besides: &PodInfo) -> Vec<Arc<PodInfo>> {
-        let pods = self.nominated_on.get(&index).into_iter().flatten();
+    pub(crate) fn nominated_on(
+        &self,
+        index: NodeIndex,
+        besides: &PodInfo,
+    ) -> impl Iterator<Item = &Arc<PodInfo>> {
+        let pods = self.slots[index.0 as usize].nominated.iter();
         pods.filter(|pod| pod.uid != besides.uid && pod.priority >= besides.priority)
-            .cloned()
-            .collect()
     }
 
     /// Whether any pod is nominated.
@@ -363,7 +371,7 @@ impl Snapshot {
             return *index;
         }
         let facts = NodeFacts::unknown(name, &mut self.symbols);
-        let slot = Slot { node: NodeInfo::empty(facts), known: false };
+        let slot = Slot { node: NodeInfo::empty(facts), known: false, nominated: Vec::new() };
         let index = match self.free.pop() {
             Some(index) => {
                 self.slots[index.0 as usize] = slot;
@@ -405,6 +413,13 @@ impl Snapshot {
                 self.zones.remove(at);
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl NodeIndex {
+    pub(crate) fn for_test(index: u32) -> Self {
+        Self(index)
     }
 }
 

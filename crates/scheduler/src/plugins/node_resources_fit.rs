@@ -310,8 +310,9 @@ mod tests {
         let mut symbols = crate::symbols::Symbols::default();
         let mut info = NodeInfo::new(&four_cores(), &mut symbols);
         let held = running("r", json!({"cpu": "2590m"}));
-        info.add(std::sync::Arc::new(PodInfo::new(&held, &mut symbols)));
-        let pod = PodInfo::new(&pod("p", json!({"cpu": "2"})), &mut symbols);
+        let mut shapes = crate::shape::Shapes::default();
+        info.add(std::sync::Arc::new(PodInfo::new(&held, &mut symbols, &mut shapes)));
+        let pod = PodInfo::new(&pod("p", json!({"cpu": "2"})), &mut symbols, &mut shapes);
         let rejection = State::new(&pod).check(&info).unwrap();
         assert_eq!(rejection.code, Code::Unschedulable);
         let text = explain(rejection.detail, &pod, &info);
