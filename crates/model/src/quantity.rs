@@ -92,6 +92,12 @@ impl Quantity {
         Quantity::normalised(i128::from(milli), MILLI, Format::DecimalSi)
     }
 
+    /// The same value, written in another family of suffixes.
+    #[must_use]
+    pub fn in_format(self, format: Format) -> Quantity {
+        Quantity { format, ..self }
+    }
+
     /// The suffix family this is written in.
     pub fn format(&self) -> Format {
         self.format

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("ports", &["model"]),
     ("scheduler", &["model"]),
+    ("autoscale", &["model"]),
     ("provision", &["model"]),
     ("store", &["model", "ports"]),
     ("cloud", &["model", "ports"]),
@@ -93,7 +94,7 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn cores_do_no_io() {
-    for name in ["model", "ports", "scheduler", "provision"] {
+    for name in ["model", "ports", "scheduler", "provision", "autoscale"] {
         for path in sources_of(&repository().join("crates").join(name).join("src")) {
             let text = read(&path);
             for word in ["std::fs", "std::net", "std::process", "std::thread", "tokio::"] {
