@@ -83,7 +83,12 @@ pub fn schedule(
         Ok(plan) => plan,
         Err(rejection) => {
             let diagnosis = Diagnosis::rejected_as_a_whole(all.len(), rejection);
-            return Decision::Unschedulable(Box::new(Unschedulable::new(diagnosis, pod)));
+            let mut answer = Unschedulable::new(diagnosis, pod);
+            answer.tells_of_claims = profile.tells_of_claims;
+            if profile.preemption && !profile.tells_of_claims {
+                preemption::without_nodes(pod, &mut answer);
+            }
+            return Decision::Unschedulable(Box::new(answer));
         }
     };
     if let Some(node) = plan.nominated() {
@@ -95,6 +100,7 @@ pub fn schedule(
         [] => {
             let diagnosis = Diagnosis::new(all.len(), rejected, plan.outside(), plan.narrowed_by);
             let mut answer = Unschedulable::new(diagnosis, pod);
+            answer.tells_of_claims = profile.tells_of_claims;
             if profile.preemption {
                 preemption::post_filter(&plan, &mut answer, *rotation);
             }

@@ -26,6 +26,8 @@ pub struct Unschedulable {
     pub preemption: Preemption,
     /// The text of the condition and the event without what follows about preemption.
     pub summary: String,
+    /// Whether DynamicResources has its say in what follows.
+    pub(crate) tells_of_claims: bool,
 }
 
 /// What came of trying to make room by evicting pods.
@@ -167,6 +169,7 @@ impl Unschedulable {
             diagnosis: Diagnosis::default(),
             preemption: Preemption::default(),
             summary: NO_NODES.to_owned(),
+            tells_of_claims: true,
         }
     }
 
@@ -177,7 +180,7 @@ impl Unschedulable {
             }
             None => sentence(diagnosis.nodes, diagnosis.reasons(pod)),
         };
-        Self { diagnosis, preemption: Preemption::default(), summary }
+        Self { diagnosis, preemption: Preemption::default(), summary, tells_of_claims: true }
     }
 
     /// What follows the summary about making room; empty when room is being made.
@@ -185,13 +188,14 @@ impl Unschedulable {
         if self.diagnosis.nodes == 0 || self.preemption.nomination.is_some() {
             return String::new();
         }
-        if self.diagnosis.prefilter.is_some() {
-            return NOT_PREPARED.to_owned();
-        }
-        match &self.preemption.message {
-            Some(message) => format!("{NO_CLAIMS}, preemption: {message}"),
-            None => NO_CLAIMS.to_owned(),
-        }
+        let claims = match &self.diagnosis.prefilter {
+            _ if !self.tells_of_claims => None,
+            Some(_) => return NOT_PREPARED.to_owned(),
+            None => Some(NO_CLAIMS.to_owned()),
+        };
+        let preemption = self.preemption.message.as_ref().map(|text| format!("preemption: {text}"));
+        let parts: Vec<_> = claims.into_iter().chain(preemption).collect();
+        parts.join(", ")
     }
 
     /// The whole text of the condition and the event.
@@ -308,6 +312,14 @@ mod tests {
         assert_eq!(
             refused(&[small("a")], &[], &pod).message(),
             "0/1 nodes are available: pod affinity terms conflict. not found"
+        );
+        let profile = Profile { tells_of_claims: false, ..Profile::default() };
+        let (snapshot, pod) = cluster(&[small("a")], &[], &pod);
+        let decision = schedule(&snapshot, &pod, &profile, &mut Rotation::default());
+        let Decision::Unschedulable(answer) = decision else { panic!("nothing fits here") };
+        assert_eq!(
+            answer.postscript(),
+            "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
         );
     }
 

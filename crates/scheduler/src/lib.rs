@@ -10,6 +10,7 @@
 //! soon as it is decided, not only when the cluster confirms it.
 
 pub mod cases;
+pub mod config;
 mod cycle;
 mod diagnosis;
 mod hints;
@@ -37,7 +38,9 @@ pub use node::{Effect, NodeFacts, NodeInfo, Taint};
 pub use plugins::{Code, MAX_SCORE, PreFilterRejection, Rejection};
 pub use pod::{HostPort, NodeAffinity, PodInfo, Toleration};
 pub use preemption::Nomination;
-pub use profile::{FitRule, FitStrategy, Plugin, PluginSet, Profile};
+pub use profile::{
+    FitRule, FitStrategy, Plugin, PluginArguments, PluginSet, Profile, SpreadDefaults,
+};
 pub use requests::{NonZero, PodRequests};
 pub use selector::{Expression, Selector, Term};
 pub use shape::Shape;

@@ -4,7 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use compact_str::CompactString;
-use k8s_openapi::api::core::v1::{Pod, Toleration as ApiToleration};
+use k8s_openapi::api::core::v1::{
+    NodeAffinity as ApiNodeAffinity, Pod, Toleration as ApiToleration,
+};
 use smallvec::SmallVec;
 use wharf_model::object::ObjectKey;
 use wharf_model::pod::is_sidecar;
@@ -169,6 +171,11 @@ impl NodeAffinity {
             .map(|(key, value)| (symbols.intern(key), symbols.intern(value)))
             .collect();
         let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        Self { selector, ..Self::of_terms(affinity, symbols) }
+    }
+
+    /// Compiles a node affinity without a node selector beside it.
+    pub(crate) fn of_terms(affinity: Option<&ApiNodeAffinity>, symbols: &mut Symbols) -> Self {
         let required = affinity
             .and_then(|affinity| {
                 affinity.required_during_scheduling_ignored_during_execution.as_ref()
@@ -183,7 +190,7 @@ impl NodeAffinity {
             })
             .map(|item| (i64::from(item.weight), Term::new(&item.preference, symbols)))
             .collect();
-        Self { selector, required, preferred }
+        Self { selector: SmallVec::new(), required, preferred }
     }
 }
 

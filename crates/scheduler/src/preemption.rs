@@ -57,6 +57,18 @@ pub(crate) fn post_filter(plan: &Plan<'_>, answer: &mut Unschedulable, rotation:
     answer.preemption.message = Some(sentence(nodes, reasons));
 }
 
+/// The same for a pod that was refused before any node was looked at: then no node is one where
+/// evictions could help. With DynamicResources in the profile it never comes to this, since that
+/// plugin ends the search for room.
+pub(crate) fn without_nodes(pod: &PodInfo, answer: &mut Unschedulable) {
+    if !pod.preempts {
+        answer.preemption.message = Some(POLICY_NEVER.to_owned());
+        return;
+    }
+    let nodes = answer.diagnosis.nodes;
+    answer.preemption.message = Some(sentence(nodes, [(NOT_HELPFUL.into(), nodes)].into()));
+}
+
 fn not_eligible(plan: &Plan<'_>, answer: &Unschedulable) -> Option<&'static str> {
     let pod = plan.pod;
     if !pod.preempts {

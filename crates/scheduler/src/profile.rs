@@ -1,7 +1,9 @@
 //! A scheduling profile: which plugins take part, with which weights and arguments.
 
+use std::time::Duration;
+
 use compact_str::CompactString;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{NodeAffinity, Pod, TopologySpreadConstraint};
 use wharf_model::resources::{CPU, MEMORY};
 
 /// The scheduling plugins, in upstream's order of registration, which is the order of filters.
@@ -171,17 +173,36 @@ impl PluginSet {
     }
 }
 
+impl FromIterator<Plugin> for PluginSet {
+    fn from_iter<I: IntoIterator<Item = Plugin>>(plugins: I) -> Self {
+        let mut set = Self::default();
+        plugins.into_iter().for_each(|plugin| set.insert(plugin));
+        set
+    }
+}
+
 /// One scheduling profile.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// Pods with this `spec.schedulerName` are its own.
     pub scheduler_name: CompactString,
+    /// Who may keep a pod out of the queue.
+    pub pre_enqueue: PluginSet,
     /// Filters in their order.
     pub filters: Vec<Plugin>,
     /// Scorers with their weights.
     pub scores: Vec<(Plugin, i64)>,
     /// Whether pods of lower priority may be evicted to make room.
     pub preemption: bool,
+    /// Whether the answer to a pod that no node takes tells of its resource claims, as
+    /// DynamicResources does after filtering.
+    pub tells_of_claims: bool,
+    /// Who sets something aside for a pod that has a node, in their order.
+    pub reserve: Vec<Plugin>,
+    /// Who may have such a pod wait.
+    pub permit: Vec<Plugin>,
+    /// Who has work to do before it is bound.
+    pub pre_bind: Vec<Plugin>,
     /// How many of the nodes to look at, in percent; 0 adapts to the size of the cluster.
     pub percentage_of_nodes_to_score: u32,
     /// How NodeResourcesFit scores.
@@ -189,12 +210,81 @@ pub struct Profile {
     /// The resources NodeResourcesBalancedAllocation balances.
     pub balanced: Vec<CompactString>,
     /// A node affinity every pod of the profile has besides its own.
+    pub added_affinity_spec: Option<Box<NodeAffinity>>,
+    /// The same, compiled against one snapshot by [`crate::Snapshot::compile_profile`].
     pub added_affinity: Option<Box<crate::pod::NodeAffinity>>,
     /// The fewest candidates that preemption tries to find, in percent of the nodes where it may
     /// help.
     pub min_candidate_nodes_percentage: usize,
     /// The same as a number; the larger of the two counts.
     pub min_candidate_nodes_absolute: usize,
+    /// The arguments of the other plugins.
+    pub arguments: PluginArguments,
+}
+
+/// Arguments of plugins that each only one of them reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginArguments {
+    /// Extended resources that NodeResourcesFit leaves alone.
+    pub ignored_resources: Vec<CompactString>,
+    /// Groups of them: what comes before the slash.
+    pub ignored_resource_groups: Vec<CompactString>,
+    /// How pods without constraints of their own are spread.
+    pub spread_defaults: SpreadDefaults,
+    /// What required pod affinity of running pods counts in the score of one they want.
+    pub hard_pod_affinity_weight: i64,
+    /// Whether InterPodAffinity scores a pod without preferences by those of running pods.
+    pub ignore_preferred_terms_of_existing_pods: bool,
+    /// How long a pod waits for its volumes before its binding.
+    pub volume_bind_timeout: Duration,
+    /// How long the search for devices may take on one node. The search is bounded by its steps
+    /// here, so that it always ends the same.
+    pub device_filter_timeout: Duration,
+    /// How long a pod waits for its devices before its binding.
+    pub device_binding_timeout: Duration,
+}
+
+impl PluginArguments {
+    /// Whether NodeResourcesFit leaves any resource alone.
+    pub fn ignores_resources(&self) -> bool {
+        !self.ignored_resources.is_empty() || !self.ignored_resource_groups.is_empty()
+    }
+
+    /// Whether NodeResourcesFit leaves an extended resource alone.
+    pub(crate) fn ignores(&self, resource: &str) -> bool {
+        let group = resource.split_once('/').map(|(group, _)| group);
+        // Resources of Kubernetes itself are never left alone.
+        group.is_some_and(|group| {
+            group != "kubernetes.io"
+                && !group.ends_with(".kubernetes.io")
+                && (self.ignored_resources.iter().any(|name| name == resource)
+                    || self.ignored_resource_groups.iter().any(|known| known == group))
+        })
+    }
+}
+
+/// The topology spread constraints of pods that have none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SpreadDefaults {
+    /// The built-in ones: hosts with a skew of 3, zones with one of 5, both preferred.
+    System,
+    /// These.
+    List(Vec<TopologySpreadConstraint>),
+}
+
+impl Default for PluginArguments {
+    fn default() -> Self {
+        Self {
+            ignored_resources: Vec::new(),
+            ignored_resource_groups: Vec::new(),
+            spread_defaults: SpreadDefaults::System,
+            hard_pod_affinity_weight: 1,
+            ignore_preferred_terms_of_existing_pods: false,
+            volume_bind_timeout: Duration::from_secs(600),
+            device_filter_timeout: Duration::from_secs(10),
+            device_binding_timeout: Duration::from_secs(600),
+        }
+    }
 }
 
 /// How NodeResourcesFit scores a node.
@@ -228,6 +318,13 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             scheduler_name: "default-scheduler".into(),
+            pre_enqueue: [
+                Plugin::SchedulingGates,
+                Plugin::DynamicResources,
+                Plugin::DefaultPreemption,
+            ]
+            .into_iter()
+            .collect(),
             filters: Plugin::FILTERS.to_vec(),
             scores: vec![
                 (Plugin::TaintToleration, 3),
@@ -241,12 +338,18 @@ impl Default for Profile {
                 (Plugin::ImageLocality, 1),
             ],
             preemption: true,
+            tells_of_claims: true,
+            reserve: vec![Plugin::VolumeBinding, Plugin::DynamicResources],
+            permit: Vec::new(),
+            pre_bind: vec![Plugin::VolumeBinding, Plugin::DynamicResources],
             percentage_of_nodes_to_score: 0,
             fit: FitStrategy::default(),
             balanced: vec![CPU.into(), MEMORY.into()],
+            added_affinity_spec: None,
             added_affinity: None,
             min_candidate_nodes_percentage: 10,
             min_candidate_nodes_absolute: 100,
+            arguments: PluginArguments::default(),
         }
     }
 }

@@ -13,7 +13,8 @@ use wharf_model::object::ObjectKey;
 use crate::journal::Journal;
 use crate::namespaces::Namespaces;
 use crate::node::{NodeFacts, NodeInfo};
-use crate::pod::PodInfo;
+use crate::pod::{NodeAffinity, PodInfo};
+use crate::profile::Profile;
 use crate::selector::Selector;
 use crate::shape::Shapes;
 use crate::symbols::{Labels, Symbol, Symbols};
@@ -131,6 +132,14 @@ impl Snapshot {
     /// Compiles a pod against this snapshot.
     pub fn compile(&mut self, pod: &Pod) -> Arc<PodInfo> {
         Arc::new(PodInfo::new(pod, &mut self.symbols, &mut self.shapes))
+    }
+
+    /// Compiles what a profile says of nodes against this snapshot. A profile is of use only with
+    /// the snapshot it was compiled against last.
+    pub fn compile_profile(&mut self, profile: &mut Profile) {
+        let added = profile.added_affinity_spec.as_deref();
+        profile.added_affinity =
+            added.map(|added| Box::new(NodeAffinity::of_terms(Some(added), &mut self.symbols)));
     }
 
     /// Counts a pod on a node, and no longer where it was counted before.

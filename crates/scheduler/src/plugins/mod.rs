@@ -163,9 +163,9 @@ impl<'a> Filter<'a> {
                 return Ok(Prepared { filter: state.map(Self::NodeAffinity), nodes });
             }
             Plugin::NodePorts => node_ports::State::new(pod).map(Self::NodePorts),
-            Plugin::NodeResourcesFit => {
-                Some(Self::NodeResourcesFit(node_resources_fit::State::new(pod)))
-            }
+            Plugin::NodeResourcesFit => Some(Self::NodeResourcesFit(
+                node_resources_fit::State::new(pod, &profile.arguments),
+            )),
             // The others have no filter.
             _ => None,
         };

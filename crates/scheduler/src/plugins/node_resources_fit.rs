@@ -9,7 +9,7 @@ use wharf_model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, PODS, Resources};
 use super::{Code, MAX_SCORE, Rejection};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
-use crate::profile::{FitRule, FitStrategy, Plugin};
+use crate::profile::{FitRule, FitStrategy, Plugin, PluginArguments};
 
 const PODS_BIT: u64 = 1;
 const CPU_BIT: u64 = 1 << 1;
@@ -25,16 +25,30 @@ pub(crate) struct State<'a> {
     asked: &'a Resources,
     /// Whether anything but a pod slot is asked.
     any: bool,
+    /// Extended resources that are somebody else's business, as the bits of the pod's list.
+    ignored: u64,
 }
 
 impl<'a> State<'a> {
-    pub(crate) fn new(pod: &'a PodInfo) -> Self {
+    pub(crate) fn new(pod: &'a PodInfo, arguments: &PluginArguments) -> Self {
+        let extended = pod.amounts.requests.extended.iter().enumerate();
+        let ignored = if arguments.ignores_resources() {
+            extended
+                .filter(|(_, (name, _))| arguments.ignores(name))
+                .fold(0, |bits, (index, _)| bits | extended_bit(index))
+        } else {
+            0
+        };
+        Self { ignored, ..Self::asking(pod) }
+    }
+
+    fn asking(pod: &'a PodInfo) -> Self {
         let asked = &pod.amounts.requests;
         let any = asked.cpu_milli != 0
             || asked.memory_bytes != 0
             || asked.ephemeral_storage_bytes != 0
             || !asked.extended.is_empty();
-        Self { asked, any }
+        Self { asked, any, ignored: 0 }
     }
 
     pub(crate) fn check(&self, node: &NodeInfo) -> Option<Rejection> {
@@ -65,6 +79,9 @@ fn shortage(state: &State<'_>, all: &Resources, used: &Resources) -> Option<Reje
             used.ephemeral_storage_bytes,
         );
         for (index, (name, amount)) in asked.extended.iter().enumerate() {
+            if state.ignored & extended_bit(index) != 0 {
+                continue;
+            }
             compare(extended_bit(index), *amount, all.get(name), used.get(name));
         }
     }
@@ -161,7 +178,7 @@ pub(crate) fn wakes_on_shrink(pod: &PodInfo, old: &PodInfo, new: &PodInfo) -> bo
 
 /// A node came that would hold the pod were it empty, or one grew so in what the pod needs.
 pub(crate) fn wakes_on_node(pod: &PodInfo, old: Option<&NodeFacts>, new: &NodeFacts) -> bool {
-    if shortage(&State::new(pod), &new.allocatable, &Resources::default()).is_some() {
+    if shortage(&State::asking(pod), &new.allocatable, &Resources::default()).is_some() {
         return false;
     }
     let Some(old) = old else { return true };
@@ -290,6 +307,21 @@ mod tests {
     }
 
     #[test]
+    fn resources_of_others_are_left_alone() {
+        let asked =
+            json!({"cpu": "5", "example.com/a": "1", "example.org/b": "1", "example.net/c": "1"});
+        let (snapshot, pod) = crate::testing::cluster(&[four_cores()], &[], &pod("p", asked));
+        let arguments = PluginArguments {
+            ignored_resources: vec!["example.com/a".into(), "cpu".into()],
+            ignored_resource_groups: vec!["example.org".into()],
+            ..PluginArguments::default()
+        };
+        let rejection = State::new(&pod, &arguments).check(snapshot.node_named("a").unwrap());
+        let reasons = reasons(rejection.unwrap().detail, &pod);
+        assert_eq!(reasons, ["Insufficient cpu", "Insufficient example.net/c"]);
+    }
+
+    #[test]
     fn strategies_follow_the_vectors() {
         let used = [running("r", json!({"cpu": "1500m", "memory": "10Gi"}))];
         let pod = pod("p", json!({"cpu": "500m", "memory": "2Gi"}));
@@ -313,7 +345,7 @@ mod tests {
         let mut shapes = crate::shape::Shapes::default();
         info.add(std::sync::Arc::new(PodInfo::new(&held, &mut symbols, &mut shapes)));
         let pod = PodInfo::new(&pod("p", json!({"cpu": "2"})), &mut symbols, &mut shapes);
-        let rejection = State::new(&pod).check(&info).unwrap();
+        let rejection = State::asking(&pod).check(&info).unwrap();
         assert_eq!(rejection.code, Code::Unschedulable);
         let text = explain(rejection.detail, &pod, &info);
         assert_eq!(text, "cpu: asks 2, free 1410m of 4, short 590m");
