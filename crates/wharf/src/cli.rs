@@ -250,7 +250,9 @@ pub(crate) enum Verifiable {
 
 /// `wharf bench`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  wharf bench startup\n  wharf bench startup -o json")]
+#[command(
+    after_help = "Examples:\n  wharf bench startup\n  wharf bench scheduling SchedulingBasic\n  wharf bench startup -o json"
+)]
 pub(crate) struct BenchArgs {
     /// What to measure.
     #[command(subcommand)]
@@ -272,6 +274,8 @@ pub(crate) enum Benchmark {
         #[arg(long, default_value_t = 50_000)]
         objects: u32,
     },
+    /// Pods a second on upstream's scheduler_perf workloads, created and bound through the API
+    Scheduling(SchedulingArgs),
     /// The time of `simulate` on a scenario
     Simulate {
         /// The scenario.
@@ -280,6 +284,42 @@ pub(crate) enum Benchmark {
         #[arg(long, default_value_t = 5)]
         runs: u32,
     },
+}
+
+/// `wharf bench scheduling`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  wharf bench scheduling                       the workloads that have a goal, at upstream's sizes
+  wharf bench scheduling TopologySpreading     one of them
+  wharf bench scheduling all --list            their names and sizes
+  wharf bench scheduling SchedulingBasic --nodes 1000 --pods 2000
+  wharf bench scheduling SchedulingBasic --core
+  wharf bench scheduling SchedulingBasic --curve -o json")]
+pub(crate) struct SchedulingArgs {
+    /// Which, by name; `all` for all [default: those with a goal]
+    #[arg(value_name = "WORKLOAD")]
+    pub(crate) workloads: Vec<String>,
+    /// Only list them
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Nodes, in place of the workload's; the pods there before keep their share
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) nodes: Option<usize>,
+    /// Pods to measure, in place of the workload's
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) pods: Option<usize>,
+    /// Clients that create pods at once, each over a connection it keeps
+    #[arg(long, default_value_t = 30, value_name = "N", value_parser = count)]
+    pub(crate) clients: usize,
+    /// A folder for the data directory, which goes afterwards [default: the one for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Measure the scheduler's core alone, without API and disk
+    #[arg(long)]
+    pub(crate) core: bool,
+    /// Measure what a decision of the core costs in clusters of 100 to 50,000 nodes
+    #[arg(long, conflicts_with_all = ["core", "nodes", "pods"])]
+    pub(crate) curve: bool,
 }
 
 /// `wharf version`.
@@ -317,6 +357,13 @@ fn span(text: &str) -> Result<Duration, String> {
         .map_err(|error| error.strip_prefix("span: ").unwrap_or(&error).to_owned())
 }
 
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a number of at least 1".to_owned()),
+        Ok(number) => Ok(number),
+    }
+}
+
 fn listen(text: &str) -> Result<SocketAddr, String> {
     let text = text.replace("localhost:", "127.0.0.1:");
     text.parse().map_err(|_| "write it as ADDRESS:PORT, such as 127.0.0.1:6443".to_owned())
@@ -349,6 +396,8 @@ mod tests {
             "wharf version",
             "wharf completions bash",
             "wharf bench startup",
+            "wharf bench scheduling SchedulingBasic --nodes 10 --pods 5 --core -o json",
+            "wharf bench scheduling all --list",
             "wharf verify scheduler",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
@@ -359,6 +408,8 @@ mod tests {
             "wharf up --data d --ephemeral",
             "wharf up --listen nowhere",
             "wharf clock step soon",
+            "wharf bench scheduling --pods 0",
+            "wharf bench scheduling --curve --nodes 5",
             "wharf",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

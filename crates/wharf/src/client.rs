@@ -1,6 +1,6 @@
 //! A small client for the lab's own endpoints: one request, one answer, over the kubeconfig's TLS.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,14 +71,7 @@ pub(crate) fn request(
     path: &str,
     body: &str,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
-    let authority = access.server.strip_prefix("https://").unwrap_or(&access.server);
-    let authority = authority.trim_end_matches('/');
-    let address = authority.to_socket_addrs()?.next().ok_or("its address has no host")?;
-    let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    let connection = ClientConnection::new(Arc::new(tls(access)?), ServerName::from(address.ip()))?;
-    let mut stream = StreamOwned::new(connection, socket);
+    let (mut stream, authority) = connect(access)?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\
@@ -95,6 +88,105 @@ pub(crate) fn request(
         }
     }
     parse(&bytes).ok_or_else(|| "its answer is not HTTP".into())
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A connection, and the authority it leads to.
+fn connect(access: &Access) -> Result<(Stream, String), Box<dyn std::error::Error + Send + Sync>> {
+    let authority = access.server.strip_prefix("https://").unwrap_or(&access.server);
+    let authority = authority.trim_end_matches('/');
+    let address = authority.to_socket_addrs()?.next().ok_or("its address has no host")?;
+    let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let connection = ClientConnection::new(Arc::new(tls(access)?), ServerName::from(address.ip()))?;
+    Ok((StreamOwned::new(connection, socket), authority.to_owned()))
+}
+
+/// A connection that is kept for many requests, one after another.
+pub(crate) struct Connection {
+    stream: BufReader<Stream>,
+    authority: String,
+    /// The request as it is sent: one write, one TLS record.
+    outgoing: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects.
+    pub(crate) fn open(access: &Access) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let (stream, authority) = connect(access)?;
+        Ok(Self { stream: BufReader::new(stream), authority, outgoing: Vec::new() })
+    }
+
+    /// Sends a request and waits for the answer.
+    pub(crate) fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+        self.outgoing.clear();
+        write!(
+            self.outgoing,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            self.authority,
+            body.len()
+        )?;
+        let stream = self.stream.get_mut();
+        stream.write_all(&self.outgoing)?;
+        stream.flush()?;
+        read_answer(&mut self.stream)
+    }
+}
+
+/// Reads one answer and nothing of the next.
+fn read_answer(
+    stream: &mut impl BufRead,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let code = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let code = code.ok_or("its answer is not HTTP")?;
+    let (mut length, mut chunked) = (0, false);
+    loop {
+        line.clear();
+        stream.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse()?;
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            chunked = value.trim().eq_ignore_ascii_case("chunked");
+        }
+    }
+    let mut body = Vec::new();
+    let mut take = |stream: &mut dyn BufRead, length: u64| {
+        if body.len() as u64 + length > ANSWER_BYTES_MAX {
+            return Err(std::io::Error::other("its answer is too long"));
+        }
+        let end = body.len();
+        body.resize(end + usize::try_from(length).unwrap_or(usize::MAX), 0);
+        stream.read_exact(&mut body[end..])
+    };
+    if chunked {
+        loop {
+            line.clear();
+            stream.read_line(&mut line)?;
+            let size = line.split(';').next().unwrap_or_default().trim();
+            let size = u64::from_str_radix(size, 16)?;
+            take(stream, size)?;
+            // Each chunk ends with an empty rest of a line, and the last is followed by another.
+            line.clear();
+            stream.read_line(&mut line)?;
+            if size == 0 {
+                break;
+            }
+        }
+    } else {
+        take(stream, length)?;
+    }
+    Ok(Answer { code, body: String::from_utf8(body)? })
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {
@@ -148,6 +240,12 @@ mod tests {
                 .expect("HTTP");
         assert_eq!((chunked.code, chunked.body.as_str()), (404, "no!"));
         assert!(parse(b"rubbish").is_none());
+        let mut kept = &b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n1;x=y\r\n!\r\n0\r\n\r\nHTTP"[..];
+        let first = read_answer(&mut kept).expect("HTTP");
+        assert_eq!((first.code, first.body.as_str()), (201, "ok"));
+        let second = read_answer(&mut kept).expect("HTTP");
+        assert_eq!((second.code, second.body.as_str()), (200, "no!"));
+        assert!(read_answer(&mut kept).is_err(), "cut short");
         assert!(parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx").is_none());
     }
 }

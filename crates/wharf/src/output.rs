@@ -17,6 +17,16 @@ pub(crate) fn progress(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Shows on a terminal what is being done, in place of what was shown before; an empty text wipes
+/// it away. Elsewhere it says nothing: logs are for what happened.
+pub(crate) fn status(text: &str) {
+    let mut stderr = io::stderr().lock();
+    if stderr.is_terminal() {
+        // Back to the start of the line; then away with the rest of it.
+        let _ = write!(stderr, "\r{text}\u{1b}[K").and_then(|()| stderr.flush());
+    }
+}
+
 /// Emphasis for people: bold on a terminal, plain elsewhere and under `NO_COLOR`.
 pub(crate) fn strong(text: &str) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())

@@ -4,27 +4,18 @@
 
 mod harness;
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use harness::wharf_binary;
+use harness::{run_with_input, wharf_binary};
 use serde_json::{Value, json};
 
 fn verify(input: &str) -> (Vec<Value>, String, Option<i32>) {
-    let mut child = Command::new(wharf_binary())
-        .args(["verify", "scheduler"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(input.as_bytes()).expect("it reads");
-    drop(stdin);
-    let finished = child.wait_with_output().expect("it ends");
-    let answers = String::from_utf8(finished.stdout).expect("text");
-    let answers = answers.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    (answers, String::from_utf8(finished.stderr).expect("text"), finished.status.code())
+    let mut command = Command::new(wharf_binary());
+    command.args(["verify", "scheduler"]);
+    let finished = run_with_input(command, input);
+    let answers =
+        finished.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    (answers, finished.stderr, finished.code)
 }
 
 fn case(id: &str, cpu: &str) -> String {

@@ -1,5 +1,7 @@
 //! `wharf bench`: measures this very binary, as a user would run it. Prints medians; judges nothing.
 
+mod scheduling;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +24,7 @@ const SETTLE: Duration = Duration::from_secs(3);
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     match &args.what {
         Benchmark::Startup { runs, objects } => startup((*runs).max(1), *objects, args.output),
+        Benchmark::Scheduling(what) => scheduling::run(what, args.output),
         Benchmark::Simulate { file, runs } => simulate(file, (*runs).max(1), args.output),
     }
 }
@@ -124,7 +127,7 @@ fn start_once(data: &Path, settle: bool) -> Result<Start, Failure> {
     if settle {
         std::thread::sleep(SETTLE);
     }
-    Ok(Start { ready, resident_kib: resident_kib(child.0.id()) })
+    Ok(Start { ready, resident_kib: memory_kib(&child.0.id().to_string(), "VmRSS:") })
 }
 
 /// A child that ends with the benchmark.
@@ -137,12 +140,12 @@ impl Drop for Running {
     }
 }
 
-/// Resident memory in KiB, as the kernel counts it (`VmRSS`).
-fn resident_kib(process: u32) -> u64 {
+/// A line of what the kernel tells of a process's memory (`VmRSS:`), in KiB.
+fn memory_kib(process: &str, line: &str) -> u64 {
     std::fs::read_to_string(format!("/proc/{process}/status"))
         .ok()
         .and_then(|status| {
-            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+            let line = status.lines().find(|known| known.starts_with(line))?;
             line.split_whitespace().nth(1)?.parse().ok()
         })
         .unwrap_or_default()
@@ -167,8 +170,16 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Result<Self, Failure> {
-        let folder = std::env::temp_dir().join(format!("wharf-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).map_err(Failure::failed)?;
+        Self::new_in(None)
+    }
+
+    /// In a folder of the user's choice, for measuring its disk; else where temporary files go.
+    fn new_in(folder: Option<&Path>) -> Result<Self, Failure> {
+        let folder = folder.map_or_else(std::env::temp_dir, Path::to_owned);
+        let folder = folder.join(format!("wharf-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            Failure::bad_input(format!("{} cannot be made: {error}", folder.display()))
+        })?;
         Ok(Self(folder))
     }
 }

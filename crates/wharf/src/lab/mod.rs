@@ -159,6 +159,11 @@ impl Lab {
         Ok(())
     }
 
+    /// Its objects.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Waits until something inside the lab has failed for good; never returns otherwise.
     pub(crate) async fn failed(&mut self) -> Failure {
         loop {
