@@ -1,8 +1,11 @@
 //! What a controller says of an object in the cluster's own Events.
 
 use compact_str::CompactString;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::time::Time;
 
 /// The object an Event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,19 @@ impl Regarding {
             field_path: String::new(),
         }
     }
+
+    /// As an Event refers to it.
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(self.kind.api_version()),
+            kind: Some(self.kind.kind.to_owned()),
+            namespace: optional(&self.key.namespace),
+            name: Some(self.key.name.to_string()),
+            uid: optional(&self.uid),
+            field_path: optional(&self.field_path),
+            ..ObjectReference::default()
+        }
+    }
 }
 
 /// `Normal` or `Warning`.
@@ -36,6 +52,16 @@ pub enum EventType {
     Normal,
     /// Worth looking at.
     Warning,
+}
+
+impl EventType {
+    /// As an Event writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
 }
 
 /// One thing to say. The adapter turns repeats into a count, as upstream's recorder does.
@@ -55,4 +81,40 @@ pub struct EventRecord {
     pub component: String,
     /// On which host it is said; the node for kubelets, else empty.
     pub host: String,
+}
+
+impl EventRecord {
+    /// The Event that says it for the first time, at `now`. Its name is the object's and a stamp,
+    /// as upstream's recorder names Events.
+    pub fn to_event(&self, now: Time, stamp: i64) -> Event {
+        let regarding = &self.regarding;
+        // Events of cluster-scoped objects live in the default namespace.
+        let namespace = optional(&regarding.key.namespace).unwrap_or_else(|| "default".to_owned());
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{stamp:x}", regarding.key.name)),
+                namespace: Some(namespace),
+                ..ObjectMeta::default()
+            },
+            involved_object: regarding.reference(),
+            reason: Some(self.reason.clone()),
+            message: Some(self.message.clone()),
+            type_: Some(self.kind.word().to_owned()),
+            action: optional(&self.action),
+            count: Some(1),
+            first_timestamp: Some(now.to_meta()),
+            last_timestamp: Some(now.to_meta()),
+            source: Some(EventSource {
+                component: optional(&self.component),
+                host: optional(&self.host),
+            }),
+            reporting_component: Some(self.component.clone()),
+            reporting_instance: Some(self.host.clone()),
+            ..Event::default()
+        }
+    }
+}
+
+fn optional(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::Event;
 use serde::Deserialize;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::time::Time;
 use wharf_ports::error::{ApiError, StatusReason};
-use wharf_ports::event::{EventRecord, EventType, Regarding};
+use wharf_ports::event::EventRecord;
 
 use crate::{Registry, WriteOptions, strategy};
 
@@ -105,7 +104,7 @@ impl Registry {
     fn say(&self, record: &EventRecord, now: Time) -> Result<Arc<Object>, ApiError> {
         let mut refusal = None;
         for step in 0..NAMES_MAX {
-            let event = event_of(record, now, now.as_nanos().saturating_add(step));
+            let event = record.to_event(now, now.as_nanos().saturating_add(step));
             match self.create(Box::new(event), &WriteOptions::default()) {
                 Err(error) if error.reason == StatusReason::AlreadyExists => refusal = Some(error),
                 other => return other,
@@ -166,7 +165,7 @@ impl Saying {
             namespace: regarding.key.namespace.to_string(),
             name: regarding.key.name.to_string(),
             field_path: regarding.field_path.clone(),
-            type_: type_word(record.kind).to_owned(),
+            type_: record.kind.word().to_owned(),
             reason: record.reason.clone(),
             message: record.message.clone(),
             component: record.component.clone(),
@@ -190,55 +189,6 @@ impl Saying {
             component: text(&source.component),
             host: text(&source.host),
         }
-    }
-}
-
-fn event_of(record: &EventRecord, now: Time, stamp: i64) -> Event {
-    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let regarding = &record.regarding;
-    // Events of cluster-scoped objects live in the default namespace.
-    let namespace = optional(&regarding.key.namespace).unwrap_or_else(|| "default".to_owned());
-    Event {
-        metadata: ObjectMeta {
-            name: Some(format!("{}.{stamp:x}", regarding.key.name)),
-            namespace: Some(namespace),
-            ..ObjectMeta::default()
-        },
-        involved_object: reference(regarding),
-        reason: Some(record.reason.clone()),
-        message: Some(record.message.clone()),
-        type_: Some(type_word(record.kind).to_owned()),
-        action: optional(&record.action),
-        count: Some(1),
-        first_timestamp: Some(now.to_meta()),
-        last_timestamp: Some(now.to_meta()),
-        source: Some(EventSource {
-            component: optional(&record.component),
-            host: optional(&record.host),
-        }),
-        reporting_component: Some(record.component.clone()),
-        reporting_instance: Some(record.host.clone()),
-        ..Event::default()
-    }
-}
-
-fn reference(regarding: &Regarding) -> ObjectReference {
-    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    ObjectReference {
-        api_version: Some(regarding.kind.api_version()),
-        kind: Some(regarding.kind.kind.to_owned()),
-        namespace: optional(&regarding.key.namespace),
-        name: Some(regarding.key.name.to_string()),
-        uid: optional(&regarding.uid),
-        field_path: optional(&regarding.field_path),
-        ..ObjectReference::default()
-    }
-}
-
-fn type_word(kind: EventType) -> &'static str {
-    match kind {
-        EventType::Normal => "Normal",
-        EventType::Warning => "Warning",
     }
 }
 
