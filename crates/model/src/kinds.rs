@@ -3,13 +3,21 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{
+    DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
+};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::scheduling::v1alpha2::{PodGroup, Workload};
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -123,6 +131,22 @@ kinds! {
     NodeClaim: 14 cluster Typed, "nodeclaim", [], ["karpenter"];
     EC2NodeClass: 15 cluster Typed, "ec2nodeclass", ["ec2nc", "ec2ncs"], ["karpenter"];
     Instance: 16 cluster Typed, "instance", [], [];
+    PersistentVolume: 17 cluster Typed, "persistentvolume", ["pv"], [];
+    PersistentVolumeClaim: 18 namespaced Typed, "persistentvolumeclaim", ["pvc"], [];
+    StorageClass: 19 cluster Typed, "storageclass", ["sc"], [];
+    CSINode: 20 cluster Typed, "csinode", [], [];
+    CSIDriver: 21 cluster Typed, "csidriver", [], [];
+    CSIStorageCapacity: 22 namespaced Typed, "csistoragecapacity", [], [];
+    VolumeAttachment: 23 cluster Typed, "volumeattachment", [], [];
+    ReplicationController: 24 namespaced Typed, "replicationcontroller", ["rc"], ["all"];
+    StatefulSet: 25 namespaced Typed, "statefulset", ["sts"], ["all"];
+    ControllerRevision: 26 namespaced Typed, "controllerrevision", [], [];
+    ResourceClaim: 27 namespaced Typed, "resourceclaim", [], [];
+    ResourceClaimTemplate: 28 namespaced Typed, "resourceclaimtemplate", [], [];
+    DeviceClass: 29 cluster Typed, "deviceclass", [], [];
+    ResourceSlice: 30 cluster Typed, "resourceslice", [], [];
+    PodGroup: 31 namespaced Typed, "podgroup", [], [];
+    Workload: 32 namespaced Json, "workload", [], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

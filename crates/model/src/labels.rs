@@ -100,6 +100,21 @@ pub const ORPHAN_FINALIZER: &str = "orphan";
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// The claim has been bound.
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+/// The claim was bound by the volume controller, which may unbind it.
+pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// Who makes the volume of a claim.
+pub const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+/// The older name of [`STORAGE_PROVISIONER`], which is still written.
+pub const BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
+/// Who made a volume.
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+/// The finalizer of a claim, until no pod uses it.
+pub const PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
+/// The finalizer of a volume, until no claim is bound to it.
+pub const PV_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// The finalizer of a volume whose driver deletes what is behind it first.
+pub const EXTERNAL_PROVISIONER_FINALIZER: &str =
+    "external-provisioner.volume.kubernetes.io/finalizer";
 /// The storage class used where none is named.
 pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 

@@ -46,8 +46,11 @@ impl Registry {
                 let copies = topology.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
                 labels.extend(copies);
             }
+            let status = bound.status.get_or_insert_default();
+            // What was hoped for is settled (KEP-5278).
+            status.nominated_node_name = None;
             let condition = pod::condition("PodScheduled", true, generation);
-            pod::set_condition(bound.status.get_or_insert_default(), condition, now);
+            pod::set_condition(status, condition, now);
             Ok(())
         })
     }

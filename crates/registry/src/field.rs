@@ -144,6 +144,11 @@ impl Errors {
         self.add("FieldValueNotFound", path, format!("Not found: {}", value.shown()), "");
     }
 
+    /// Not found, with a word on what there is.
+    pub(crate) fn not_found_among(&mut self, path: &Path<'_>, value: &str, detail: &str) {
+        self.add("FieldValueNotFound", path, format!("Not found: {}", value.shown()), detail);
+    }
+
     pub(crate) fn not_supported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
         let names: Vec<String> = supported.iter().map(|name| format!("\"{name}\"")).collect();
         let detail = format!("supported values: {}", names.join(", "));
@@ -153,6 +158,11 @@ impl Errors {
     pub(crate) fn too_long(&mut self, path: &Path<'_>, bytes_max: usize) {
         let detail = format!("may not be more than {bytes_max} bytes");
         self.add("FieldValueTooLong", path, "Too long".to_owned(), detail);
+    }
+
+    pub(crate) fn too_many(&mut self, path: &Path<'_>, count: usize, most: usize) {
+        let body = format!("Too many: {count}");
+        self.add("FieldValueTooMany", path, body, format!("must have at most {most} items"));
     }
 
     /// `must be greater than or equal to 0` where a number is below zero.

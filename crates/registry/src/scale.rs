@@ -1,7 +1,8 @@
-//! The `scale` subresource of Deployments and ReplicaSets.
+//! The `scale` subresource of workloads.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use wharf_model::kinds::Kind;
 use wharf_model::object::{ObjectKey, Typed};
@@ -72,6 +73,10 @@ fn set_replicas(object: &mut dyn Typed, replicas: i32) -> Result<(), ApiError> {
         &mut deployment.spec.get_or_insert_default().replicas
     } else if let Some(set) = object.as_any_mut().downcast_mut::<ReplicaSet>() {
         &mut set.spec.get_or_insert_default().replicas
+    } else if let Some(set) = object.as_any_mut().downcast_mut::<StatefulSet>() {
+        &mut set.spec.get_or_insert_default().replicas
+    } else if let Some(old) = object.as_any_mut().downcast_mut::<ReplicationController>() {
+        &mut old.spec.get_or_insert_default().replicas
     } else {
         return Err(no_scale(kind));
     };
@@ -87,10 +92,21 @@ fn scale_of(object: &dyn Typed) -> Option<Scale> {
         if let Some(deployment) = object.as_any().downcast_ref::<Deployment>() {
             let spec = deployment.spec.as_ref()?;
             let observed = deployment.status.as_ref().and_then(|status| status.replicas);
-            (spec.replicas, observed, &spec.selector)
+            (spec.replicas, observed, selector_text(&spec.selector))
         } else if let Some(set) = object.as_any().downcast_ref::<ReplicaSet>() {
             let spec = set.spec.as_ref()?;
-            (spec.replicas, set.status.as_ref().map(|status| status.replicas), &spec.selector)
+            let observed = set.status.as_ref().map(|status| status.replicas);
+            (spec.replicas, observed, selector_text(&spec.selector))
+        } else if let Some(set) = object.as_any().downcast_ref::<StatefulSet>() {
+            let spec = set.spec.as_ref()?;
+            let observed = set.status.as_ref().map(|status| status.replicas);
+            (spec.replicas, observed, selector_text(&spec.selector))
+        } else if let Some(old) = object.as_any().downcast_ref::<ReplicationController>() {
+            let spec = old.spec.as_ref()?;
+            let observed = old.status.as_ref().map(|status| status.replicas);
+            let match_labels = spec.selector.clone();
+            let selector = LabelSelector { match_labels, ..LabelSelector::default() };
+            (spec.replicas, observed, selector_text(&selector))
         } else {
             return None;
         };
@@ -105,10 +121,7 @@ fn scale_of(object: &dyn Typed) -> Option<Scale> {
             ..ObjectMeta::default()
         },
         spec: Some(ScaleSpec { replicas }),
-        status: Some(ScaleStatus {
-            replicas: observed.unwrap_or(0),
-            selector: Some(selector_text(selector)),
-        }),
+        status: Some(ScaleStatus { replicas: observed.unwrap_or(0), selector: Some(selector) }),
     })
 }
 

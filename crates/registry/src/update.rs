@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey, Typed};
 use wharf_ports::cluster::Part;
@@ -120,8 +120,8 @@ impl Registry {
         };
         keep_identity(&mut *draft, old);
         rules.prepare_update(&mut *draft, old, part);
-        if part != Part::Status && kind == Kind::of::<Pod>() {
-            admission::on_pod_update(&mut *draft, old);
+        if part != Part::Status {
+            admission::on_update(&self.store, &mut *draft, old)?;
         }
         let generation = old.meta().generation;
         let started = rules.generation() && rules.starts_generation(&*draft, old);

@@ -44,9 +44,9 @@ pub(crate) fn version() -> &'static Bytes {
 pub(crate) fn root() -> &'static Bytes {
     static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
         let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].map(String::from).into();
-        for (group, version) in resources::groups() {
+        for (group, versions) in groups() {
             paths.push(format!("/apis/{group}"));
-            paths.push(format!("/apis/{group}/{version}"));
+            paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
         }
         paths.extend(
             ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
@@ -74,7 +74,7 @@ pub(crate) fn api_versions() -> &'static Bytes {
 pub(crate) fn group_list() -> &'static Bytes {
     static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
         let groups: Vec<Value> =
-            resources::groups().iter().map(|(name, version)| group_entry(name, version)).collect();
+            groups().map(|(name, versions)| group_entry(name, &versions)).collect();
         encode(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
     });
     &DOCUMENT
@@ -82,16 +82,25 @@ pub(crate) fn group_list() -> &'static Bytes {
 
 /// `/apis/GROUP`.
 pub(crate) fn group(name: &str) -> Option<Bytes> {
-    let (name, version) = resources::groups().iter().find(|(group, _)| *group == name)?;
-    let mut entry = group_entry(name, version);
+    let (name, versions) = groups().find(|(group, _)| *group == name)?;
+    let mut entry = group_entry(name, &versions);
     entry["kind"] = "APIGroup".into();
     entry["apiVersion"] = "v1".into();
     Some(encode(&entry))
 }
 
-fn group_entry(name: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": group_version(name, version), "version": version});
-    json!({"name": name, "versions": [version], "preferredVersion": version})
+/// Each group with its versions, the preferred one first.
+fn groups() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
+    let rows = resources::groups();
+    rows.chunk_by(|left, right| left.0 == right.0)
+        .map(|rows| (rows[0].0, rows.iter().map(|(_, version)| *version).collect()))
+}
+
+fn group_entry(name: &str, versions: &[&str]) -> Value {
+    let entry =
+        |version: &&str| json!({"groupVersion": group_version(name, version), "version": version});
+    let versions: Vec<Value> = versions.iter().map(entry).collect();
+    json!({"name": name, "preferredVersion": versions[0], "versions": versions})
 }
 
 /// `/api/v1`, `/apis/GROUP/VERSION`.
@@ -150,20 +159,23 @@ fn storage_hash(resource: &Resource) -> String {
 
 /// `/api` (`core`) or `/apis` in the aggregated form.
 pub(crate) fn aggregated(core: bool, form: Discovery) -> Bytes {
-    let groups: Vec<(&str, &str)> =
-        if core { vec![("", "v1")] } else { resources::groups().to_vec() };
+    let groups: Vec<(&str, Vec<&str>)> =
+        if core { vec![("", vec!["v1"])] } else { groups().collect() };
     let items: Vec<Value> = groups
         .iter()
-        .map(|(group, version)| {
-            let entries: Vec<Value> =
-                resources::of_group_version(group, version).map(aggregated_resource).collect();
+        .map(|(group, versions)| {
+            let entries = |version: &&str| {
+                let entries: Vec<Value> =
+                    resources::of_group_version(group, version).map(aggregated_resource).collect();
+                json!({"version": version, "resources": entries, "freshness": "Current"})
+            };
             let mut metadata = json!({"creationTimestamp": null});
             if !group.is_empty() {
                 metadata["name"] = (*group).into();
             }
             json!({
                 "metadata": metadata,
-                "versions": [{"version": version, "resources": entries, "freshness": "Current"}],
+                "versions": versions.iter().map(entries).collect::<Vec<_>>(),
             })
         })
         .collect();
@@ -234,10 +246,12 @@ mod tests {
     fn both_forms_name_the_same_resources() {
         for (core, groups) in [(true, &[("", "v1")][..]), (false, resources::groups())] {
             let aggregated = parse(&aggregated(core, Discovery::V2));
-            for (index, (group, version)) in groups.iter().enumerate() {
+            let items = aggregated["items"].as_array().expect("groups");
+            let versions = items.iter().flat_map(|item| item["versions"].as_array().unwrap());
+            for ((group, version), new) in groups.iter().zip(versions) {
+                assert_eq!(new["version"], *version);
                 let old = parse(&resource_list(group, version).expect("served"));
                 let count = |value: &Value| value["resources"].as_array().map_or(0, Vec::len);
-                let new = &aggregated["items"][index]["versions"][0];
                 let subresources: usize = new["resources"]
                     .as_array()
                     .into_iter()
@@ -252,6 +266,9 @@ mod tests {
     #[test]
     fn unknown_groups_are_not_there() {
         assert!(group("apps").is_some());
+        let scheduling = parse(&group("scheduling.k8s.io").expect("served"));
+        assert_eq!(scheduling["preferredVersion"]["version"], "v1");
+        assert_eq!(scheduling["versions"][1]["version"], "v1alpha2");
         assert!(group("example.org").is_none());
         assert!(resource_list("apps", "v1beta1").is_none());
         assert_eq!(parse(version())["gitVersion"], "v1.36.0");

@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use compact_str::CompactString;
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    Event, Namespace, Node, Pod, ReplicationController, Secret, Service,
+};
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use wharf_model::karpenter::{NodeClaim, NodePool};
 use wharf_model::kinds::Kind;
 use wharf_model::object::Object;
@@ -89,6 +92,8 @@ fn own_fields(kind: Kind) -> &'static [&'static str] {
             "source",
             "type",
         ],
+        ("", "ReplicationController") => &["status.replicas"],
+        ("resource.k8s.io", "ResourceSlice") => &["spec.nodeName", "spec.driver"],
         ("karpenter.sh", "NodePool") => &[
             "spec.template.spec.nodeClassRef.group",
             "spec.template.spec.nodeClassRef.kind",
@@ -124,6 +129,17 @@ fn value<'a>(object: &'a Object, field: &str) -> Option<Cow<'a, str>> {
             }
         }
         ("", "Event") => event_field(object.typed::<Event>()?, field)?,
+        ("", "ReplicationController") => {
+            let status = object.typed::<ReplicationController>()?.status.as_ref();
+            return Some(Cow::Owned(status.map_or(0, |status| status.replicas).to_string()));
+        }
+        ("resource.k8s.io", "ResourceSlice") => {
+            let spec = &object.typed::<ResourceSlice>()?.spec;
+            match field {
+                "spec.driver" => &spec.driver,
+                _ => spec.node_name.as_deref()?,
+            }
+        }
         ("karpenter.sh", "NodePool") => {
             let class = &object.typed::<NodePool>()?.spec.template.spec.node_class_ref;
             class_field(&class.group, &class.kind, &class.name, field)

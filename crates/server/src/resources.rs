@@ -120,8 +120,9 @@ pub(crate) fn of_group_version(
     all().iter().filter(move |resource| resource.group == group && resource.version == version)
 }
 
-/// The API groups but the core one, with their one version, in the order in which clients look
-/// for a bare resource name: upstream's, then the custom resources.
+/// The API groups but the core one, with their versions, in the order in which clients look for a
+/// bare resource name: upstream's, then the custom resources. A group's versions stand together,
+/// the preferred one first.
 pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
     &[
         ("apps", "v1"),
@@ -129,9 +130,12 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("authentication.k8s.io", "v1"),
         ("authorization.k8s.io", "v1"),
         ("policy", "v1"),
+        ("storage.k8s.io", "v1"),
         ("apiextensions.k8s.io", "v1"),
         ("scheduling.k8s.io", "v1"),
+        ("scheduling.k8s.io", "v1alpha2"),
         ("coordination.k8s.io", "v1"),
+        ("resource.k8s.io", "v1"),
         ("karpenter.sh", "v1"),
         ("karpenter.k8s.aws", "v1"),
         ("sim.wharf.dev", "v1"),
@@ -207,8 +211,8 @@ fn build() -> Vec<Resource> {
             Backing::Definitions,
         )
     });
-    let rank = |group: &str| groups().iter().position(|(name, _)| *name == group);
-    resources.sort_by_key(|resource| (rank(resource.group), resource.plural));
+    let rank = |of: &Resource| groups().iter().position(|row| *row == (of.group, of.version));
+    resources.sort_by_key(|resource| (rank(resource), resource.plural));
     resources
 }
 
@@ -232,11 +236,14 @@ fn stored(kind: Kind) -> Resource {
             other("portforward", "", "PodPortForwardOptions", CREATE_GET),
             own("status", CHANGE),
         ],
-        ("apps", "Deployment" | "ReplicaSet") => {
+        ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") | ("", "ReplicationController") => {
             vec![other("scale", "autoscaling", "Scale", CHANGE), own("status", CHANGE)]
         }
-        ("", "Node" | "Service")
+        ("", "Node" | "Service" | "PersistentVolume" | "PersistentVolumeClaim")
         | ("policy", "PodDisruptionBudget")
+        | ("storage.k8s.io", "VolumeAttachment")
+        | ("resource.k8s.io", "ResourceClaim")
+        | ("scheduling.k8s.io", "PodGroup")
         | ("karpenter.sh" | "karpenter.k8s.aws", _) => vec![own("status", CHANGE)],
         _ => Vec::new(),
     };

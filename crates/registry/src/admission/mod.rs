@@ -5,8 +5,9 @@ mod addresses;
 mod namespace_lifecycle;
 mod priority;
 mod service_account;
+mod storage;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use wharf_model::object::Typed;
 use wharf_model::taints::add_default_toleration_seconds;
@@ -44,12 +45,30 @@ pub(crate) fn on_create(
         && requester == Requester::Client
     {
         priority::refuse_reserved(class)?;
+    } else if let Some(claim) = object.as_any_mut().downcast_mut::<PersistentVolumeClaim>() {
+        storage::on_claim_create(store, claim);
+    } else if let Some(volume) = object.as_any_mut().downcast_mut::<PersistentVolume>() {
+        storage::on_volume_create(volume);
+    }
+    Ok(())
+}
+
+/// Admits a change of an object but of its status.
+pub(crate) fn on_update(
+    store: &Store,
+    object: &mut dyn Typed,
+    old: &dyn Typed,
+) -> Result<(), ApiError> {
+    if object.as_any().is::<Pod>() {
+        on_pod_update(object, old);
+    } else if let Some(claim) = object.as_any().downcast_ref::<PersistentVolumeClaim>() {
+        storage::on_claim_update(store, claim, strategy::typed(old))?;
     }
     Ok(())
 }
 
 /// Fills in what an update of a pod need not repeat of what admission once set.
-pub(crate) fn on_pod_update(object: &mut dyn Typed, old: &dyn Typed) {
+fn on_pod_update(object: &mut dyn Typed, old: &dyn Typed) {
     let (pod, old) = (strategy::typed_mut::<Pod>(object), strategy::typed::<Pod>(old));
     let (Some(spec), Some(old)) = (&mut pod.spec, &old.spec) else {
         return;

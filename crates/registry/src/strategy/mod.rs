@@ -4,6 +4,7 @@
 //! part is its status; everything that is the same for all kinds is done by the registry.
 
 mod config;
+mod devices;
 mod event;
 mod karpenter;
 mod lease;
@@ -11,20 +12,32 @@ mod namespace;
 mod node;
 pub(crate) mod pod;
 mod pod_disruption_budget;
+mod pod_group;
 mod priority_class;
+mod replication_controller;
 mod service;
 mod simulated;
+mod stateful_set;
+pub(crate) mod storage;
 mod workloads;
 
 use std::marker::PhantomData;
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{
+    DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
+};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::scheduling::v1alpha2::{PodGroup, Workload};
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+};
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::{Kind, Resource, built_in};
@@ -131,6 +144,22 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         NodeClaim,
         EC2NodeClass,
         Instance,
+        PersistentVolume,
+        PersistentVolumeClaim,
+        StorageClass,
+        CSINode,
+        CSIDriver,
+        CSIStorageCapacity,
+        VolumeAttachment,
+        ReplicationController,
+        StatefulSet,
+        ControllerRevision,
+        ResourceClaim,
+        ResourceClaimTemplate,
+        DeviceClass,
+        ResourceSlice,
+        PodGroup,
+        Workload,
     );
     None
 }

@@ -125,6 +125,19 @@ fn selector_and_template(
     template: &PodTemplateSpec,
     errors: &mut Errors,
 ) {
+    selector_and_labels(workload, selector, template, errors);
+    let path = SPEC.child("template");
+    validate::template(&path, template, errors);
+    runs_for_good("ReplicaSet", template, errors);
+}
+
+/// A workload must pick the pods it makes.
+pub(super) fn selector_and_labels(
+    workload: &str,
+    selector: &LabelSelector,
+    template: &PodTemplateSpec,
+    errors: &mut Errors,
+) {
     let path = SPEC.child("selector");
     let is_missing = *selector == LabelSelector::default();
     if is_missing {
@@ -139,27 +152,31 @@ fn selector_and_template(
             errors.invalid(&path, &Json(selector), detail);
         }
     }
-    let template_path = SPEC.child("template");
     let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone());
     let labels = labels.unwrap_or_default();
     let parsed = Selector::from_api((!is_missing).then_some(selector));
     match parsed {
         Ok(parsed) if !parsed.matches(&labels) => {
-            let path = template_path.child("metadata");
+            let path = SPEC.child("template");
+            let path = path.child("metadata");
             let detail = "`selector` does not match template `labels`";
             errors.invalid(&path.child("labels"), &Json(&labels), detail);
         }
         _ => {}
     }
-    validate::template(&template_path, template, errors);
+}
+
+/// Pods that are replaced when they end must not end by themselves.
+pub(super) fn runs_for_good(workload: &str, template: &PodTemplateSpec, errors: &mut Errors) {
     let Some(spec) = &template.spec else { return };
-    let spec_path = template_path.child("spec");
+    let path = SPEC.child("template");
+    let path = path.child("spec");
     if let Some(policy) = spec.restart_policy.as_deref().filter(|policy| *policy != "Always") {
-        errors.not_supported(&spec_path.child("restartPolicy"), policy, &["Always"]);
+        errors.not_supported(&path.child("restartPolicy"), policy, &["Always"]);
     }
     if spec.active_deadline_seconds.is_some() {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
-        errors.forbidden(&spec_path.child("activeDeadlineSeconds"), detail);
+        let detail = format!("activeDeadlineSeconds in {workload} is not Supported");
+        errors.forbidden(&path.child("activeDeadlineSeconds"), detail);
     }
 }
 

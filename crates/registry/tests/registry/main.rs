@@ -9,6 +9,8 @@ mod embedded;
 mod events;
 mod eviction;
 mod properties;
+mod sets;
+mod storage;
 mod updates;
 mod validation;
 

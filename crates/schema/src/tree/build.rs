@@ -6,7 +6,9 @@ use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1 as policy;
-use k8s_openapi::api::scheduling::v1 as scheduling;
+use k8s_openapi::api::resource::v1 as resource;
+use k8s_openapi::api::scheduling::{v1 as scheduling, v1alpha2 as scheduling_alpha};
+use k8s_openapi::api::storage::v1 as storage;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
@@ -72,6 +74,22 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         apps::Deployment,
         apps::ReplicaSet,
         policy::PodDisruptionBudget,
+        core::PersistentVolume,
+        core::PersistentVolumeClaim,
+        storage::StorageClass,
+        storage::CSINode,
+        storage::CSIDriver,
+        storage::CSIStorageCapacity,
+        storage::VolumeAttachment,
+        core::ReplicationController,
+        apps::StatefulSet,
+        apps::ControllerRevision,
+        resource::ResourceClaim,
+        resource::ResourceClaimTemplate,
+        resource::DeviceClass,
+        resource::ResourceSlice,
+        scheduling_alpha::PodGroup,
+        scheduling_alpha::Workload,
     );
     let mut definitions: BTreeMap<String, Value> =
         generator.take_definitions(false).into_iter().collect();

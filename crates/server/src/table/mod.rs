@@ -9,8 +9,11 @@
 
 mod core;
 mod custom;
+mod devices;
 mod node;
 mod pod;
+mod pod_group;
+mod storage;
 mod workload;
 
 use std::sync::Arc;
@@ -119,6 +122,34 @@ impl Printer {
             ("", "Node") => printer!(node::COLUMNS, node::cells),
             ("apps", "Deployment") => printer!(workload::DEPLOYMENT, workload::deployment),
             ("apps", "ReplicaSet") => printer!(workload::REPLICA_SET, workload::replica_set),
+            ("apps", "StatefulSet") => printer!(workload::STATEFUL_SET, workload::stateful_set),
+            ("apps", "ControllerRevision") => {
+                printer!(workload::CONTROLLER_REVISION, workload::controller_revision)
+            }
+            ("", "ReplicationController") => {
+                printer!(workload::REPLICA_SET, workload::replication_controller)
+            }
+            ("", "PersistentVolume") => printer!(storage::VOLUME, storage::volume),
+            ("", "PersistentVolumeClaim") => printer!(storage::CLAIM, storage::claim),
+            ("storage.k8s.io", "StorageClass") => printer!(storage::CLASS, storage::class),
+            ("storage.k8s.io", "CSINode") => printer!(storage::NODE, storage::node),
+            ("storage.k8s.io", "CSIDriver") => printer!(storage::DRIVER, storage::driver),
+            ("storage.k8s.io", "CSIStorageCapacity") => {
+                printer!(storage::CAPACITY, storage::capacity)
+            }
+            ("storage.k8s.io", "VolumeAttachment") => {
+                printer!(storage::ATTACHMENT, storage::attachment)
+            }
+            ("resource.k8s.io", "ResourceClaim") => printer!(devices::CLAIM, devices::claim),
+            ("resource.k8s.io", "ResourceClaimTemplate") => {
+                printer!(devices::NAMED, devices::template)
+            }
+            ("resource.k8s.io", "DeviceClass") => printer!(devices::NAMED, devices::class),
+            ("resource.k8s.io", "ResourceSlice") => printer!(devices::SLICE, devices::slice),
+            ("scheduling.k8s.io", "PodGroup") => printer!(pod_group::GROUP, pod_group::group),
+            ("scheduling.k8s.io", "Workload") => {
+                printer!(pod_group::WORKLOAD, pod_group::workload)
+            }
             ("policy", "PodDisruptionBudget") => printer!(workload::BUDGET, workload::budget),
             ("", "Service") => printer!(core::SERVICE, core::service),
             ("", "Event") => printer!(core::EVENT, core::event),
@@ -335,6 +366,37 @@ pub(super) mod tests {
             ("ConfigMap", "Name|Data|Age"),
             ("Lease", "Name|Holder|Age"),
             ("PriorityClass", "Name|Value|Global-Default|Age|PreemptionPolicy"),
+            (
+                "ReplicationController",
+                "Name|Desired|Current|Ready|Age|Containers*|Images*|Selector*",
+            ),
+            ("StatefulSet", "Name|Ready|Age|Containers*|Images*"),
+            ("ControllerRevision", "Name|Controller|Revision|Age"),
+            (
+                "PersistentVolume",
+                "Name|Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass|Reason|Age|VolumeMode*",
+            ),
+            (
+                "PersistentVolumeClaim",
+                "Name|Status|Volume|Capacity|Access Modes|StorageClass|VolumeAttributesClass|Age|VolumeMode*",
+            ),
+            (
+                "StorageClass",
+                "Name|Provisioner|ReclaimPolicy|VolumeBindingMode|AllowVolumeExpansion|Age",
+            ),
+            ("VolumeAttachment", "Name|Attacher|PV|Node|Attached|Age"),
+            ("CSINode", "Name|Drivers|Age"),
+            (
+                "CSIDriver",
+                "Name|AttachRequired|PodInfoOnMount|StorageCapacity|TokenRequests|RequiresRepublish|Modes|Age",
+            ),
+            ("CSIStorageCapacity", "Name|StorageClassName|Capacity"),
+            ("ResourceClaim", "Name|State|Age"),
+            ("ResourceClaimTemplate", "Name|Age"),
+            ("DeviceClass", "Name|Age"),
+            ("ResourceSlice", "Name|Node|Driver|Pool|Age"),
+            ("PodGroup", "Name|Policy|Workload|Status|Age"),
+            ("Workload", "Name|Age"),
             ("NodePool", "Name|NodeClass|Nodes|Ready|Age|Weight*|CPU*|Memory*"),
             ("Instance", "Name|Type|Capacity|Zone|State|Price|Age"),
         ] {

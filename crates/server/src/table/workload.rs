@@ -1,13 +1,13 @@
-//! Deployments, ReplicaSets and PodDisruptionBudgets.
+//! Workloads and PodDisruptionBudgets.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{PodSpec, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 use wharf_model::time::Time;
 
-use super::{Column, age, selector};
+use super::{Column, age, labels, or_none, selector};
 
 pub(super) const DEPLOYMENT: &[Column] = &[
     Column::text("Name"),
@@ -63,6 +63,68 @@ pub(super) fn replica_set(set: &ReplicaSet, now: Time) -> Vec<Value> {
         json!(names),
         json!(images),
         json!(spec.map_or_else(|| "<none>".to_owned(), |spec| selector(&spec.selector))),
+    ]
+}
+
+/// Printed like a ReplicaSet, but for the older form of selector.
+pub(super) fn replication_controller(controller: &ReplicationController, now: Time) -> Vec<Value> {
+    let spec = controller.spec.as_ref();
+    let status = controller.status.as_ref();
+    let template = spec.and_then(|spec| spec.template.as_ref());
+    let (names, images) = containers(template.and_then(|template| template.spec.as_ref()));
+    vec![
+        json!(controller.metadata.name),
+        json!(spec.and_then(|spec| spec.replicas).unwrap_or_default()),
+        json!(status.map(|status| status.replicas).unwrap_or_default()),
+        json!(status.and_then(|status| status.ready_replicas).unwrap_or_default()),
+        json!(age(controller.metadata.creation_timestamp.as_ref(), now)),
+        json!(names),
+        json!(images),
+        json!(labels(spec.and_then(|spec| spec.selector.as_ref()).into_iter().flatten())),
+    ]
+}
+
+pub(super) const STATEFUL_SET: &[Column] = &[
+    Column::text("Name"),
+    Column::text("Ready"),
+    Column::text("Age"),
+    Column::text("Containers").wide(),
+    Column::text("Images").wide(),
+];
+
+pub(super) fn stateful_set(set: &StatefulSet, now: Time) -> Vec<Value> {
+    let spec = set.spec.as_ref();
+    let desired = spec.and_then(|spec| spec.replicas).unwrap_or_default();
+    let ready = set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or_default();
+    let (names, images) = containers(spec.and_then(|spec| spec.template.spec.as_ref()));
+    vec![
+        json!(set.metadata.name),
+        json!(format!("{ready}/{desired}")),
+        json!(age(set.metadata.creation_timestamp.as_ref(), now)),
+        json!(names),
+        json!(images),
+    ]
+}
+
+pub(super) const CONTROLLER_REVISION: &[Column] = &[
+    Column::text("Name"),
+    Column::text("Controller"),
+    Column::text("Revision"),
+    Column::text("Age"),
+];
+
+pub(super) fn controller_revision(revision: &ControllerRevision, now: Time) -> Vec<Value> {
+    let owners = revision.metadata.owner_references.iter().flatten();
+    let controller = owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| {
+        let group = owner.api_version.split_once('/').map(|(group, _)| format!(".{group}"));
+        let kind = owner.kind.to_lowercase();
+        format!("{kind}{}/{}", group.unwrap_or_default(), owner.name)
+    });
+    vec![
+        json!(revision.metadata.name),
+        or_none(controller.as_deref()),
+        json!(revision.revision.to_string()),
+        json!(age(revision.metadata.creation_timestamp.as_ref(), now)),
     ]
 }
 
@@ -131,6 +193,19 @@ mod tests {
         assert_eq!(
             printed("ReplicaSet", object(json!({"replicas": 4, "readyReplicas": 3}))),
             "w|5|4|3|90s || a,b|i:1,j:2|app=x"
+        );
+        let mut old = object(json!({"replicas": 4, "readyReplicas": 3}));
+        old["spec"]["selector"] = json!({"app": "x"});
+        assert_eq!(printed("ReplicationController", old), "w|5|4|3|90s || a,b|i:1,j:2|app=x");
+        assert_eq!(
+            printed("StatefulSet", object(json!({"replicas": 4, "readyReplicas": 3}))),
+            "w|3/5|90s || a,b|i:1,j:2"
+        );
+        let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "w", "uid": "u", "controller": true});
+        let meta = json!({"name": "w-1", "ownerReferences": [owner]});
+        assert_eq!(
+            printed("ControllerRevision", json!({"metadata": meta, "revision": 2})),
+            "w-1|statefulset.apps/w|2|<unknown>"
         );
         assert_eq!(
             printed(

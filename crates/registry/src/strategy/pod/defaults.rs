@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use wharf_model::quantity::Quantity;
 
+use super::super::storage::persistent_volume_claim;
+
 /// Files of ConfigMaps, Secrets and the like: 0644.
 const FILE_MODE: i32 = 0o644;
 /// The finest amount of a container resource.
@@ -191,6 +193,11 @@ fn volume(volume: &mut Volume) {
     }
     if let Some(source) = &mut volume.host_path {
         source.type_.get_or_insert_default();
+    }
+    if let Some(source) = &mut volume.ephemeral
+        && let Some(template) = &mut source.volume_claim_template
+    {
+        persistent_volume_claim::claim_spec(&mut template.spec);
     }
     if let Some(source) = &mut volume.projected {
         source.default_mode.get_or_insert(FILE_MODE);

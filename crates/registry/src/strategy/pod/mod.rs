@@ -1,6 +1,8 @@
 //! Pods: <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>.
 
+mod claims;
 pub(crate) mod defaults;
+mod label_keys;
 mod quality;
 mod scheduling;
 mod update;
@@ -15,7 +17,7 @@ use super::Rules;
 use crate::field::{Errors, Path};
 
 pub use quality::quality_of_service;
-pub(crate) use scheduling::label_selector;
+pub(crate) use scheduling::{label_selector, node_selector};
 
 impl Rules for Pod {
     const GENERATION: bool = true;
@@ -40,6 +42,7 @@ impl Rules for Pod {
             set_condition(&mut status, gated, now);
         }
         self.status = Some(status);
+        label_keys::merge(self);
     }
 
     fn prepare_update(&mut self, old: &Self, part: Part) {

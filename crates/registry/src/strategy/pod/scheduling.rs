@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    NodeSelectorTerm, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint,
+    NodeSelector, NodeSelectorTerm, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use wharf_model::names;
@@ -81,13 +81,7 @@ fn affinity(path: &Path<'_>, spec: &PodSpec, errors: &mut Errors) {
         let path = path.child("nodeAffinity");
         if let Some(required) = &node.required_during_scheduling_ignored_during_execution {
             let path = path.child("requiredDuringSchedulingIgnoredDuringExecution");
-            let terms = path.child("nodeSelectorTerms");
-            if required.node_selector_terms.is_empty() {
-                errors.required(&terms, "must have at least one node selector term");
-            }
-            for (index, term) in required.node_selector_terms.iter().enumerate() {
-                node_selector_term(&terms.index(index), term, errors);
-            }
+            node_selector(&path, required, errors);
         }
         let preferred = path.child("preferredDuringSchedulingIgnoredDuringExecution");
         let terms = node.preferred_during_scheduling_ignored_during_execution.iter().flatten();
@@ -139,6 +133,17 @@ fn weight(path: &Path<'_>, weight: i32, errors: &mut Errors) {
     }
 }
 
+/// What is wrong with a node selector.
+pub(crate) fn node_selector(path: &Path<'_>, selector: &NodeSelector, errors: &mut Errors) {
+    let terms = path.child("nodeSelectorTerms");
+    if selector.node_selector_terms.is_empty() {
+        errors.required(&terms, "must have at least one node selector term");
+    }
+    for (index, term) in selector.node_selector_terms.iter().enumerate() {
+        node_selector_term(&terms.index(index), term, errors);
+    }
+}
+
 fn node_selector_term(path: &Path<'_>, term: &NodeSelectorTerm, errors: &mut Errors) {
     let expressions = path.child("matchExpressions");
     for (index, expression) in term.match_expressions.iter().flatten().enumerate() {
@@ -157,6 +162,34 @@ fn node_selector_term(path: &Path<'_>, term: &NodeSelectorTerm, errors: &mut Err
             &expression.key,
             names::qualified_name(&expression.key),
         );
+    }
+    node_fields(path, term, errors);
+}
+
+/// Nodes can be picked by one field, their name, and by one value of it.
+fn node_fields(path: &Path<'_>, term: &NodeSelectorTerm, errors: &mut Errors) {
+    let fields = path.child("matchFields");
+    for (index, field) in term.match_fields.iter().flatten().enumerate() {
+        let path = fields.index(index);
+        match field.operator.as_str() {
+            "In" | "NotIn" => {
+                if field.values.as_ref().map_or(0, Vec::len) != 1 {
+                    let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+                    errors.required(&path.child("values"), detail);
+                }
+            }
+            other => {
+                errors.invalid(&path.child("operator"), other, "not a valid selector operator")
+            }
+        }
+        if field.key != "metadata.name" {
+            errors.invalid(&path.child("key"), &field.key, "not a valid field selector key");
+            continue;
+        }
+        let values = path.child("values");
+        for (index, name) in field.values.iter().flatten().enumerate() {
+            errors.invalid_each(&values.index(index), name, names::dns_1123_subdomain(name));
+        }
     }
 }
 
@@ -179,6 +212,24 @@ fn set_operator(path: &Path<'_>, operator: &str, values: &[String], errors: &mut
 fn pod_affinity_term(path: &Path<'_>, term: &PodAffinityTerm, errors: &mut Errors) {
     let labels = path.child("labelSelector");
     label_selector(&labels, term.label_selector.as_ref(), errors);
+    let namespaces = path.child("namespaceSelector");
+    label_selector(&namespaces, term.namespace_selector.as_ref(), errors);
+    let namespaces = path.child("namespaces");
+    for name in term.namespaces.iter().flatten() {
+        errors.invalid_each(&namespaces, name, names::dns_1123_label(name));
+    }
+    let (matched, mismatched) = (&term.match_label_keys, &term.mismatch_label_keys);
+    let selector = term.label_selector.as_ref();
+    label_keys(&path.child("matchLabelKeys"), matched.as_deref(), selector, errors);
+    label_keys(&path.child("mismatchLabelKeys"), mismatched.as_deref(), selector, errors);
+    twice_selected(path, matched.as_deref(), selector, errors);
+    for (index, key) in matched.iter().flatten().enumerate() {
+        if mismatched.iter().flatten().any(|other| other == key) {
+            let path = path.child("matchLabelKeys");
+            let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+            errors.invalid(&path.index(index), key, detail);
+        }
+    }
     let key = path.child("topologyKey");
     if term.topology_key.is_empty() {
         errors.required(&key, "can not be empty");
@@ -221,7 +272,51 @@ fn spread(path: &Path<'_>, constraint: &TopologySpreadConstraint, errors: &mut E
     ] {
         one_of(&path.child(field), policy.as_deref(), &["Honor", "Ignore"], errors);
     }
-    label_selector(&path.child("labelSelector"), constraint.label_selector.as_ref(), errors);
+    let selector = constraint.label_selector.as_ref();
+    let (keys, path_of_keys) =
+        (constraint.match_label_keys.as_deref(), path.child("matchLabelKeys"));
+    label_keys(&path_of_keys, keys, selector, errors);
+    twice_selected(&path_of_keys, keys, selector, errors);
+    label_selector(&path.child("labelSelector"), selector, errors);
+}
+
+/// Keys whose values are taken from the pod refine a selector, so there must be one.
+fn label_keys(
+    path: &Path<'_>,
+    keys: Option<&[String]>,
+    selector: Option<&LabelSelector>,
+    errors: &mut Errors,
+) {
+    let Some(keys) = keys.filter(|keys| !keys.is_empty()) else { return };
+    if selector.is_none() {
+        errors.forbidden(path, "must not be specified when labelSelector is not set");
+    }
+    for (index, key) in keys.iter().enumerate() {
+        errors.invalid_each(&path.index(index), key, names::qualified_name(key));
+    }
+}
+
+/// A key of `matchLabelKeys` is in the selector of a pod once, since it was put there when the pod
+/// was created; twice means that the selector had it already.
+fn twice_selected(
+    path: &Path<'_>,
+    keys: Option<&[String]>,
+    selector: Option<&LabelSelector>,
+    errors: &mut Errors,
+) {
+    let (Some(keys), Some(selector)) = (keys, selector) else { return };
+    let mut seen: BTreeSet<&String> =
+        selector.match_labels.iter().flat_map(|labels| labels.keys()).collect();
+    for expression in selector.match_expressions.iter().flatten() {
+        let position = keys.iter().rposition(|key| *key == expression.key);
+        if let Some(index) = position
+            && seen.contains(&expression.key)
+        {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            errors.invalid(&path.index(index), &expression.key, detail);
+        }
+        seen.insert(&expression.key);
+    }
 }
 
 /// What is wrong with a label selector.

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use wharf_model::names;
 use wharf_model::quantity::Quantity;
 
-use super::{SPEC, scheduling, volumes};
+use super::{SPEC, claims, scheduling, volumes};
 use crate::field::{Errors, Path};
 use crate::metadata;
 
@@ -27,6 +27,7 @@ pub(super) fn pod(pod: &Pod, errors: &mut Errors) {
         return errors.required(&SPEC.child("containers"), "");
     };
     pod_spec(&SPEC, spec, errors);
+    volumes::claims_to_be(pod, spec, errors);
     if spec.node_name.as_deref().is_some_and(|node| !node.is_empty())
         && spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty())
     {
@@ -51,7 +52,9 @@ pub(crate) fn template(path: &Path<'_>, template: &PodTemplateSpec, errors: &mut
 
 fn pod_spec(path: &Path<'_>, spec: &PodSpec, errors: &mut Errors) {
     let volumes = volumes::validate(&path.child("volumes"), spec, errors);
-    let context = Context { volumes: &volumes, restart_policy: spec.restart_policy.as_deref() };
+    let claims = claims::validate(path, spec, errors);
+    let restart_policy = spec.restart_policy.as_deref();
+    let context = Context { volumes: &volumes, claims: &claims, restart_policy };
     let containers = path.child("containers");
     if spec.containers.is_empty() {
         errors.required(&containers, "");
@@ -100,6 +103,7 @@ fn pod_spec(path: &Path<'_>, spec: &PodSpec, errors: &mut Errors) {
 /// What the checks of a container need of its pod.
 struct Context<'a> {
     volumes: &'a BTreeSet<&'a str>,
+    claims: &'a BTreeSet<&'a str>,
     restart_policy: Option<&'a str>,
 }
 
@@ -138,7 +142,9 @@ fn container<'c>(
     environment(&path.child("env"), container.env.as_deref().unwrap_or_default(), errors);
     volume_mounts(&path.child("volumeMounts"), container, context, errors);
     if let Some(resources) = &container.resources {
-        self::resources(&path.child("resources"), resources, errors);
+        let path = path.child("resources");
+        self::resources(&path, resources, errors);
+        claims::of_container(&path, resources, context.claims, errors);
     }
     for (field, probe) in [
         ("livenessProbe", &container.liveness_probe),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, Volume};
 use wharf_model::names;
 
+use super::super::storage::persistent_volume_claim;
+use super::SPEC;
 use crate::field::{Errors, Path};
 
 /// Checks the volumes and returns their names.
@@ -30,6 +32,23 @@ pub(super) fn validate<'s>(
     seen
 }
 
+/// The claim of a generic ephemeral volume is named after the pod and the volume.
+pub(super) fn claims_to_be(pod: &Pod, spec: &PodSpec, errors: &mut Errors) {
+    let Some(pod) = pod.metadata.name.as_deref() else { return };
+    let path = SPEC.child("volumes");
+    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+        if volume.ephemeral.is_none() {
+            continue;
+        }
+        let claim = format!("{pod}-{}", volume.name);
+        for message in names::dns_1123_subdomain(&claim) {
+            let path = path.index(index);
+            let detail = format!("PVC name {claim:?}: {message}");
+            errors.invalid(&path.child("name"), &volume.name, detail);
+        }
+    }
+}
+
 /// A volume has one source, and the source names what it is made from.
 fn sources(path: &Path<'_>, volume: &Volume, errors: &mut Errors) {
     // There are thirty kinds of source; their names are those of the JSON form.
@@ -37,6 +56,17 @@ fn sources(path: &Path<'_>, volume: &Volume, errors: &mut Errors) {
     let given = value.as_object().into_iter().flat_map(|fields| fields.keys());
     for extra in given.filter(|field| *field != "name").skip(1) {
         errors.forbidden(&path.child(extra), "may not specify more than 1 volume type");
+    }
+    if let Some(source) = &volume.ephemeral {
+        let path = path.child("ephemeral");
+        let path = path.child("volumeClaimTemplate");
+        match &source.volume_claim_template {
+            None => errors.required(&path, ""),
+            Some(template) => {
+                let path = path.child("spec");
+                persistent_volume_claim::validate_spec(&path, Some(&template.spec), errors);
+            }
+        }
     }
     let text = |field: &Option<String>| field.as_deref().unwrap_or_default().to_owned();
     let named = [
