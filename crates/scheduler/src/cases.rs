@@ -2,7 +2,8 @@
 //! one reading of that format, for whoever wants to compare this scheduler with another.
 //!
 //! A case is an object with `id`, `nodes`, `pods` (each on a node), `pod` (the one that waits) and,
-//! where they matter, `pdbs`. Other fields are not looked at.
+//! where they matter, `namespaces`, `services`, `replicasets` and `pdbs`. Other fields are not
+//! looked at.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +80,10 @@ impl Case {
             }
             snapshot.set_node(&node);
         }
+        fields.each("namespaces", |namespace| snapshot.set_namespace(&namespace))?;
+        fields.each("services", |service| snapshot.set_service(&service))?;
+        fields.each("replicasets", |object| snapshot.set_replica_set(&object))?;
+        fields.each("pdbs", |budget| snapshot.set_budget(&budget))?;
         for (index, pod) in fields.list("pods")?.into_iter().enumerate() {
             let info = snapshot.compile(&read(pod, || format!("pods[{index}]"))?);
             if info.node_name.is_empty() {
@@ -88,9 +93,6 @@ impl Case {
             }
             let node = info.node_name.clone();
             snapshot.place(info, &node);
-        }
-        for (index, budget) in fields.list("pdbs")?.into_iter().enumerate() {
-            snapshot.set_budget(&read(budget, || format!("pdbs[{index}]"))?);
         }
         let Some(pod) = fields.0.remove("pod") else {
             return Err(CaseError("pod: must be there; the pod to place".to_owned()));
@@ -212,6 +214,18 @@ impl Fields {
             Some(Value::Array(items)) => Ok(items),
             Some(_) => Err(CaseError(format!("{name}: must be a list"))),
         }
+    }
+
+    /// Hands on every object of a list.
+    fn each<T: DeserializeOwned, R>(
+        &mut self,
+        name: &str,
+        mut take: impl FnMut(T) -> R,
+    ) -> Result<(), CaseError> {
+        for (index, object) in self.list(name)?.into_iter().enumerate() {
+            take(read(object, || format!("{name}[{index}]"))?);
+        }
+        Ok(())
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wharf_scheduler::{Decision, PodInfo, Profile, Rotation, Snapshot, schedule};
 
+use super::objects::MEASURED;
 use super::workloads::{Size, Workload};
 use crate::failure::Failure;
 use crate::lab::clock::machine_instant;
@@ -58,6 +59,15 @@ impl Cluster {
     /// The nodes, with the pods that are there before.
     pub(super) fn new(workload: &Workload, size: &Size) -> Result<Self, Failure> {
         let mut cluster = Self { snapshot: Snapshot::new(), rotation: Rotation::default() };
+        for (path, object) in workload.set_up() {
+            if path.ends_with("/namespaces") {
+                cluster.snapshot.set_namespace(&typed(object)?);
+            } else if path.ends_with("/services") {
+                let mut service = typed::<Service>(object)?;
+                service.metadata.namespace = Some(MEASURED.to_owned());
+                cluster.snapshot.set_service(&service);
+            }
+        }
         for index in 0..size.nodes {
             cluster.snapshot.set_node(&typed::<Node>((workload.node)(index, size))?);
         }
