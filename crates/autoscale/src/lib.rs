@@ -4,3 +4,4 @@
 //! and texts are upstream's.
 
 pub mod hpa;
+pub mod vpa;
