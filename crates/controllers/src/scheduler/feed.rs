@@ -10,9 +10,38 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_ports::view::View;
-use wharf_scheduler::{News, NodeChange, wakes};
+use wharf_scheduler::{News, NodeChange, Snapshot, wakes};
 
 use super::Scheduler;
+use super::pods::is_finished;
+
+/// The cluster as a view shows it, for a question about a pod: with nobody assumed anywhere.
+pub fn snapshot_of(view: &View) -> Snapshot {
+    let mut snapshot = Snapshot::new();
+    for node in view.list::<Node>() {
+        snapshot.set_node(node);
+    }
+    refeed(&mut snapshot, view);
+    for pod in view.list::<Pod>().filter(|pod| !is_finished(pod)) {
+        let info = snapshot.compile(pod);
+        if !info.node_name.is_empty() {
+            let node = info.node_name.clone();
+            snapshot.place(info, &node);
+        } else if !info.nominated_node.is_empty() {
+            let node = info.nominated_node.clone();
+            snapshot.nominate(info, &node);
+        }
+    }
+    snapshot
+}
+
+/// Gives a new snapshot all that is fed to it but nodes and pods, which have an order and a
+/// history.
+pub(super) fn refeed(snapshot: &mut Snapshot, view: &View) {
+    for budget in view.list::<PodDisruptionBudget>() {
+        snapshot.set_budget(budget);
+    }
+}
 
 impl Scheduler {
     /// Takes in an object as it is now. Returns whether there is work.
@@ -27,14 +56,6 @@ impl Scheduler {
             self.observe_budget(key, object.and_then(|object| object.typed()))
         } else {
             false
-        }
-    }
-
-    /// Gives a new snapshot all that is fed to it but nodes and pods, which have an order and a
-    /// history.
-    pub(super) fn refeed(&mut self, view: &View) {
-        for budget in view.list::<PodDisruptionBudget>() {
-            self.snapshot.set_budget(budget);
         }
     }
 

@@ -14,6 +14,8 @@ mod reasons;
 mod renew;
 mod writes;
 
+pub use feed::snapshot_of;
+
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
 use wharf_model::object::ObjectKey;

@@ -10,6 +10,7 @@ use wharf_ports::view::View;
 use wharf_scheduler::PodInfo;
 
 use super::Scheduler;
+use super::feed::refeed;
 
 /// Interned strings below which the snapshot is never built anew.
 pub(super) const SYMBOLS_MIN: usize = 20_000;
@@ -32,7 +33,7 @@ impl Scheduler {
                 self.snapshot.set_node(node);
             }
         }
-        self.refeed(view);
+        refeed(&mut self.snapshot, view);
         let mut compiled: FxHashMap<CompactString, Arc<PodInfo>> = FxHashMap::default();
         for pod in view.list::<Pod>() {
             if self.tracked.get(&ObjectKey::of(&pod.metadata)) != Some(&PodInfo::uid_of(pod)) {
