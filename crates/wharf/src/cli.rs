@@ -246,6 +246,14 @@ pub(crate) enum Verifiable {
   wharf verify scheduler < cases.jsonl > answers.jsonl
   zcat cases.jsonl.gz | wharf verify scheduler | jq -c '[.id, .message]'")]
     Scheduler,
+    /// Run the passes of HorizontalPodAutoscalers in histories on stdin, one JSON object a line
+    #[command(after_help = "Examples:
+  zcat histories.jsonl.gz | wharf verify hpa | jq -c '[.id, (.steps | map(.scale))]'")]
+    Hpa,
+    /// Recommend requests for histories of usage on stdin, one JSON object a line
+    #[command(after_help = "Examples:
+  zcat histories.jsonl.gz | wharf verify vpa | jq -c '[.id, .results[-1].recommendation]'")]
+    Vpa,
 }
 
 /// `wharf bench`.

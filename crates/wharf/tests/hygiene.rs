@@ -47,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "model",
             "ports",
             "scheduler",
+            "autoscale",
             "provision",
             "store",
             "cloud",

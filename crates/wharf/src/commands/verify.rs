@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead};
 
+use wharf_autoscale::{hpa, vpa};
 use wharf_scheduler::Profile;
 use wharf_scheduler::cases::Case;
 
@@ -16,12 +17,15 @@ const LINE_BYTES_MAX: usize = 1 << 30;
 /// Answers each line of stdin with a line on stdout, in order. A line that cannot be answered is
 /// told on stderr, and the others are answered all the same.
 pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
-    let Verifiable::Scheduler = args.what;
-    let profile = Profile::default();
+    let answer = match args.what {
+        Verifiable::Scheduler => scheduler,
+        Verifiable::Hpa => hpa,
+        Verifiable::Vpa => vpa,
+    };
     let mut lines = Lines { input: io::stdin().lock(), number: 0 };
     let (mut answered, mut refused) = (0_u64, 0_u64);
     while let Some((number, line)) = lines.next().map_err(Failure::failed)? {
-        match line.and_then(|line| answer(&line, &profile)) {
+        match line.and_then(|line| answer(text(&line)?)) {
             Ok(answer) => {
                 answered += 1;
                 output::data(&answer);
@@ -41,10 +45,29 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn answer(line: &[u8], profile: &Profile) -> Result<String, String> {
-    let text = std::str::from_utf8(line).map_err(|error| format!("not UTF-8: {error}"))?;
+fn text(line: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(line).map_err(|error| format!("not UTF-8: {error}"))
+}
+
+fn scheduler(text: &str) -> Result<String, String> {
     let case = Case::parse(text).map_err(|error| error.to_string())?;
-    serde_json::to_string(&case.answer(profile)).map_err(|error| error.to_string())
+    in_json(&case.answer(&Profile::default()))
+}
+
+/// The answer to a history of passes: its name, and what each pass did.
+fn hpa(text: &str) -> Result<String, String> {
+    let case: hpa::cases::Case = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    in_json(&serde_json::json!({"id": case.id.clone(), "steps": case.run()}))
+}
+
+/// The answer to a history of usage: its name, and what was recommended and kept.
+fn vpa(text: &str) -> Result<String, String> {
+    let case: vpa::cases::Case = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    in_json(&serde_json::json!({"id": case.id.clone(), "results": case.run()}))
+}
+
+fn in_json(answer: &impl serde::Serialize) -> Result<String, String> {
+    serde_json::to_string(answer).map_err(|error| error.to_string())
 }
 
 /// Lines with their numbers, from 1; blank ones are passed over.
@@ -92,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_refused() {
-        let error = answer(b"\xff{}", &Profile::default()).expect_err("not UTF-8");
+        let error = text(b"\xff{}").expect_err("not UTF-8");
         assert!(error.starts_with("not UTF-8"), "{error}");
     }
 }
