@@ -22,6 +22,7 @@ mod plugins;
 mod pod;
 mod preemption;
 mod profile;
+pub mod remedy;
 mod requests;
 mod selector;
 mod shape;

@@ -97,7 +97,7 @@ fn extended_bit(index: usize) -> u64 {
 }
 
 /// The missing resources: pods, cpu, memory, ephemeral storage, then the others by name.
-fn missing(detail: u64, pod: &PodInfo) -> SmallVec<[&str; 4]> {
+pub(crate) fn missing(detail: u64, pod: &PodInfo) -> SmallVec<[&str; 4]> {
     let core =
         [(PODS_BIT, PODS), (CPU_BIT, CPU), (MEMORY_BIT, MEMORY), (STORAGE_BIT, EPHEMERAL_STORAGE)];
     let extended = pod.amounts.requests.extended.iter().enumerate();
