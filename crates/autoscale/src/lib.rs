@@ -3,5 +3,6 @@
 //! Pure functions over what was observed: no clock, no I/O, no Kubernetes client. Rules, rounding
 //! and texts are upstream's.
 
+pub mod cpa;
 pub mod hpa;
 pub mod vpa;
