@@ -3,11 +3,13 @@
 
 use crate::node::{NodeFacts, NodeInfo};
 use crate::plugins::{
-    node_affinity, node_ports, node_resources_fit, node_unschedulable, taint_toleration,
+    node_affinity, node_ports, node_resources_fit, node_unschedulable, node_volume_limits,
+    taint_toleration, volume_binding, volume_restrictions, volume_zone,
 };
 use crate::pod::PodInfo;
 use crate::profile::{Plugin, PluginSet};
 use crate::snapshot::Snapshot;
+use crate::storage::StorageNews;
 
 /// Something that happened to the cluster.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +30,8 @@ pub enum News<'a> {
         /// As it is.
         new: &'a PodInfo,
     },
+    /// A storage object came or changed.
+    Storage(StorageNews),
 }
 
 /// Whether the news could change the mind of a plugin that turned the pod down.
@@ -77,17 +81,33 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
                 Plugin::NodeResourcesFit => {
                     unveiled || node_resources_fit::wakes_on_node(pod, *old, &new.facts)
                 }
+                // Upstream's hint for limits leaves new nodes out, since a node's drivers tell of
+                // themselves later; until they do, the node has no limit.
+                Plugin::VolumeRestrictions | Plugin::NodeVolumeLimits => unveiled || old.is_none(),
+                Plugin::VolumeBinding => {
+                    unveiled || volume_binding::wakes_on_node(*old, &new.facts)
+                }
+                Plugin::VolumeZone => unveiled || volume_zone::wakes_on_node(*old, &new.facts),
                 _ => false,
             }
         }
         News::PodGone(gone) => match plugin {
             Plugin::NodePorts => node_ports::wakes_on_pod_gone(pod, gone),
             Plugin::NodeResourcesFit => node_resources_fit::wakes_on_pod_gone(),
+            Plugin::VolumeRestrictions => volume_restrictions::wakes_on_pod_gone(pod, gone),
+            Plugin::NodeVolumeLimits => node_volume_limits::wakes_on_pod_gone(gone),
             _ => false,
         },
         News::PodResized { old, new } => {
             plugin == Plugin::NodeResourcesFit && node_resources_fit::wakes_on_shrink(pod, old, new)
         }
+        News::Storage(news) => match plugin {
+            Plugin::VolumeRestrictions => volume_restrictions::wakes_on_storage(pod, news),
+            Plugin::NodeVolumeLimits => node_volume_limits::wakes_on_storage(pod, news),
+            Plugin::VolumeBinding => volume_binding::wakes_on_storage(pod, news),
+            Plugin::VolumeZone => volume_zone::wakes_on_storage(pod, news),
+            _ => false,
+        },
     }
 }
 

@@ -27,6 +27,7 @@ mod requests;
 mod selector;
 mod shape;
 mod snapshot;
+mod storage;
 mod symbols;
 #[cfg(test)]
 mod testing;
@@ -46,6 +47,7 @@ pub use requests::{NonZero, PodRequests};
 pub use selector::{Expression, Selector, Term};
 pub use shape::Shape;
 pub use snapshot::{Budget, NodeChange, NodeIndex, Snapshot};
+pub use storage::{NoLongerFits, PodVolumes, StorageNews, VolumePlan};
 pub use symbols::{Labels, Symbol, Symbols};
 pub use workloads::{Owner, OwnerKind};
 

@@ -26,6 +26,10 @@ pub struct NodeInfo {
     pub pods: Vec<Arc<PodInfo>>,
     /// Host ports its pods hold, one entry per pod and port.
     pub ports: SmallVec<[HostPort; 2]>,
+    /// How many volumes its pods use, counted once per pod: never fewer than are attached for them.
+    pub(crate) volume_uses: u32,
+    /// How many volume uses are within the limits of its drivers, whatever they are of.
+    pub(crate) volume_room: u32,
 }
 
 /// What a Node object says, as far as scheduling goes.
@@ -125,12 +129,15 @@ impl NodeInfo {
             non_zero: NonZero::default(),
             pods: Vec::new(),
             ports: SmallVec::new(),
+            volume_uses: 0,
+            volume_room: u32::MAX,
         }
     }
 
     /// Counts a pod in.
     pub fn add(&mut self, pod: Arc<PodInfo>) {
         self.take_up(&pod);
+        self.volume_uses += pod.volumes.as_ref().map_or(0, |volumes| volumes.uses_in_all());
         self.pods.push(pod);
     }
 
@@ -140,6 +147,7 @@ impl NodeInfo {
         if let Some(index) = self.pods.iter().position(|other| Arc::ptr_eq(other, pod)) {
             self.pods.remove(index);
             self.give_up(pod);
+            self.volume_uses -= pod.volumes.as_ref().map_or(0, |volumes| volumes.uses_in_all());
         }
     }
 

@@ -16,6 +16,7 @@ use crate::node::{Effect, Taint};
 use crate::requests::PodRequests;
 use crate::selector::Term;
 use crate::shape::{Shape, Shapes};
+use crate::storage::PodVolumes;
 use crate::symbols::{Labels, Symbol, Symbols};
 
 /// A pod, compiled.
@@ -40,6 +41,8 @@ pub struct PodInfo {
     pub node_name: CompactString,
     /// `status.nominatedNodeName`, empty if it has none.
     pub nominated_node: CompactString,
+    /// Its volumes that scheduling looks at, if it has such.
+    pub volumes: Option<Box<PodVolumes>>,
     /// Names of its scheduling gates.
     pub gates: SmallVec<[CompactString; 0]>,
     /// Whether it is being deleted.
@@ -104,6 +107,7 @@ impl PodInfo {
             node_name: text(spec.and_then(|spec| spec.node_name.as_ref())),
             nominated_node: text(status.and_then(|status| status.nominated_node_name.as_ref())),
             shape: shapes.intern(Shape::new(pod, symbols)),
+            volumes: PodVolumes::new(pod, symbols),
             gates: spec
                 .iter()
                 .flat_map(|spec| spec.scheduling_gates.iter().flatten())

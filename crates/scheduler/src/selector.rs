@@ -74,6 +74,14 @@ impl Term {
             && self.names.iter().all(|item| (item.name == node.facts.symbol) == item.equal)
     }
 
+    /// The values that the term allows a label to have, if one of its requirements lists them.
+    pub(crate) fn values(&self, key: Symbol) -> Option<&[Symbol]> {
+        self.expressions.iter().find_map(|item| match &item.operator {
+            Operator::In(values) if item.key == key => Some(values.as_slice()),
+            _ => None,
+        })
+    }
+
     /// The nodes that the term's `metadata.name In` fields leave over; `None` if it has none.
     pub fn pinned(&self) -> Option<&[Symbol]> {
         self.pinned.as_deref()

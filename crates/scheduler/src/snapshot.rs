@@ -17,6 +17,7 @@ use crate::pod::{NodeAffinity, PodInfo};
 use crate::profile::Profile;
 use crate::selector::Selector;
 use crate::shape::Shapes;
+use crate::storage::Storage;
 use crate::symbols::{Labels, Symbol, Symbols};
 use crate::workloads::{Owner, OwnerKind, OwnerSelector, Workloads};
 
@@ -31,8 +32,9 @@ pub struct NodeIndex(u32);
 /// snapshot, and compiles its pods anew, when most of them are of objects long gone.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    symbols: Symbols,
+    pub(crate) symbols: Symbols,
     shapes: Shapes,
+    pub(crate) storage: Storage,
     slots: Vec<Slot>,
     free: Vec<NodeIndex>,
     by_name: FxHashMap<CompactString, NodeIndex>,
@@ -147,14 +149,22 @@ impl Snapshot {
         self.displace(&pod.uid);
         let index = self.index_or_new(node);
         self.placed.insert(pod.uid.clone(), (index, pod.clone()));
-        self.slots[index.0 as usize].node.add(pod);
+        let node = &mut self.slots[index.0 as usize].node;
+        if let Some(volumes) = pod.volumes.as_deref() {
+            self.storage.pod_placed(volumes, node.facts.symbol);
+        }
+        node.add(pod);
         self.journal.touch(index);
     }
 
     /// Counts a pod nowhere any more; returns it if it was counted.
     pub fn displace(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let (index, pod) = self.placed.remove(uid)?;
-        self.slots[index.0 as usize].node.remove(&pod);
+        let node = &mut self.slots[index.0 as usize].node;
+        if let Some(volumes) = pod.volumes.as_deref() {
+            self.storage.pod_displaced(volumes, node.facts.symbol);
+        }
+        node.remove(&pod);
         self.journal.touch(index);
         self.release(index);
         Some(pod)
@@ -380,7 +390,8 @@ impl Snapshot {
             return *index;
         }
         let facts = NodeFacts::unknown(name, &mut self.symbols);
-        let slot = Slot { node: NodeInfo::empty(facts), known: false, nominated: Vec::new() };
+        let mut slot = Slot { node: NodeInfo::empty(facts), known: false, nominated: Vec::new() };
+        slot.node.volume_room = self.storage.room_on(slot.node.facts.symbol);
         let index = match self.free.pop() {
             Some(index) => {
                 self.slots[index.0 as usize] = slot;
@@ -395,6 +406,13 @@ impl Snapshot {
         };
         self.by_name.insert(name.into(), index);
         index
+    }
+
+    /// Takes in that a node's drivers can attach more or less.
+    pub(crate) fn room_changed(&mut self, node: Symbol) {
+        if let Some(index) = self.by_name.get(self.symbols.text(node)) {
+            self.slots[index.0 as usize].node.volume_room = self.storage.room_on(node);
+        }
     }
 
     /// Frees the place of a node that is neither known nor named by any pod.

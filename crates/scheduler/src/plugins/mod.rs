@@ -10,8 +10,12 @@ pub(crate) mod node_name;
 pub(crate) mod node_ports;
 pub(crate) mod node_resources_fit;
 pub(crate) mod node_unschedulable;
+pub(crate) mod node_volume_limits;
 pub(crate) mod scheduling_gates;
 pub(crate) mod taint_toleration;
+pub(crate) mod volume_binding;
+pub(crate) mod volume_restrictions;
+pub(crate) mod volume_zone;
 
 use std::borrow::Cow;
 
@@ -81,6 +85,10 @@ impl Rejection {
             Plugin::NodeAffinity => vec![node_affinity::reason(self.detail).into()],
             Plugin::NodePorts => vec![node_ports::REASON.into()],
             Plugin::NodeResourcesFit => node_resources_fit::reasons(self.detail, pod),
+            Plugin::VolumeRestrictions => vec![volume_restrictions::reason(self.detail).into()],
+            Plugin::NodeVolumeLimits => vec![node_volume_limits::REASON.into()],
+            Plugin::VolumeBinding => volume_binding::reasons(self.detail),
+            Plugin::VolumeZone => vec![volume_zone::REASON.into()],
             _ => Vec::new(),
         }
     }
@@ -123,6 +131,10 @@ pub(crate) enum Filter<'a> {
     NodeAffinity(node_affinity::State<'a>),
     NodePorts(node_ports::State<'a>),
     NodeResourcesFit(node_resources_fit::State<'a>),
+    VolumeRestrictions(volume_restrictions::State<'a>),
+    NodeVolumeLimits(node_volume_limits::State<'a>),
+    VolumeBinding(volume_binding::State<'a>),
+    VolumeZone(volume_zone::State<'a>),
 }
 
 /// What a plugin's PreFilter makes of a pod.
@@ -166,6 +178,16 @@ impl<'a> Filter<'a> {
             Plugin::NodeResourcesFit => Some(Self::NodeResourcesFit(
                 node_resources_fit::State::new(pod, &profile.arguments),
             )),
+            Plugin::VolumeRestrictions => {
+                volume_restrictions::State::new(pod, snapshot)?.map(Self::VolumeRestrictions)
+            }
+            Plugin::NodeVolumeLimits => {
+                node_volume_limits::State::new(pod, snapshot).map(Self::NodeVolumeLimits)
+            }
+            Plugin::VolumeBinding => {
+                volume_binding::State::new(pod, snapshot)?.map(Self::VolumeBinding)
+            }
+            Plugin::VolumeZone => volume_zone::State::new(pod, snapshot)?.map(Self::VolumeZone),
             // The others have no filter.
             _ => None,
         };
@@ -174,7 +196,7 @@ impl<'a> Filter<'a> {
 
     /// Whether the node is refused.
     #[inline]
-    pub(crate) fn check(&self, _index: NodeIndex, node: &NodeInfo) -> Option<Rejection> {
+    pub(crate) fn check(&self, index: NodeIndex, node: &NodeInfo) -> Option<Rejection> {
         match self {
             Self::NodeUnschedulable(state) => state.check(node),
             Self::NodeName(state) => state.check(node),
@@ -182,17 +204,31 @@ impl<'a> Filter<'a> {
             Self::NodeAffinity(state) => state.check(node),
             Self::NodePorts(state) => state.check(node),
             Self::NodeResourcesFit(state) => state.check(node),
+            Self::VolumeRestrictions(state) => state.check(node),
+            Self::NodeVolumeLimits(state) => state.check(index, node),
+            Self::VolumeBinding(state) => state.check(node),
+            Self::VolumeZone(state) => state.check(node),
         }
     }
 
     /// Tells a filter that counts pods beyond one node that a trial has put a pod on a node. The
     /// node itself already counts it.
-    pub(crate) fn pod_added(&mut self, _pod: &PodInfo, _index: NodeIndex, _node: &NodeInfo) {
-        // None of the present filters looks beyond the node.
+    pub(crate) fn pod_added(&mut self, pod: &PodInfo, index: NodeIndex, _node: &NodeInfo) {
+        match self {
+            Self::VolumeRestrictions(state) => state.pod_added(pod),
+            Self::NodeVolumeLimits(state) => state.node_changed(index),
+            _ => {}
+        }
     }
 
     /// The same when a trial has taken a pod off a node.
-    pub(crate) fn pod_removed(&mut self, _pod: &PodInfo, _index: NodeIndex, _node: &NodeInfo) {}
+    pub(crate) fn pod_removed(&mut self, pod: &PodInfo, index: NodeIndex, _node: &NodeInfo) {
+        match self {
+            Self::VolumeRestrictions(state) => state.pod_removed(pod),
+            Self::NodeVolumeLimits(state) => state.node_changed(index),
+            _ => {}
+        }
+    }
 }
 
 /// A scorer prepared for one pod and the nodes that passed the filters.
