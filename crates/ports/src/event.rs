@@ -69,6 +69,8 @@ impl EventType {
 pub struct EventRecord {
     /// What it is about.
     pub regarding: Regarding,
+    /// Another object that has to do with it: the pod for which one was preempted.
+    pub related: Option<Box<Regarding>>,
     /// Normal or Warning.
     pub kind: EventType,
     /// The reason word, upstream's: `Scheduled`.
@@ -97,6 +99,7 @@ impl EventRecord {
                 ..ObjectMeta::default()
             },
             involved_object: regarding.reference(),
+            related: self.related.as_ref().map(|related| related.reference()),
             reason: Some(self.reason.clone()),
             message: Some(self.message.clone()),
             type_: Some(self.kind.word().to_owned()),

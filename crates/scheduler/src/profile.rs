@@ -144,6 +144,11 @@ impl PluginSet {
         self.0 |= 1 << plugin as u8;
     }
 
+    /// Takes one out.
+    pub fn remove(&mut self, plugin: Plugin) {
+        self.0 &= !(1 << plugin as u8);
+    }
+
     /// Whether it is in.
     pub fn contains(self, plugin: Plugin) -> bool {
         self.0 & (1 << plugin as u8) != 0
@@ -162,14 +167,20 @@ impl PluginSet {
             .filter(move |plugin| self.contains(*plugin))
     }
 
-    /// The set as bits, for a [`crate::plugins::Rejection`]'s detail.
-    pub(crate) fn bits(self) -> u32 {
+    /// The set as bits, one for each plugin.
+    pub fn bits(self) -> u32 {
         self.0
     }
 
     /// The set with these bits.
     pub(crate) fn from_bits(bits: u32) -> Self {
         Self(bits)
+    }
+}
+
+impl From<Plugin> for PluginSet {
+    fn from(plugin: Plugin) -> Self {
+        Self(1 << plugin as u8)
     }
 }
 

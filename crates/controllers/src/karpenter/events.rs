@@ -30,6 +30,7 @@ pub(super) fn event(
 ) -> Write {
     Write::Record(EventRecord {
         regarding,
+        related: None,
         kind,
         reason: reason.to_owned(),
         action: String::new(),

@@ -1,71 +1,166 @@
-//! Assumed pods: sent to a node, and counted there until the cluster shows them bound or refuses
-//! the binding.
+//! Assumed pods: a node has been chosen for them and counts them, until the cluster shows them
+//! bound or the way there ends otherwise.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use k8s_openapi::api::core::v1::Pod;
-use wharf_model::kinds::Kind;
+use rustc_hash::FxHashMap;
 use wharf_model::time::Time;
-use wharf_ports::controller::Step;
 use wharf_ports::error::{ApiError, StatusReason};
-use wharf_ports::view::View;
-use wharf_scheduler::News;
+use wharf_scheduler::{PluginSet, PodInfo};
 
-use super::queue::Entry;
-use super::{Scheduler, writes};
+use super::queue::{Entry, Wake};
 
-/// How long an assumption stands without word from the cluster. Its writes always have an outcome;
-/// this is for adapters that lose one.
-pub(super) const ASSUMED_MAX: Duration = Duration::from_secs(300);
-/// How long it stands when the answer to its binding leaves open whether the pod was bound: a
-/// server error may hide a success, and giving the room away would overcommit the node.
-const DOUBTED_MAX: Duration = Duration::from_secs(5);
+/// How long a binding may be without word from the cluster. It always has an outcome; this is for
+/// adapters that lose one.
+pub(super) const BINDING_MAX: Duration = Duration::from_secs(300);
+/// How long it may be when its answer leaves open whether the pod was bound: a server error may
+/// hide a success, and giving the room away would overcommit the node.
+pub(super) const DOUBTED_MAX: Duration = Duration::from_secs(5);
 
-/// A pod sent to a node, as long as the cluster does not show it there.
+/// How far a pod is on its way to its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Plugins have work to do that is not done.
+    PreBind,
+    /// The binding has been asked for.
+    Binding,
+}
+
+/// A pod on its way to a node.
 #[derive(Clone, Debug)]
 pub(super) struct Assumed {
     pub(super) node: CompactString,
-    pub(super) until: Time,
     pub(super) entry: Entry,
+    pub(super) stage: Stage,
+    /// When it began to wait where it is.
+    pub(super) since: Time,
+    /// The plugins that have set something aside for it.
+    pub(super) reserved: PluginSet,
+    /// Those of them with work to do before the binding.
+    pub(super) work: PluginSet,
+    /// For which plugin the news since would have meant something, had it turned the pod down.
+    pub(super) news: Vec<(PluginSet, Wake)>,
+    /// What the answer to its binding was, if it leaves open whether the pod was bound.
+    pub(super) doubt: Option<String>,
+    until: Time,
 }
 
-impl Scheduler {
-    /// Takes an assumption back; the pod is queued again at the next step.
-    pub(super) fn unassume(&mut self, uid: &str) -> bool {
-        let Some(assumed) = self.assumed.remove(uid) else { return false };
-        if let Some(gone) = self.snapshot.displace(uid) {
-            self.wake(&News::PodGone(&gone));
+/// The assumed pods, by uid and by when their patience ends.
+#[derive(Debug, Default)]
+pub(super) struct AssumedPods {
+    pods: FxHashMap<CompactString, Assumed>,
+    ends: BTreeSet<(Time, CompactString)>,
+    /// Those that wait for more than the outcome of their binding.
+    waiting: BTreeSet<CompactString>,
+}
+
+impl Assumed {
+    /// A pod that is free to go to a node.
+    pub(super) fn new(entry: Entry, node: CompactString, now: Time) -> Self {
+        Self {
+            node,
+            entry,
+            stage: Stage::Binding,
+            since: now,
+            reserved: PluginSet::default(),
+            work: PluginSet::default(),
+            news: Vec::new(),
+            doubt: None,
+            until: now + BINDING_MAX,
         }
-        self.returned.push(assumed.entry);
+    }
+
+    /// What the news since it was placed means for it if these plugins turn it down now.
+    pub(super) fn wake(&self, rejected_by: PluginSet) -> Wake {
+        let concerning =
+            self.news.iter().filter(|(by, _)| by.iter().any(|p| rejected_by.contains(p)));
+        concerning.map(|(_, wake)| *wake).max().unwrap_or(Wake::No)
+    }
+
+    /// Has the pod wait in a stage until then.
+    pub(super) fn wait(&mut self, stage: Stage, now: Time, until: Time) {
+        if self.stage != stage {
+            self.since = now;
+        }
+        self.stage = stage;
+        self.until = until;
+    }
+}
+
+impl AssumedPods {
+    pub(super) fn insert(&mut self, assumed: Assumed) {
+        let uid = assumed.entry.pod.uid.clone();
+        self.remove(&uid);
+        self.ends.insert((assumed.until, uid.clone()));
+        if assumed.stage != Stage::Binding {
+            self.waiting.insert(uid.clone());
+        }
+        self.pods.insert(uid, assumed);
+    }
+
+    pub(super) fn remove(&mut self, uid: &str) -> Option<Assumed> {
+        let assumed = self.pods.remove(uid)?;
+        self.ends.remove(&(assumed.until, assumed.entry.pod.uid.clone()));
+        if assumed.stage != Stage::Binding {
+            self.waiting.remove(uid);
+        }
+        Some(assumed)
+    }
+
+    pub(super) fn get(&self, uid: &str) -> Option<&Assumed> {
+        self.pods.get(uid)
+    }
+
+    /// Puts a newer form of the pod in place of the one it was assumed with.
+    pub(super) fn refresh(&mut self, pod: &Arc<PodInfo>) -> bool {
+        let Some(assumed) = self.pods.get_mut(&pod.uid) else { return false };
+        assumed.entry.pod = pod.clone();
         true
     }
 
-    pub(super) fn expire_assumptions(&mut self, now: Time) {
-        for uid in std::mem::take(&mut self.doubted) {
-            if let Some(assumed) = self.assumed.get_mut(&uid) {
-                assumed.until = assumed.until.min(now + DOUBTED_MAX);
+    /// Notes what news means for the pods that still wait for something.
+    pub(super) fn note(&mut self, mut means: impl FnMut(&Assumed) -> Vec<(PluginSet, Wake)>) {
+        for uid in &self.waiting {
+            if let Some(assumed) = self.pods.get_mut(uid) {
+                let news = means(assumed);
+                assumed.news.extend(news);
+                assumed.news.sort_unstable_by_key(|(by, wake)| (by.bits(), *wake));
+                assumed.news.dedup();
             }
-        }
-        let mut old: Vec<_> = self
-            .assumed
-            .iter()
-            .filter(|(_, assumed)| assumed.until <= now)
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        old.sort_unstable();
-        for uid in old {
-            self.unassume(&uid);
         }
     }
 
-    /// Announces the pods that are now where this scheduler sent them.
-    pub(super) fn announce(&mut self, view: &View, step: &mut Step) {
-        for (key, node) in std::mem::take(&mut self.confirmed) {
-            if let Some(object) = view.object(Kind::of::<Pod>(), &key) {
-                step.write(writes::scheduled(object, &node, &self.profile.scheduler_name));
+    /// Whether any waits for more than the outcome of its binding.
+    pub(super) fn any_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The pods whose patience is at its end.
+    pub(super) fn ended(&self, now: Time) -> Vec<CompactString> {
+        let ended = self.ends.iter().take_while(|(end, _)| *end <= now);
+        ended.map(|(_, uid)| uid.clone()).collect()
+    }
+
+    /// When the next one's is.
+    pub(super) fn first_end(&self) -> Option<Time> {
+        self.ends.first().map(|(end, _)| *end)
+    }
+
+    /// Puts another form of the same pods in place of all of them.
+    pub(super) fn replace(&mut self, form: impl Fn(&str) -> Option<Arc<PodInfo>>) {
+        for (uid, assumed) in &mut self.pods {
+            if let Some(pod) = form(uid) {
+                assumed.entry.pod = pod;
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.pods.len()
     }
 }
 

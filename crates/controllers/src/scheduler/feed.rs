@@ -10,7 +10,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_ports::view::View;
-use wharf_scheduler::{News, NodeChange, Snapshot, wakes};
+use wharf_scheduler::{News, NodeChange, Snapshot};
 
 use super::Scheduler;
 use super::pods::is_finished;
@@ -59,11 +59,6 @@ impl Scheduler {
         }
     }
 
-    /// Wakes those whom the news could help. Returns whether there were any.
-    pub(super) fn wake(&mut self, news: &News<'_>) -> bool {
-        self.queue.wake(|by, pod| wakes(by, pod, news, &self.snapshot))
-    }
-
     fn observe_node(&mut self, name: &str, node: Option<&Node>) -> bool {
         let Some(node) = node else {
             self.snapshot.remove_node(name);
@@ -74,9 +69,9 @@ impl Scheduler {
             NodeChange::Added => None,
             NodeChange::Updated(old) => Some(old),
         };
-        let Some(new) = self.snapshot.node_named(name) else { return false };
-        let news = News::Node { old: old.as_ref(), new };
-        self.queue.wake(|by, pod| wakes(by, pod, &news, &self.snapshot))
+        // A copy, since the news goes to what holds the snapshot; it is rare news.
+        let Some(new) = self.snapshot.node_named(name).cloned() else { return false };
+        self.wake(&News::Node { old: old.as_ref(), new: &new })
     }
 
     fn observe_budget(&mut self, key: &ObjectKey, budget: Option<&PodDisruptionBudget>) -> bool {

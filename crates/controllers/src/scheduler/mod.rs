@@ -4,29 +4,41 @@
 //! A pod that was sent to a node counts there at once (it is *assumed*) and until the cluster
 //! shows it bound or refuses the binding. Everything held here is made from the view, object by
 //! object, and goes with the object it was made from.
+//!
+//! `feed` and `pods` take the cluster in; `queue` says who is next; `cycle` decides and carries
+//! out, with what plugins do between decision and binding in `reserve`.
 
 mod assumed;
-mod decide;
+mod cycle;
 mod feed;
 mod pods;
 mod queue;
 mod reasons;
 mod renew;
+pub mod reserve;
 mod writes;
 
 pub use feed::snapshot_of;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use compact_str::CompactString;
+use k8s_openapi::api::core::v1::Pod;
 use rustc_hash::FxHashMap;
-use wharf_model::object::ObjectKey;
+use wharf_model::kinds::Kind;
+use wharf_model::object::{Object, ObjectKey};
 use wharf_ports::cluster::{Change, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::view::View;
-use wharf_scheduler::{Profile, Rotation, Snapshot};
+use wharf_scheduler::config::Configuration;
+use wharf_scheduler::{PodInfo, Profile, Rotation, Snapshot};
 
-use assumed::{Assumed, may_hide_success};
-use queue::{Entry, SchedulingQueue};
+use assumed::{AssumedPods, may_hide_success};
+use cycle::Preemptions;
+use queue::{Backoff, SchedulingQueue, Wake};
+use reserve::Reserver;
 
 /// The one key: a scheduling round.
 const ROUND: &str = "round";
@@ -35,33 +47,87 @@ const ROUND: &str = "round";
 const DECISIONS_MAX: usize = 64;
 
 /// The scheduler's controller.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Scheduler {
-    profile: Profile,
+    /// The profiles; all share the queue and the rotation.
+    profiles: Vec<Profile>,
     snapshot: Snapshot,
     rotation: Rotation,
     queue: SchedulingQueue,
     /// The uid of every pod that is held here in any form.
     tracked: FxHashMap<ObjectKey, CompactString>,
-    assumed: FxHashMap<CompactString, Assumed>,
-    /// Pods whose binding was refused, to be queued again.
-    returned: Vec<Entry>,
-    /// Pods whose binding was answered with an error that may hide a success.
-    doubted: Vec<CompactString>,
-    /// Pods now seen on the node this scheduler chose, to be announced.
-    confirmed: Vec<(ObjectKey, CompactString)>,
+    assumed: AssumedPods,
+    /// Plugins with a part between decision and binding.
+    reservers: Vec<Box<dyn Reserver>>,
+    /// Pods in PreBind that something has happened to.
+    touched: BTreeSet<CompactString>,
+    preemptions: Preemptions,
+    /// Bindings that were answered with an error, and whether that means that the pod is not bound.
+    failed_bindings: Vec<(CompactString, String, bool)>,
+    /// Pods now seen on the node this scheduler chose, to be announced, with their profile.
+    confirmed: Vec<(ObjectKey, CompactString, usize)>,
     /// How many strings the snapshot had when it was built.
     symbols_at_build: usize,
 }
 
+impl Default for Scheduler {
+    /// With upstream's defaults.
+    fn default() -> Self {
+        Self::new(Configuration::default())
+    }
+}
+
 impl Scheduler {
-    /// A scheduler for the pods of one profile.
-    pub fn new(profile: Profile) -> Self {
-        Self { profile, ..Self::default() }
+    /// A scheduler for the pods of the configured profiles.
+    pub fn new(configuration: impl Into<Configuration>) -> Self {
+        let configuration = configuration.into();
+        let backoff = Backoff {
+            first: configuration.pod_initial_backoff,
+            max: configuration.pod_max_backoff,
+        };
+        let mut snapshot = Snapshot::new();
+        let mut profiles = configuration.profiles;
+        for profile in &mut profiles {
+            snapshot.compile_profile(profile);
+        }
+        Self {
+            profiles,
+            snapshot,
+            rotation: Rotation::default(),
+            queue: SchedulingQueue::new(backoff),
+            tracked: FxHashMap::default(),
+            assumed: AssumedPods::default(),
+            reservers: Vec::new(),
+            touched: BTreeSet::new(),
+            preemptions: Preemptions::default(),
+            failed_bindings: Vec::new(),
+            confirmed: Vec::new(),
+            symbols_at_build: 0,
+        }
+    }
+
+    /// The same with a plugin's part between decision and binding. It takes part in the profiles
+    /// that have the plugin enabled there.
+    #[must_use]
+    pub fn with_reserver(mut self, reserver: Box<dyn Reserver>) -> Self {
+        self.reservers.push(reserver);
+        self
     }
 
     fn key() -> WorkKey {
         WorkKey::singleton(ROUND)
+    }
+
+    /// The name under which a profile's pods are scheduled.
+    fn name_of(&self, profile: usize) -> &CompactString {
+        &self.profiles[profile].scheduler_name
+    }
+
+    /// The pod as the view has it, if it is still the same pod.
+    fn object_of<'v>(&self, pod: &PodInfo, view: &'v View) -> Option<&'v Arc<Object>> {
+        let object = view.object(Kind::of::<Pod>(), &pod.key)?;
+        let uid = object.typed::<Pod>().map(PodInfo::uid_of);
+        uid.is_some_and(|uid| uid == pod.uid).then_some(object)
     }
 }
 
@@ -71,7 +137,8 @@ impl Controller for Scheduler {
     }
 
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
-        if self.feed(change.kind(), change.key(), view) {
+        let (kind, key) = (change.kind(), change.key());
+        if self.feed(kind, key, view) | self.touch(kind, key) {
             queue.now(Self::key());
         }
     }
@@ -80,38 +147,45 @@ impl Controller for Scheduler {
         let mut step = Step { independent: true, ..Step::default() };
         self.renew_snapshot(context.view);
         self.announce(context.view, &mut step);
-        self.expire_assumptions(context.now);
-        for entry in std::mem::take(&mut self.returned) {
-            self.queue.error(entry, context.now);
-        }
+        self.end_assumptions(context, &mut step);
+        self.go_on_with_touched(context, &mut step);
         for _ in 0..DECISIONS_MAX {
             let Some(entry) = self.queue.pop(context.now) else { break };
             self.decide(entry, context, &mut step);
         }
-        let first = self.assumed.values().map(|assumed| assumed.until).min();
-        let expiry = first.map(|until| until.since(context.now));
-        step.again = self.queue.next(context.now).into_iter().chain(expiry).min();
+        let end = self.assumed.first_end().map(|end| end.since(context.now));
+        step.again = self.queue.next(context.now).into_iter().chain(end).min();
         step
     }
 
     fn refused(&mut self, _key: &WorkKey, write: &Write, error: &ApiError) -> OnError {
         match write {
-            Write::Bind { uid, .. } if may_hide_success(error) => {
-                self.doubted.push(uid.clone());
+            Write::Bind { uid, .. } => {
+                let certain = !may_hide_success(error);
+                self.failed_bindings.push((uid.clone(), error.to_string(), certain));
                 OnError::Retry
             }
-            Write::Bind { uid, .. } if self.unassume(uid) => OnError::Retry,
-            // A victim that cannot be evicted: those it was to make room for try again.
-            Write::Delete(_) if error.reason != StatusReason::NotFound => {
-                let snapshot = &self.snapshot;
-                self.queue.wake(|_, pod| snapshot.nomination(&pod.uid).is_some());
+            Write::Delete(delete) if error.reason != StatusReason::NotFound => {
+                self.victim_stays(delete.uid.as_deref().unwrap_or_default());
+                OnError::Retry
+            }
+            // The victim is gone by itself.
+            Write::Delete(delete) => {
+                self.victim_told(delete.uid.as_deref().unwrap_or_default());
                 OnError::Retry
             }
             // The pod changed meanwhile: its condition is written at the next try.
-            Write::Update { object, .. } if error.reason == StatusReason::Conflict => {
+            Write::Update { object, .. }
+                if object.kind() == Kind::of::<Pod>() && error.reason == StatusReason::Conflict =>
+            {
                 let uid = object.meta().uid.clone().unwrap_or_default();
-                self.queue.wake(|_, pod| pod.uid == uid);
+                self.queue.wake_one(&uid, Wake::AfterBackoff);
                 OnError::Retry
+            }
+            // Somebody else changed what a plugin was to change: it looks again.
+            Write::Update { object, .. } | Write::Create(object) => {
+                let key = ObjectKey::of(object.meta());
+                if self.touch(object.kind(), &key) { OnError::Retry } else { OnError::Forget }
             }
             _ => OnError::Forget,
         }

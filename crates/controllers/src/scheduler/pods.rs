@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use wharf_model::object::ObjectKey;
-use wharf_scheduler::{News, PodInfo, wakes, wakes_itself};
+use wharf_scheduler::{
+    News, Plugin, PluginSet, PodInfo, Profile, Snapshot, admits, wakes, wakes_itself,
+};
 
 use super::Scheduler;
+use super::queue::{Entry, Wake};
 
 impl Scheduler {
     /// Takes in a pod as it is now. Returns whether there is work.
@@ -28,38 +31,46 @@ impl Scheduler {
             self.tracked.insert(key.clone(), uid);
             return self.observe_bound(pod, node) | work;
         }
-        if !self.profile.is_for(pod) || pod.metadata.deletion_timestamp.is_some() {
+        let Some(profile) = self.profiles.iter().position(|profile| profile.is_for(pod)) else {
             return self.forget(key, &uid) | work;
-        }
+        };
         self.tracked.insert(key.clone(), uid);
-        self.observe_pending(pod) | work
+        self.observe_pending(pod, profile) | work
     }
 
     /// Drops all that is held of a pod.
-    pub(super) fn forget(&mut self, key: &ObjectKey, uid: &str) -> bool {
+    fn forget(&mut self, key: &ObjectKey, uid: &str) -> bool {
         self.tracked.remove(key);
-        self.assumed.remove(uid);
-        self.returned.retain(|entry| entry.pod.uid != uid);
-        let waited = self.queue.remove(uid);
-        let work = waited.is_some_and(|pod| self.release_nomination(&pod));
+        if let Some(assumed) = self.assumed.remove(uid) {
+            self.unreserve(&assumed);
+        }
+        self.preemptions.end(uid);
+        let mut work = match self.queue.remove(uid) {
+            Some(waited) => self.release_nomination(&waited),
+            None => false,
+        };
+        // Those it went for are free to be tried before they hear that it is gone.
+        work |= self.victim_told(uid);
+        self.vacate(uid) | work
+    }
+
+    /// A pod no longer holds its place on a node; others may have it.
+    pub(super) fn vacate(&mut self, uid: &str) -> bool {
         match self.snapshot.displace(uid) {
-            Some(gone) => self.wake(&News::PodGone(&gone)) | work,
-            None => work,
+            Some(gone) => self.wake(&News::PodGone(&gone)),
+            None => false,
         }
     }
 
-    pub(super) fn observe_bound(&mut self, pod: &Pod, node: &str) -> bool {
+    fn observe_bound(&mut self, pod: &Pod, node: &str) -> bool {
         let info = self.snapshot.compile(pod);
         let uid = &info.uid;
         self.queue.remove(uid);
-        self.returned.retain(|entry| entry.pod.uid != *uid);
         let mut work = self.release_nomination(&info);
-        if let Some(assumed) = self.assumed.remove(uid)
-            && assumed.node == node
-        {
-            self.confirmed.push((info.key.clone(), assumed.node));
-            work = true;
+        if info.terminating {
+            work |= self.victim_told(uid);
         }
+        work |= self.confirm(&info.key, uid, node);
         let there = self.snapshot.placement(uid).is_some_and(|there| there.facts.name == node);
         // Most news of a running pod is of its health, which is nothing to the scheduler.
         if there && self.snapshot.placed(uid).is_some_and(|known| **known == *info) {
@@ -77,25 +88,37 @@ impl Scheduler {
         self.wake(&News::PodResized { old: &old, new: &info }) | work
     }
 
-    pub(super) fn observe_pending(&mut self, pod: &Pod) -> bool {
+    fn observe_pending(&mut self, pod: &Pod, profile: usize) -> bool {
         let info = self.snapshot.compile(pod);
-        if let Some(assumed) = self.assumed.get_mut(&info.uid) {
+        if self.assumed.refresh(&info) {
             // A status update on its way past the binding, or a late one from before it.
-            assumed.entry.pod = info;
             return false;
         }
-        if let Some(entry) = self.returned.iter_mut().find(|entry| entry.pod.uid == info.uid) {
-            entry.pod = info;
-            return true;
+        if info.terminating {
+            self.victim_told(&info.uid);
         }
         let work = self.observe_nomination(&info);
         if self.queue.get(&info.uid).is_some_and(|known| **known == *info) {
             return work;
         }
-        let rejected_by = self.queue.rejected_by(&info.uid).unwrap_or_default();
+        let gate = self.gate(&info, profile);
         let snapshot = &self.snapshot;
         let new = info.clone();
-        self.queue.set(info, |entry| wakes_itself(rejected_by, &entry.pod, &new, snapshot)) | work
+        let woken = |entry: &Entry| {
+            if wakes_itself(entry.rejected_by, &entry.pod, &new, snapshot) {
+                Wake::AfterBackoff
+            } else {
+                Wake::No
+            }
+        };
+        self.queue.set(info, profile, gate, woken) | work
+    }
+
+    /// PreEnqueue: who keeps a pod out of the queue.
+    fn gate(&self, pod: &PodInfo, profile: usize) -> Option<Plugin> {
+        let plugins = self.profiles[profile].pre_enqueue;
+        (plugins.contains(Plugin::SchedulingGates) && !admits(pod))
+            .then_some(Plugin::SchedulingGates)
     }
 
     /// Follows `status.nominatedNodeName`, whoever set it. A pod without one may have a nomination
@@ -121,12 +144,61 @@ impl Scheduler {
             return false;
         }
         let news = News::PodGone(pod);
-        self.queue.wake(|by, other| {
-            other.uid != pod.uid
-                && other.priority <= pod.priority
-                && wakes(by, other, &news, &self.snapshot)
+        self.wake_those(&news, |other| other.uid != pod.uid && other.priority <= pod.priority)
+    }
+
+    /// Wakes those whom the news could help. Returns whether there were any.
+    pub(super) fn wake(&mut self, news: &News<'_>) -> bool {
+        self.wake_those(news, |_| true)
+    }
+
+    fn wake_those(&mut self, news: &News<'_>, whom: impl Fn(&PodInfo) -> bool) -> bool {
+        let Self { snapshot, profiles, .. } = self;
+        if self.assumed.any_waiting() {
+            self.assumed.note(|assumed| {
+                let pod = &assumed.entry.pod;
+                let profile = &profiles[assumed.entry.profile];
+                let late = late_rejectors(profile).filter(|_| whom(pod)).map(PluginSet::from);
+                late.map(|by| (by, means(by, PluginSet::default(), pod, profile, news, snapshot)))
+                    .filter(|(_, wake)| *wake != Wake::No)
+                    .collect()
+            });
+        }
+        self.queue.wake(|entry| {
+            if !whom(&entry.pod) {
+                return Wake::No;
+            }
+            let profile = &profiles[entry.profile];
+            means(entry.rejected_by, entry.pending_by, &entry.pod, profile, news, snapshot)
         })
     }
+}
+
+/// What news means for a pod that these plugins turned down.
+fn means(
+    by: PluginSet,
+    pending: PluginSet,
+    pod: &PodInfo,
+    profile: &Profile,
+    news: &News<'_>,
+    snapshot: &Snapshot,
+) -> Wake {
+    if !pending.is_empty() && wakes(pending, pod, news, snapshot) {
+        return Wake::Now;
+    }
+    // Nobody but the extender knows what it waits for. And a node that lacks a resource may take
+    // the pod all the same where the profile leaves that resource to others.
+    let unknown = by.contains(Plugin::Extender)
+        || (profile.arguments.ignores_resources()
+            && by.contains(Plugin::NodeResourcesFit)
+            && matches!(news, News::Node { .. }));
+    if unknown || wakes(by, pod, news, snapshot) { Wake::AfterBackoff } else { Wake::No }
+}
+
+/// The plugins that may turn a pod down once it has a node.
+fn late_rejectors(profile: &Profile) -> impl Iterator<Item = Plugin> {
+    let listed = profile.reserve.iter().chain(&profile.permit).chain(&profile.pre_bind);
+    PluginSet::from_iter(listed.copied()).iter()
 }
 
 /// Whether a pod has ended: it holds nothing any more.

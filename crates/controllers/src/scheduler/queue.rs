@@ -2,7 +2,8 @@
 //!
 //! As upstream's: an active queue by priority, then by time of waiting; pods that failed wait out a
 //! backoff once something happened that could help them, or sleep until it does. With nothing
-//! active, a pod is taken out of its backoff early.
+//! active, a pod is taken out of its backoff early, unless it is there after an error. Pods that a
+//! PreEnqueue plugin keeps out are gated: nothing but that plugin lets them in.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,21 +13,65 @@ use std::time::Duration;
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
 use wharf_model::time::Time;
-use wharf_scheduler::{PluginSet, PodInfo, admits};
+use wharf_scheduler::{Plugin, PluginSet, PodInfo};
 
-/// Backoff after the first failure; doubles with each one.
-const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-/// The longest backoff.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// Backoffs end by the second: pods whose backoff ends within the same one leave together.
 const WINDOW: Duration = Duration::from_secs(1);
 /// How long a pod sleeps at most: a net under the hints.
-const SLEEP_MAX: Duration = Duration::from_secs(300);
+pub(super) const SLEEP_MAX: Duration = Duration::from_secs(300);
+/// How often it is looked for pods that have slept so long.
+const SLEEP_CHECK: Duration = Duration::from_secs(30);
+
+/// How long pods wait after failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Backoff {
+    /// After the first failure; it doubles with each one.
+    pub(super) first: Duration,
+    /// The longest.
+    pub(super) max: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), max: Duration::from_secs(10) }
+    }
+}
+
+impl Backoff {
+    fn after(self, failures: u32) -> Duration {
+        match failures.checked_sub(1) {
+            None => Duration::ZERO,
+            // The largest i32 of seconds is reached after 31 doublings of one.
+            Some(doublings) => self.first.saturating_mul(1 << doublings.min(31)).min(self.max),
+        }
+    }
+}
+
+/// What news means for a sleeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wake {
+    /// Nothing.
+    No,
+    /// It is worth another try once its backoff is over.
+    AfterBackoff,
+    /// At once: it has only waited for this.
+    Now,
+}
 
 /// A pod that waits, with its history.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) pod: Arc<PodInfo>,
+    /// The profile whose pod it is, by its place in the configuration.
+    pub(super) profile: usize,
+    /// When it was first free to be tried; what came before is not the scheduler's delay.
+    pub(super) ready_since: Option<Time>,
+    /// How often it was tried.
+    pub(super) attempts: u32,
+    /// Who turned it down last; nobody if something else went wrong.
+    pub(super) rejected_by: PluginSet,
+    /// Who of them only waits for something that is under way.
+    pub(super) pending_by: PluginSet,
     /// When it was queued, or last tried.
     timestamp: Time,
     /// Order of arrival among equals.
@@ -35,9 +80,10 @@ pub(super) struct Entry {
     failures: u32,
     /// How often in a row something else went wrong.
     errors: u32,
-    /// Who turned it down last; nobody if something else went wrong.
-    rejected_by: PluginSet,
     place: Place,
+    /// A sleeper that is not to be tried before the pods that go for it have been told to, and
+    /// what happened meanwhile would have meant for it.
+    held: Option<Wake>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +94,18 @@ enum Place {
     Backoff(Time),
     ErrorBackoff(Time),
     Asleep,
-    Gated,
+    /// Kept out by a plugin; whether it has been stamped with a time.
+    Gated(Plugin, bool),
+}
+
+/// How many pods wait in each part of the queue.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Depth {
+    pub(super) active: usize,
+    pub(super) backoff: usize,
+    pub(super) unschedulable: usize,
+    pub(super) gated: usize,
 }
 
 /// How the active queue sorts: higher priority, then longer waiting.
@@ -57,6 +114,7 @@ type Rank = (Reverse<i32>, Time, u64, CompactString);
 /// The queue. Every pod is in it once, by uid.
 #[derive(Debug, Default)]
 pub(super) struct SchedulingQueue {
+    backoff_of: Backoff,
     entries: FxHashMap<CompactString, Entry>,
     /// In order of arrival.
     new: BTreeMap<u64, CompactString>,
@@ -67,40 +125,56 @@ pub(super) struct SchedulingQueue {
     asleep: BTreeSet<CompactString>,
     /// The same pods by when their sleep began.
     asleep_since: BTreeSet<(Time, CompactString)>,
+    gated: usize,
     sequence: u64,
+    /// When it was first looked for pods that have slept long; the next looks follow at steps.
+    first_check: Option<Time>,
 }
 
 impl SchedulingQueue {
-    /// Takes in a pending pod, or what it is now. `woken` says whether its change is worth
-    /// another try. Returns whether anything is to be tried.
-    pub(super) fn set(&mut self, pod: Arc<PodInfo>, woken: impl FnOnce(&Entry) -> bool) -> bool {
-        let gated = !admits(&pod);
+    /// An empty queue.
+    pub(super) fn new(backoff_of: Backoff) -> Self {
+        Self { backoff_of, ..Self::default() }
+    }
+
+    /// Takes in a pending pod, or what it is now. `gate` is who keeps it out; `woken` says whether
+    /// its change is worth another try. Returns whether there is something to do.
+    pub(super) fn set(
+        &mut self,
+        pod: Arc<PodInfo>,
+        profile: usize,
+        gate: Option<Plugin>,
+        woken: impl FnOnce(&Entry) -> Wake,
+    ) -> bool {
         let Some(mut entry) = self.take(&pod.uid) else {
             self.sequence += 1;
-            let place = if gated { Place::Gated } else { Place::New };
+            let place = gate.map_or(Place::New, |plugin| Place::Gated(plugin, false));
             self.put(Entry {
                 pod,
+                profile,
+                ready_since: None,
+                attempts: 0,
+                rejected_by: PluginSet::default(),
+                pending_by: PluginSet::default(),
                 timestamp: Time::EPOCH,
                 sequence: self.sequence,
                 failures: 0,
                 errors: 0,
-                rejected_by: PluginSet::default(),
                 place,
+                held: None,
             });
-            return !gated;
+            return true;
         };
-        let woken = entry.place == Place::Asleep && woken(&entry);
-        let opened = entry.place == Place::Gated && !gated;
+        let before = entry.place;
+        let woken = if before == Place::Asleep { woken(&entry) } else { Wake::No };
         entry.pod = pod;
-        entry.place = match entry.place {
-            _ if gated => Place::Gated,
-            // The last gate is gone: it enters as if new.
-            Place::Gated => Place::New,
-            Place::Asleep if woken => Place::Backoff(entry.backoff_end()),
-            place => place,
-        };
+        entry.regate(gate);
+        if entry.place == Place::Asleep {
+            self.awaken(&mut entry, woken);
+        }
+        let moved = entry.place != before;
         self.put(entry);
-        woken || opened
+        moved
     }
 
     /// Whether the pod waits here; what was last known of it.
@@ -108,31 +182,56 @@ impl SchedulingQueue {
         self.entries.get(uid).map(|entry| &entry.pod)
     }
 
-    /// Who turned the pod down last.
-    pub(super) fn rejected_by(&self, uid: &str) -> Option<PluginSet> {
-        self.entries.get(uid).map(|entry| entry.rejected_by)
-    }
-
     /// Forgets a pod.
     pub(super) fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         self.take(uid).map(|entry| entry.pod)
     }
 
-    /// Wakes those sleepers for which `helps` holds. Returns whether there were any.
-    pub(super) fn wake(&mut self, helps: impl Fn(PluginSet, &PodInfo) -> bool) -> bool {
-        let woken: Vec<_> = self
-            .asleep
-            .iter()
-            .filter(|uid| {
-                let entry = &self.entries[*uid];
-                helps(entry.rejected_by, &entry.pod)
-            })
-            .cloned()
+    /// Wakes those sleepers for which the news means something. Returns whether there were any.
+    pub(super) fn wake(&mut self, means: impl Fn(&Entry) -> Wake) -> bool {
+        let asleep = self.asleep.iter().map(|uid| (uid, means(&self.entries[uid])));
+        let woken: Vec<_> = asleep
+            .filter(|(_, wake)| *wake != Wake::No)
+            .map(|(uid, wake)| (uid.clone(), wake))
             .collect();
-        for uid in &woken {
-            self.move_to(uid, |entry| Place::Backoff(entry.backoff_end()));
+        let mut any = false;
+        for (uid, wake) in woken {
+            any |= self.wake_one(&uid, wake);
         }
-        !woken.is_empty()
+        any
+    }
+
+    /// Wakes a sleeper. Returns whether it is to be tried.
+    pub(super) fn wake_one(&mut self, uid: &str, wake: Wake) -> bool {
+        let Some(mut entry) = self.take(uid) else { return false };
+        let asleep = entry.place == Place::Asleep;
+        if asleep {
+            self.awaken(&mut entry, wake);
+        }
+        let woken = asleep && entry.place != Place::Asleep;
+        self.put(entry);
+        woken
+    }
+
+    /// Keeps a sleeper asleep until [`SchedulingQueue::release`], whatever happens.
+    pub(super) fn hold(&mut self, uid: &str) {
+        if let Some(entry) = self.entries.get_mut(uid).filter(|e| e.place == Place::Asleep) {
+            entry.held.get_or_insert(Wake::No);
+        }
+    }
+
+    /// Whether a pod is held.
+    #[cfg(test)]
+    pub(super) fn is_held(&self, uid: &str) -> bool {
+        self.entries.get(uid).is_some_and(|entry| entry.held.is_some())
+    }
+
+    /// No longer holds a pod; it is awake if something happened that would have woken it. Returns
+    /// whether it is.
+    pub(super) fn release(&mut self, uid: &str) -> bool {
+        let Some(entry) = self.entries.get_mut(uid) else { return false };
+        let wake = entry.held.take().unwrap_or(Wake::No);
+        self.wake_one(uid, wake)
     }
 
     /// The next pod to try. It is no longer here: it comes back by [`SchedulingQueue::fail`] or
@@ -143,16 +242,33 @@ impl SchedulingQueue {
             Some((.., uid)) => uid.clone(),
             None => self.backoff.first()?.1.3.clone(),
         };
-        self.take(&uid)
+        self.pull(&uid, now)
     }
 
-    /// Takes back a pod that no node would take: it sleeps until something helps.
-    pub(super) fn fail(&mut self, mut entry: Entry, rejected_by: PluginSet, now: Time) {
+    /// Takes a pod out to be tried, wherever it waits; one that is gated or held stays.
+    pub(super) fn pull(&mut self, uid: &str, now: Time) -> Option<Entry> {
+        let waiting = self.entries.get(uid)?;
+        if matches!(waiting.place, Place::Gated(..)) || waiting.held.is_some() {
+            return None;
+        }
+        let mut entry = self.take(uid)?;
+        if entry.place == Place::New {
+            entry.timestamp = now;
+        }
+        entry.ready_since.get_or_insert(entry.timestamp);
+        entry.attempts = entry.attempts.saturating_add(1);
+        Some(entry)
+    }
+
+    /// Takes back a pod that was turned down: it sleeps until something helps. `wake` is what the
+    /// news since it was tried means for it.
+    pub(super) fn fail(&mut self, mut entry: Entry, rejected_by: PluginSet, wake: Wake, now: Time) {
         entry.timestamp = now;
         entry.failures = entry.failures.saturating_add(1);
         entry.errors = 0;
         entry.rejected_by = rejected_by;
         entry.place = Place::Asleep;
+        self.awaken(&mut entry, wake);
         self.put(entry);
     }
 
@@ -161,7 +277,7 @@ impl SchedulingQueue {
         entry.timestamp = now;
         entry.errors = entry.errors.saturating_add(1);
         entry.rejected_by = PluginSet::default();
-        entry.place = Place::ErrorBackoff(entry.backoff_end());
+        entry.place = Place::ErrorBackoff(entry.backoff_end(self.backoff_of));
         self.put(entry);
     }
 
@@ -171,7 +287,7 @@ impl SchedulingQueue {
             return Some(Duration::ZERO);
         }
         let error = self.error_backoff.first().map(|(end, _)| *end + WINDOW);
-        let sleep = self.asleep_since.first().map(|(since, _)| *since + SLEEP_MAX);
+        let sleep = self.asleep_since.first().map(|(since, _)| self.sleep_end(*since, now));
         Some(error.into_iter().chain(sleep).min()?.since(now))
     }
 
@@ -189,6 +305,15 @@ impl SchedulingQueue {
         }
     }
 
+    /// How many pods wait where.
+    #[cfg(test)]
+    pub(super) fn depth(&self) -> Depth {
+        let backoff = self.backoff.len() + self.error_backoff.len();
+        let (unschedulable, gated) = (self.asleep.len(), self.gated);
+        let active = self.entries.len() - backoff - unschedulable - gated;
+        Depth { active, backoff, unschedulable, gated }
+    }
+
     /// How many pods wait.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
@@ -197,18 +322,29 @@ impl SchedulingQueue {
 
     /// Stamps arrivals, and moves what has waited long enough.
     fn flush(&mut self, now: Time) {
-        while let Some((_, uid)) = self.new.first_key_value() {
-            let uid = uid.clone();
-            self.move_to(&uid, |entry| {
-                entry.timestamp = now;
-                Place::Active
-            });
+        let first_check = *self.first_check.get_or_insert(now);
+        while let Some((_, uid)) = self.new.pop_first() {
+            let Some(mut entry) = self.entries.remove(&uid) else { continue };
+            entry.timestamp = now;
+            match &mut entry.place {
+                Place::Gated(_, stamped) => {
+                    *stamped = true;
+                    self.gated -= 1;
+                }
+                place => *place = Place::Active,
+            }
+            self.put(entry);
         }
         while let Some((since, uid)) = self.asleep_since.first()
-            && *since + SLEEP_MAX <= now
+            && self.sleep_end(*since, first_check) <= now
         {
             let uid = uid.clone();
-            self.move_to(&uid, |entry| Place::Backoff(entry.backoff_end()));
+            if let Some(mut entry) = self.take(&uid) {
+                // The longest sleep ends also what has been held: nothing came of it.
+                entry.held = None;
+                self.awaken(&mut entry, Wake::AfterBackoff);
+                self.put(entry);
+            }
         }
         // A backoff that ends within this second is not over yet.
         let second = now.truncate_to_second();
@@ -218,14 +354,30 @@ impl SchedulingQueue {
             .map(|(_, rank)| rank.3.clone())
             .collect();
         for uid in over {
-            self.move_to(&uid, |_| Place::Active);
+            if let Some(mut entry) = self.take(&uid) {
+                entry.place = Place::Active;
+                self.put(entry);
+            }
         }
     }
 
-    fn move_to(&mut self, uid: &str, place: impl FnOnce(&mut Entry) -> Place) {
-        if let Some(mut entry) = self.take(uid) {
-            entry.place = place(&mut entry);
-            self.put(entry);
+    /// The first look after a sleep has become too long.
+    fn sleep_end(&self, since: Time, start: Time) -> Time {
+        let start = self.first_check.unwrap_or(start);
+        let slept = (since + SLEEP_MAX).since(start).as_nanos();
+        let step = SLEEP_CHECK.as_nanos();
+        let steps = u32::try_from(slept / step + 1).unwrap_or(u32::MAX);
+        start + SLEEP_CHECK.saturating_mul(steps)
+    }
+
+    fn awaken(&self, entry: &mut Entry, wake: Wake) {
+        match (&mut entry.held, wake) {
+            (_, Wake::No) => {}
+            (Some(held), wake) => *held = wake.max(*held),
+            (None, Wake::Now) => entry.place = Place::Active,
+            (None, Wake::AfterBackoff) => {
+                entry.place = Place::Backoff(entry.backoff_end(self.backoff_of));
+            }
         }
     }
 
@@ -248,7 +400,12 @@ impl SchedulingQueue {
                 self.asleep.remove(uid);
                 self.asleep_since.remove(&(entry.timestamp, uid.into()));
             }
-            Place::Gated => {}
+            Place::Gated(_, stamped) => {
+                self.gated -= 1;
+                if !stamped {
+                    self.new.remove(&entry.sequence);
+                }
+            }
         }
         Some(entry)
     }
@@ -272,7 +429,12 @@ impl SchedulingQueue {
                 self.asleep.insert(uid.clone());
                 self.asleep_since.insert((entry.timestamp, uid.clone()));
             }
-            Place::Gated => {}
+            Place::Gated(_, stamped) => {
+                self.gated += 1;
+                if !stamped {
+                    self.new.insert(entry.sequence, uid.clone());
+                }
+            }
         }
         self.entries.insert(uid, entry);
     }
@@ -283,114 +445,28 @@ impl Entry {
         (Reverse(self.pod.priority), self.timestamp, self.sequence, self.pod.uid.clone())
     }
 
-    /// The second in which the backoff ends: 1, 2, 4, 8 and then 10 s after the last try.
-    fn backoff_end(&self) -> Time {
+    /// The second in which the backoff ends: 1, 2, 4, 8 and then 10 s after the last try, unless
+    /// configured otherwise.
+    fn backoff_end(&self, backoff: Backoff) -> Time {
         let count = if self.errors > 0 { self.errors } else { self.failures };
-        let backoff = match count.checked_sub(1) {
-            None => Duration::ZERO,
-            Some(doublings) => (BACKOFF_FIRST * 2_u32.pow(doublings.min(10))).min(BACKOFF_MAX),
+        (self.timestamp + backoff.after(count)).truncate_to_second()
+    }
+
+    fn regate(&mut self, gate: Option<Plugin>) {
+        self.place = match (self.place, gate) {
+            (Place::Gated(_, stamped), Some(plugin)) => Place::Gated(plugin, stamped),
+            // It has had its place in the line since it came.
+            (Place::Gated(_, true), None) => Place::Active,
+            (Place::Gated(_, false), None) => Place::New,
+            (Place::New, Some(plugin)) => Place::Gated(plugin, false),
+            (_, Some(plugin)) => Place::Gated(plugin, true),
+            (place, None) => place,
         };
-        (self.timestamp + backoff).truncate_to_second()
+        if self.place != Place::Asleep {
+            self.held = None;
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-    use wharf_scheduler::{Plugin, Snapshot};
-
-    use super::*;
-
-    fn pod(name: &str, priority: i32, gated: bool) -> Arc<PodInfo> {
-        let gates = if gated { json!([{"name": "g"}]) } else { json!([]) };
-        let pod = json!({
-            "metadata": {"name": name, "uid": name},
-            "spec": {"containers": [], "priority": priority, "schedulingGates": gates}
-        });
-        Snapshot::new().compile(&serde_json::from_value(pod).unwrap())
-    }
-
-    fn at(millis: i64) -> Time {
-        Time::from_nanos(millis * 1_000_000)
-    }
-
-    fn popped(queue: &mut SchedulingQueue, now: Time) -> Vec<String> {
-        std::iter::from_fn(|| queue.pop(now)).map(|entry| entry.pod.uid.to_string()).collect()
-    }
-
-    fn fit() -> PluginSet {
-        let mut set = PluginSet::default();
-        set.insert(Plugin::NodeResourcesFit);
-        set
-    }
-
-    #[test]
-    fn priority_then_arrival() {
-        let mut queue = SchedulingQueue::default();
-        for (name, priority) in [("b", 0), ("a", 0), ("high", 10)] {
-            queue.set(pod(name, priority, false), |_| false);
-        }
-        assert_eq!(popped(&mut queue, at(0)), ["high", "b", "a"]);
-        assert_eq!(queue.len(), 0);
-    }
-
-    #[test]
-    fn sleepers_wake_only_when_it_helps_or_after_five_minutes() {
-        let mut queue = SchedulingQueue::default();
-        queue.set(pod("p", 0, false), |_| false);
-        let entry = queue.pop(at(0)).unwrap();
-        queue.fail(entry, fit(), at(0));
-        assert!(queue.pop(at(200_000)).is_none());
-        assert_eq!(queue.next(at(100_000)), Some(Duration::from_secs(200)));
-        assert!(!queue.wake(|by, _| by.contains(Plugin::NodePorts)));
-        assert!(queue.wake(|by, _| by.contains(Plugin::NodeResourcesFit)));
-        let entry = queue.pop(at(10)).expect("with nothing active, the backoff is cut short");
-        queue.fail(entry, fit(), at(10));
-        assert!(queue.pop(at(300_009)).is_none());
-        assert!(queue.pop(at(300_010)).is_some());
-    }
-
-    #[test]
-    fn a_backoff_holds_while_others_are_active() {
-        let mut queue = SchedulingQueue::default();
-        queue.set(pod("p", 5, false), |_| false);
-        let entry = queue.pop(at(100)).unwrap();
-        queue.fail(entry, fit(), at(100));
-        queue.wake(|_, _| true);
-        queue.set(pod("q", 0, false), |_| false);
-        assert_eq!(popped(&mut queue, at(200)), ["q", "p"], "p's priority does not help it");
-        queue.set(pod("p", 5, false), |_| false);
-        let entry = queue.pop(at(100)).unwrap();
-        queue.fail(entry, fit(), at(100));
-        queue.wake(|_, _| true);
-        queue.set(pod("q", 0, false), |_| false);
-        assert_eq!(popped(&mut queue, at(2_000)), ["p", "q"], "its backoff is over");
-    }
-
-    #[test]
-    fn errors_wait_longer_each_time_and_are_never_taken_early() {
-        let mut queue = SchedulingQueue::default();
-        queue.set(pod("p", 0, false), |_| false);
-        let mut now = at(0);
-        let mut waits = Vec::new();
-        for _ in 0..6 {
-            let entry = queue.pop(now).expect("it is due");
-            queue.error(entry, now);
-            assert!(queue.pop(now).is_none());
-            let wait = queue.next(now).unwrap();
-            waits.push(wait.as_secs());
-            now = now + wait;
-        }
-        assert_eq!(waits, [2, 3, 5, 9, 11, 11], "1, 2, 4, 8, 10, 10 and the window");
-    }
-
-    #[test]
-    fn gates_keep_a_pod_out() {
-        let mut queue = SchedulingQueue::default();
-        assert!(!queue.set(pod("p", 0, true), |_| false));
-        assert!(queue.pop(at(1_000_000)).is_none());
-        assert_eq!(queue.next(at(0)), None);
-        assert!(queue.set(pod("p", 0, false), |_| false));
-        assert!(queue.pop(at(0)).is_some());
-    }
-}
+mod tests;

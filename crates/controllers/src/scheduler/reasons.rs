@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use wharf_model::kinds::Kind;
 use wharf_ports::reason::{Because, Reason};
-use wharf_scheduler::{Placement, Plugin, PodInfo, Snapshot, Unschedulable};
+use wharf_scheduler::{Placement, Plugin, PluginSet, PodInfo, Snapshot, Unschedulable};
 
 const BY: &str = "scheduler";
 
@@ -59,6 +59,12 @@ pub(super) fn refused(pod: &PodInfo, answer: &Unschedulable, snapshot: &Snapshot
         because.push(Because::new(Plugin::DefaultPreemption.name(), message.clone()));
     }
     reason(pod, format!("stays pending: {}", answer.summary), because)
+}
+
+/// Why a pod does not go to the node that had been chosen for it.
+pub(super) fn rejected(pod: &PodInfo, by: PluginSet, message: &str) -> Reason {
+    let because = by.iter().map(|plugin| Because::new(plugin.name(), message.to_owned())).collect();
+    reason(pod, format!("stays pending: {message}"), because)
 }
 
 fn reason(pod: &PodInfo, decision: String, because: Vec<Because>) -> Reason {

@@ -52,18 +52,13 @@ impl Scheduler {
             compiled.insert(info.uid.clone(), info);
         }
         self.queue.replace(|pod| compiled.get(&pod.uid).cloned());
-        for assumed in self.assumed.values_mut() {
-            if let Some(info) = compiled.get(&assumed.entry.pod.uid) {
-                assumed.entry.pod = info.clone();
-            }
+        self.assumed.replace(|uid| compiled.get(uid).cloned());
+        for profile in &mut self.profiles {
+            self.snapshot.compile_profile(profile);
         }
-        self.returned.retain_mut(|entry| {
-            let info = compiled.get(&entry.pod.uid);
-            info.is_some_and(|info| {
-                entry.pod = info.clone();
-                true
-            })
-        });
+        for reserver in &mut self.reservers {
+            reserver.renew(&mut self.snapshot);
+        }
         self.symbols_at_build = self.snapshot.symbols().len();
     }
 }

@@ -2,6 +2,7 @@
 
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
+use wharf_model::kinds::Kind;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Part, Write};
@@ -12,11 +13,36 @@ use wharf_scheduler::PodInfo;
 const NOTE_MAX: usize = 1024;
 const NOTE_MARK: &str = " ...";
 
+/// Why a pod is not scheduled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Plugins turned it down, or there are no nodes.
+    Unschedulable(String),
+    /// Something went wrong.
+    Error(String),
+}
+
+impl Verdict {
+    /// The text.
+    pub(super) fn message(&self) -> &str {
+        match self {
+            Self::Unschedulable(message) | Self::Error(message) => message,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Unschedulable(_) => "Unschedulable",
+            Self::Error(_) => "SchedulerError",
+        }
+    }
+}
+
 /// `PodScheduled=False`, and the node on which room is being made (empty for none). `None` if the
 /// pod says so already.
-pub(super) fn unschedulable(
+pub(super) fn verdict(
     object: &Object,
-    message: &str,
+    verdict: &Verdict,
     nominated: &str,
     now: Time,
 ) -> Option<Write> {
@@ -26,8 +52,8 @@ pub(super) fn unschedulable(
     let condition = PodCondition {
         type_: "PodScheduled".to_owned(),
         status: "False".to_owned(),
-        reason: Some("Unschedulable".to_owned()),
-        message: Some(message.to_owned()),
+        reason: Some(verdict.reason().to_owned()),
+        message: Some(verdict.message().to_owned()),
         observed_generation: generation,
         ..PodCondition::default()
     };
@@ -37,6 +63,17 @@ pub(super) fn unschedulable(
         return None;
     }
     status.nominated_node_name = nominated;
+    Some(Write::Update { object: Box::new(pod), part: Part::Status })
+}
+
+/// Says to which node a pod is going. `None` if it says so already.
+pub(super) fn nominated(object: &Object, node: &str) -> Option<Write> {
+    let mut pod = object.draft::<Pod>()?;
+    let status = pod.status.get_or_insert_default();
+    if status.nominated_node_name.as_deref() == Some(node) {
+        return None;
+    }
+    status.nominated_node_name = Some(node.to_owned());
     Some(Write::Update { object: Box::new(pod), part: Part::Status })
 }
 
@@ -96,15 +133,27 @@ pub(super) fn failed(object: &Object, message: &str, scheduler: &str) -> Write {
     record(object, EventType::Warning, "FailedScheduling", "Scheduling", note, scheduler)
 }
 
-/// `Preempted`: the pod goes for one of higher priority.
+/// `Preempted`: the pod goes for one of higher priority, from a node or from the way there.
 pub(super) fn preempted(
     object: &Object,
     by: &PodInfo,
     node: &CompactString,
+    unbound: bool,
     scheduler: &str,
 ) -> Write {
-    let message = format!("Preempted by pod {} on node {node}", by.uid);
-    record(object, EventType::Normal, "Preempted", "Preempting", message, scheduler)
+    // A pod that was not bound yet goes nowhere but from the scheduler's own memory.
+    let place = if unbound { " (in kube-scheduler memory)." } else { "" };
+    let message = format!("Preempted by pod {} on node {node}{place}", by.uid);
+    let preemptor = Regarding {
+        kind: Kind::of::<Pod>(),
+        key: by.key.clone(),
+        uid: by.uid.clone(),
+        field_path: String::new(),
+    };
+    let mut record =
+        event(object, EventType::Normal, "Preempted", "Preempting", message, scheduler);
+    record.related = Some(Box::new(preemptor));
+    Write::Record(record)
 }
 
 fn record(
@@ -115,15 +164,27 @@ fn record(
     message: String,
     scheduler: &str,
 ) -> Write {
-    Write::Record(EventRecord {
+    Write::Record(event(object, kind, reason, action, message, scheduler))
+}
+
+fn event(
+    object: &Object,
+    kind: EventType,
+    reason: &str,
+    action: &str,
+    message: String,
+    scheduler: &str,
+) -> EventRecord {
+    EventRecord {
         regarding: Regarding::object(object),
+        related: None,
         kind,
         reason: reason.to_owned(),
         action: action.to_owned(),
         message,
         component: scheduler.to_owned(),
         host: String::new(),
-    })
+    }
 }
 
 fn cut(note: &str) -> String {
@@ -145,6 +206,10 @@ mod tests {
         Object::from_typed(Box::new(serde_json::from_value::<Pod>(pod).unwrap()), 1)
     }
 
+    fn says(message: &str) -> Verdict {
+        Verdict::Unschedulable(message.to_owned())
+    }
+
     fn written(write: Option<Write>) -> Pod {
         let Some(Write::Update { object, part: Part::Status }) = write else {
             panic!("a status update")
@@ -154,16 +219,16 @@ mod tests {
 
     #[test]
     fn a_condition_is_written_only_when_it_says_something_new() {
-        let pod = written(unschedulable(&object(json!({})), "a", "", Time::from_seconds(1)));
+        let pod = written(verdict(&object(json!({})), &says("a"), "", Time::from_seconds(1)));
         let first = pod.status.clone().unwrap().conditions.unwrap()[0].clone();
         assert_eq!(first.last_transition_time, Some(Time::from_seconds(1).to_meta()));
         let again = Object::from_typed(Box::new(pod), 2);
-        assert!(unschedulable(&again, "a", "", Time::from_seconds(2)).is_none());
-        let pod = written(unschedulable(&again, "b", "", Time::from_seconds(2)));
+        assert!(verdict(&again, &says("a"), "", Time::from_seconds(2)).is_none());
+        let pod = written(verdict(&again, &says("b"), "", Time::from_seconds(2)));
         let second = pod.status.unwrap().conditions.unwrap()[0].clone();
         assert_eq!(second.message.as_deref(), Some("b"));
         assert_eq!(second.last_transition_time, first.last_transition_time, "still False");
-        assert!(unschedulable(&again, "a", "node", Time::from_seconds(2)).is_some());
+        assert!(verdict(&again, &says("a"), "node", Time::from_seconds(2)).is_some());
     }
 
     #[test]

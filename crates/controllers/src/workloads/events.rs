@@ -14,6 +14,7 @@ pub(crate) fn event(
 ) -> Write {
     Write::Record(EventRecord {
         regarding: Regarding::object(object),
+        related: None,
         kind,
         reason: reason.to_owned(),
         action: String::new(),

@@ -214,6 +214,7 @@ impl NodeAgent {
         let mut step = Step::again_after(RETRY);
         step.write(Write::Record(EventRecord {
             regarding: Regarding::object(node),
+            related: None,
             kind: EventType::Normal,
             reason: "DeletingNode".to_owned(),
             action: String::new(),
@@ -340,6 +341,7 @@ fn node_event(node: &Object, kind: EventType, reason: &str, message: &str) -> Wr
     let regarding = Regarding { uid: name.clone(), ..Regarding::object(node) };
     Write::Record(EventRecord {
         regarding,
+        related: None,
         kind,
         reason: reason.to_owned(),
         action: String::new(),

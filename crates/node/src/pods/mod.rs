@@ -292,6 +292,7 @@ fn remove(object: &Object) -> Step {
 fn record(regarding: &Regarding, node: &str, said: Said) -> Write {
     Write::Record(EventRecord {
         regarding: Regarding { field_path: said.field_path, ..regarding.clone() },
+        related: None,
         kind: said.kind,
         reason: said.reason.to_owned(),
         action: String::new(),

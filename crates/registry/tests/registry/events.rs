@@ -13,6 +13,7 @@ fn said(cluster: &Cluster, message: &str) -> EventRecord {
     let object = cluster.registry.get(kind_of("Pod"), &crate::key(kind_of("Pod"), "p")).unwrap();
     EventRecord {
         regarding: Regarding::object(&object),
+        related: None,
         kind: EventType::Normal,
         reason: "Scheduled".into(),
         action: "Binding".into(),

@@ -1,0 +1,225 @@
+//! The way to a node once it is chosen: Reserve, PreBind, the binding, and back when one of them
+//! fails. Nothing here waits: a pod that has to stands among the assumed ones until news or time
+//! moves it on.
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1::Pod;
+use wharf_model::kinds::Kind;
+use wharf_model::object::ObjectKey;
+use wharf_ports::cluster::Write;
+use wharf_ports::controller::{Context, Step};
+use wharf_ports::view::View;
+use wharf_scheduler::{Plugin, PluginSet};
+
+use super::super::assumed::{Assumed, BINDING_MAX, DOUBTED_MAX, Stage};
+use super::super::reserve::{PreBind, Refusal};
+use super::super::{Scheduler, writes};
+
+impl Scheduler {
+    /// Reserve: every plugin of the profile sets aside what the pod needs. `None` if one refuses;
+    /// then the pod has been turned down.
+    pub(super) fn reserve(
+        &mut self,
+        mut assumed: Assumed,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) -> Option<Assumed> {
+        if self.reservers.is_empty() {
+            return Some(assumed);
+        }
+        for plugin in self.profiles[assumed.entry.profile].reserve.clone() {
+            let Some(reserver) = self.reservers.iter_mut().find(|it| it.plugin() == plugin) else {
+                continue;
+            };
+            let pod = &assumed.entry.pod;
+            match reserver.reserve(pod, &assumed.node, &mut self.snapshot, context.view) {
+                Ok(work) => {
+                    assumed.reserved.insert(plugin);
+                    if work {
+                        assumed.work.insert(plugin);
+                    }
+                }
+                Err(refusal) => {
+                    self.take_back(assumed, plugin, "Reserve", refusal, context, step);
+                    return None;
+                }
+            }
+        }
+        Some(assumed)
+    }
+
+    /// PreBind and Bind, as far as they get now.
+    pub(super) fn go_on(&mut self, mut assumed: Assumed, context: &Context<'_>, step: &mut Step) {
+        let Context { view, now, .. } = *context;
+        let mut patience = None;
+        for plugin in assumed.work.iter().collect::<Vec<_>>() {
+            let profile = &self.profiles[assumed.entry.profile];
+            let reserver = self.reservers.iter_mut().find(|it| it.plugin() == plugin);
+            let Some(reserver) = reserver.filter(|_| profile.pre_bind.contains(&plugin)) else {
+                assumed.work.remove(plugin);
+                continue;
+            };
+            let pod = &assumed.entry.pod;
+            match reserver.pre_bind(pod, &assumed.node, &mut self.snapshot, view, now) {
+                PreBind::Done => assumed.work.remove(plugin),
+                PreBind::Waits(writes) => {
+                    patience = patience.max(Some(reserver.patience(profile)));
+                    step.writes.extend(writes);
+                }
+                PreBind::Failed(refusal) => {
+                    self.take_back(assumed, plugin, "PreBind", refusal, context, step);
+                    return;
+                }
+            }
+        }
+        match patience {
+            Some(patience) => {
+                let began = if assumed.stage == Stage::PreBind { assumed.since } else { now };
+                assumed.wait(Stage::PreBind, now, began + patience);
+                self.announce_node(&assumed, view, step);
+            }
+            None => {
+                assumed.wait(Stage::Binding, now, now + BINDING_MAX);
+                let pod = &assumed.entry.pod;
+                step.write(Write::Bind {
+                    pod: pod.key.clone(),
+                    uid: pod.uid.clone(),
+                    node: assumed.node.clone(),
+                });
+            }
+        }
+        self.assumed.insert(assumed);
+    }
+
+    /// Says ahead of a long wait where the pod is going, so that others see the room taken.
+    pub(super) fn announce_node(&self, assumed: &Assumed, view: &View, step: &mut Step) {
+        let object = self.object_of(&assumed.entry.pod, view);
+        step.writes.extend(object.and_then(|object| writes::nominated(object, &assumed.node)));
+    }
+
+    /// Looks again at pods in PreBind that something has happened to.
+    pub(in super::super) fn go_on_with_touched(&mut self, context: &Context<'_>, step: &mut Step) {
+        for uid in std::mem::take(&mut self.touched) {
+            if self.assumed.get(&uid).is_some_and(|assumed| assumed.stage == Stage::PreBind)
+                && let Some(assumed) = self.assumed.remove(&uid)
+            {
+                self.go_on(assumed, context, step);
+            }
+        }
+    }
+
+    /// Notes which pods in PreBind a change concerns. Returns whether there are any.
+    pub(in super::super) fn touch(&mut self, kind: Kind, key: &ObjectKey) -> bool {
+        if self.reservers.is_empty() || !self.assumed.any_waiting() {
+            return false;
+        }
+        let before = self.touched.len();
+        self.touched.extend(self.reservers.iter().flat_map(|it| it.concerned(kind, key)));
+        self.touched.len() > before
+    }
+
+    /// Ends what has waited too long, and what was refused since the last step.
+    pub(in super::super) fn end_assumptions(&mut self, context: &Context<'_>, step: &mut Step) {
+        for (uid, message, certain) in std::mem::take(&mut self.failed_bindings) {
+            let Some(mut assumed) = self.assumed.remove(&uid) else { continue };
+            if certain {
+                let refusal = Refusal::Error(message);
+                self.take_back(assumed, Plugin::DefaultBinder, "Bind", refusal, context, step);
+            } else {
+                assumed.doubt = Some(message);
+                assumed.wait(Stage::Binding, context.now, context.now + DOUBTED_MAX);
+                self.assumed.insert(assumed);
+            }
+        }
+        for uid in self.assumed.ended(context.now) {
+            let Some(assumed) = self.assumed.remove(&uid) else { continue };
+            let waited = context.now.since(assumed.since);
+            let text =
+                wharf_model::duration::format(i64::try_from(waited.as_nanos()).unwrap_or(i64::MAX));
+            match assumed.stage {
+                Stage::PreBind => {
+                    let plugin = assumed.work.iter().next().unwrap_or(Plugin::DefaultBinder);
+                    let refusal = Refusal::Error(format!("not done after waiting {text}"));
+                    self.take_back(assumed, plugin, "PreBind", refusal, context, step);
+                }
+                Stage::Binding => {
+                    let message = assumed.doubt.clone();
+                    let message =
+                        message.unwrap_or_else(|| format!("no answer after waiting {text}"));
+                    let refusal = Refusal::Error(message);
+                    self.take_back(assumed, Plugin::DefaultBinder, "Bind", refusal, context, step);
+                }
+            }
+        }
+    }
+
+    /// Unreserve and forget: the pod does not go to its node, others may have the room, and it is
+    /// turned down by the plugin that refused.
+    pub(in super::super) fn take_back(
+        &mut self,
+        assumed: Assumed,
+        plugin: Plugin,
+        point: &str,
+        refusal: Refusal,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
+        self.unreserve(&assumed);
+        self.vacate(&assumed.entry.pod.uid);
+        match refusal {
+            Refusal::Error(error) => {
+                let message = format!("running {point} plugin {:?}: {error}", plugin.name());
+                self.fail_with_error(assumed.entry, &message, context, step);
+            }
+            Refusal::Rejected(message) => {
+                let by = PluginSet::from_iter([plugin]);
+                let wake = assumed.wake(by);
+                self.reject(assumed.entry, by, &message, wake, context, step);
+            }
+        }
+    }
+
+    /// Gives back what plugins have set aside, the last one first.
+    pub(in super::super) fn unreserve(&mut self, assumed: &Assumed) {
+        if assumed.reserved.is_empty() {
+            return;
+        }
+        let order = self.profiles[assumed.entry.profile].reserve.clone();
+        for plugin in order.into_iter().rev().filter(|it| assumed.reserved.contains(*it)) {
+            if let Some(reserver) = self.reservers.iter_mut().find(|it| it.plugin() == plugin) {
+                reserver.unreserve(&assumed.entry.pod, &mut self.snapshot);
+            }
+        }
+    }
+
+    /// Announces the pods that are now where this scheduler sent them.
+    pub(in super::super) fn announce(&mut self, view: &View, step: &mut Step) {
+        for (key, node, profile) in std::mem::take(&mut self.confirmed) {
+            if let Some(object) = view.object(Kind::of::<Pod>(), &key) {
+                step.write(writes::scheduled(object, &node, self.name_of(profile)));
+            }
+        }
+    }
+
+    /// The cluster shows an assumed pod bound to a node, or bound elsewhere by somebody else.
+    /// Returns whether that is to be announced.
+    pub(in super::super) fn confirm(
+        &mut self,
+        key: &ObjectKey,
+        uid: &CompactString,
+        node: &str,
+    ) -> bool {
+        let Some(assumed) = self.assumed.remove(uid) else { return false };
+        if assumed.node != node {
+            self.unreserve(&assumed);
+            return false;
+        }
+        for reserver in &mut self.reservers {
+            if assumed.reserved.contains(reserver.plugin()) {
+                reserver.bound(&assumed.entry.pod, &mut self.snapshot);
+            }
+        }
+        self.confirmed.push((key.clone(), assumed.node, assumed.entry.profile));
+        true
+    }
+}

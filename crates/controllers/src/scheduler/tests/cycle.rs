@@ -1,0 +1,240 @@
+//! The way between decision and binding.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use wharf_scheduler::{Plugin, Profile};
+
+use super::super::reserve::{PreBind, Refusal};
+use super::*;
+
+/// A plugin that has work before a binding: a PersistentVolumeClaim of the pod's name has to say
+/// that it is bound.
+#[derive(Debug, Default)]
+struct Claims {
+    held: std::collections::BTreeSet<CompactString>,
+}
+
+impl Reserver for Claims {
+    fn plugin(&self) -> Plugin {
+        Plugin::VolumeBinding
+    }
+
+    fn reserve(
+        &mut self,
+        pod: &PodInfo,
+        _: &str,
+        _: &mut Snapshot,
+        view: &View,
+    ) -> Result<bool, Refusal> {
+        let claim = view.get::<PersistentVolumeClaim>(&pod.key);
+        if claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some()) {
+            return Err(Refusal::Rejected("the claim goes".to_owned()));
+        }
+        assert!(self.held.insert(pod.uid.clone()), "reserved twice");
+        Ok(claim.is_some())
+    }
+
+    fn unreserve(&mut self, pod: &PodInfo, _: &mut Snapshot) {
+        assert!(self.held.remove(&pod.uid), "not reserved");
+    }
+
+    fn bound(&mut self, pod: &PodInfo, _: &mut Snapshot) {
+        assert!(self.held.remove(&pod.uid), "not reserved");
+    }
+
+    fn pre_bind(
+        &mut self,
+        pod: &PodInfo,
+        _: &str,
+        _: &mut Snapshot,
+        view: &View,
+        _: Time,
+    ) -> PreBind {
+        let Some(claim) = view.get::<PersistentVolumeClaim>(&pod.key) else {
+            return PreBind::Failed(Refusal::Error("the claim is gone".to_owned()));
+        };
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+        if phase == Some("Bound") { PreBind::Done } else { PreBind::Waits(Vec::new()) }
+    }
+
+    fn patience(&self, profile: &Profile) -> Duration {
+        profile.arguments.volume_bind_timeout
+    }
+
+    fn concerned(&self, kind: Kind, key: &ObjectKey) -> Vec<CompactString> {
+        let claim = kind == Kind::of::<PersistentVolumeClaim>();
+        let uid = CompactString::from(format!("{}-uid", key.name));
+        (claim && self.held.contains(&uid)).then_some(uid).into_iter().collect()
+    }
+
+    fn renew(&mut self, _: &mut Snapshot) {}
+}
+
+impl Lab {
+    fn with_claims() -> Self {
+        let mut lab = Self::new();
+        lab.scheduler = Scheduler::default().with_reserver(Box::new(Claims::default()));
+        lab.node("a", "4", json!([]));
+        lab
+    }
+
+    fn claim(&mut self, name: &str, phase: &str) {
+        let claim = json!({"metadata": {"name": name, "namespace": "default", "uid": name}, "status": {"phase": phase}});
+        let claim: PersistentVolumeClaim = serde_json::from_value(claim).unwrap();
+        self.put(Box::new(claim));
+    }
+}
+
+#[test]
+fn a_pod_waits_for_its_volumes_and_says_where_it_goes() {
+    let mut lab = Lab::with_claims();
+    lab.claim("p", "Pending");
+    lab.pod("p", json!({"cpu": "3"}), json!({}));
+    lab.pod("q", json!({"cpu": "2"}), json!({}));
+    lab.settle();
+    assert_eq!((lab.node_of("p"), lab.node_of("q")), (None, None), "p's room is taken");
+    assert_eq!(lab.status("p").nominated_node_name.as_deref(), Some("a"));
+    lab.claim("p", "Bound");
+    lab.settle();
+    assert_eq!(lab.node_of("p"), Some("a"));
+    assert_eq!(lab.told("Scheduled"), ["Successfully assigned default/p to a"]);
+    lab.check_state();
+}
+
+#[test]
+fn volumes_that_do_not_come_in_time_free_the_room() {
+    let mut lab = Lab::with_claims();
+    lab.claim("p", "Pending");
+    lab.pod("p", json!({"cpu": "3"}), json!({"priority": 1}));
+    lab.pod("q", json!({"cpu": "2"}), json!({}));
+    lab.settle();
+    lab.wait(Duration::from_secs(601));
+    let status = lab.status("p");
+    let condition = &status.conditions.unwrap()[0];
+    assert_eq!(condition.reason.as_deref(), Some("SchedulerError"));
+    assert_eq!(
+        condition.message.as_deref(),
+        Some("running PreBind plugin \"VolumeBinding\": not done after waiting 10m0s")
+    );
+    assert_eq!(lab.node_of("q"), Some("a"), "woken as if a pod had gone");
+    lab.check_state();
+}
+
+#[test]
+fn a_refused_reservation_turns_the_pod_down() {
+    let mut lab = Lab::with_claims();
+    let claim = json!({"metadata": {"name": "p", "namespace": "default", "uid": "c", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    lab.put(Box::new(serde_json::from_value::<PersistentVolumeClaim>(claim).unwrap()));
+    lab.pod("p", json!({"cpu": "3"}), json!({}));
+    lab.settle();
+    assert_eq!(lab.message("p").as_deref(), Some("0/1 nodes are available: 1 the claim goes."));
+    lab.remove(Kind::of::<PersistentVolumeClaim>(), &ObjectKey::namespaced("default", "p"));
+    lab.wait(Duration::from_secs(331));
+    assert_eq!(lab.node_of("p"), Some("a"));
+    lab.check_state();
+}
+
+#[test]
+fn a_victim_that_waits_for_its_volumes_is_not_deleted_but_turned_down() {
+    let mut lab = Lab::with_claims();
+    lab.claim("p", "Pending");
+    lab.pod("p", json!({"cpu": "3"}), json!({}));
+    lab.settle();
+    lab.pod("high", json!({"cpu": "3"}), json!({"priority": 10}));
+    lab.settle();
+    lab.wait(Duration::from_secs(2));
+    assert_eq!(lab.node_of("high"), Some("a"));
+    assert!(lab.get("p").metadata.deletion_timestamp.is_none());
+    assert_eq!(
+        lab.told("Preempted"),
+        ["Preempted by pod high-uid on node a (in kube-scheduler memory)."]
+    );
+    let event = lab.events.iter().find(|event| event.reason == "Preempted").unwrap();
+    assert_eq!(event.related.as_ref().unwrap().key.name, "high");
+    lab.check_state();
+}
+
+#[test]
+fn a_binding_that_fails_is_told_as_an_error() {
+    let mut lab = Lab::new();
+    lab.node("a", "4", json!([]));
+    lab.refuse_bindings = 1;
+    lab.pod("p", json!({"cpu": "1"}), json!({}));
+    lab.settle();
+    let status = lab.status("p");
+    let condition = &status.conditions.unwrap()[0];
+    assert_eq!(condition.reason.as_deref(), Some("SchedulerError"));
+    let message = condition.message.as_deref().unwrap();
+    assert!(message.starts_with("running Bind plugin \"DefaultBinder\": "), "{message}");
+    lab.wait(Duration::from_secs(3));
+    assert_eq!(lab.node_of("p"), Some("a"));
+}
+
+#[test]
+fn profiles_share_one_queue_and_have_their_own_rules() {
+    let config = wharf_scheduler::config::load(
+        "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration, profiles: [
+            {schedulerName: default-scheduler},
+            {schedulerName: packed, plugins: {multiPoint: {disabled: [{name: TaintToleration}]}},
+             pluginConfig: [{name: NodeAffinity, args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [b]}]}]}}}}]}]}",
+        "s.yaml",
+    );
+    let mut lab = Lab::new();
+    lab.scheduler = Scheduler::new(config.unwrap());
+    lab.node("a", "4", json!([]));
+    lab.node("b", "4", json!([{"key": "k", "effect": "NoSchedule"}]));
+    lab.pod("p", json!({"cpu": "1"}), json!({}));
+    lab.pod("q", json!({"cpu": "1"}), json!({"schedulerName": "packed"}));
+    lab.pod("r", json!({"cpu": "1"}), json!({"schedulerName": "other"}));
+    lab.free_choice = true;
+    lab.settle();
+    assert_eq!(
+        (lab.node_of("p"), lab.node_of("q"), lab.node_of("r")),
+        (Some("a"), Some("b"), None)
+    );
+    let components: Vec<_> = lab.events.iter().map(|event| event.component.as_str()).collect();
+    assert_eq!(components, ["default-scheduler", "packed"]);
+}
+
+#[test]
+fn the_preemptor_waits_until_its_victims_have_been_told() {
+    let mut lab = Lab::new();
+    lab.node("a", "4", json!([]));
+    lab.pod("low1", json!({"cpu": "2"}), json!({}));
+    lab.pod("low2", json!({"cpu": "2"}), json!({}));
+    lab.settle();
+    lab.pod("high", json!({"cpu": "4"}), json!({"priority": 10}));
+    let mut context = Context { view: &lab.view, now: lab.now, random: &mut lab.random };
+    let step = lab.scheduler.step(&Scheduler::key(), &mut context);
+    assert!(lab.scheduler.queue.is_held("high-uid"));
+    lab.node("b", "1", json!([]));
+    for write in &step.writes {
+        assert!(lab.scheduler.queue.is_held("high-uid"), "{write:?}");
+        lab.execute(write).unwrap();
+        if matches!(write, Write::Delete(delete) if delete.key.name == "low2") {
+            break;
+        }
+    }
+    assert!(!lab.scheduler.queue.is_held("high-uid"));
+    lab.settle();
+    lab.finish_leaving();
+    lab.settle();
+    assert_eq!(lab.node_of("high"), Some("a"));
+    lab.check_state();
+}
+
+#[test]
+fn a_victim_that_cannot_be_deleted_frees_the_preemptor() {
+    let mut lab = Lab::new();
+    lab.node("a", "4", json!([]));
+    lab.pod("low", json!({"cpu": "3"}), json!({}));
+    lab.settle();
+    lab.pod("high", json!({"cpu": "4"}), json!({"priority": 10}));
+    let key = Scheduler::key();
+    let mut context = Context { view: &lab.view, now: lab.now, random: &mut lab.random };
+    let step = lab.scheduler.step(&key, &mut context);
+    let delete = step.writes.iter().find(|write| matches!(write, Write::Delete(_))).unwrap();
+    let error = ApiError::new(StatusReason::Forbidden, "no");
+    assert_eq!(lab.scheduler.refused(&key, delete, &error), OnError::Retry);
+    assert!(!lab.scheduler.queue.is_held("high-uid"));
+    assert_eq!(lab.scheduler.queue.depth().active, 1, "it is tried again at once");
+}
