@@ -1,28 +1,41 @@
 //! How many decisions a second the core makes: upstream's scheduler_perf workloads without an API,
 //! every decision carried out in the snapshot. `cargo bench -p wharf-scheduler`, with the start of
-//! a workload's name to run only some.
+//! a workload's name to run only some, and with `-- --plain` without a memo.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
 #![allow(clippy::print_stdout, reason = "what it measured is its output")]
 #![allow(clippy::unwrap_used, reason = "what it is fed is written below")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
-use wharf_scheduler::{Decision, PodInfo, Profile, Rotation, Snapshot, schedule};
+use wharf_scheduler::{
+    Decision, Memo, PodInfo, Profile, Rotation, Snapshot, schedule, schedule_with,
+};
+
+/// Whether nothing is remembered between decisions.
+static PLAIN: AtomicBool = AtomicBool::new(false);
 
 fn main() {
+    PLAIN.store(std::env::args().any(|word| word == "--plain"), Relaxed);
     // Cargo adds `--bench`.
     let wanted: Vec<_> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|word| name.starts_with(word));
-    println!("{:42} {:>9} {:>14} {:>12}", "workload", "decisions", "a second", "each");
+    println!(
+        "{:42} {:>9} {:>12} {:>10} {:>10}",
+        "workload", "decisions", "a second", "each", "median"
+    );
     for (name, run) in WORKLOADS.iter().filter(|(name, _)| runs(name)) {
-        let measured = run();
-        let each = measured.time / u32::try_from(measured.decisions.max(1)).unwrap();
-        let rate = measured.decisions as f64 / measured.time.as_secs_f64();
-        println!("{name:42} {:>9} {rate:>14.0} {each:>12.2?}", measured.decisions);
+        let mut times = run();
+        let all: Duration = times.iter().sum();
+        let each = all / u32::try_from(times.len()).unwrap();
+        let rate = times.len() as f64 / all.as_secs_f64();
+        times.sort_unstable();
+        let median = times[times.len() / 2];
+        println!("{name:42} {:>9} {rate:>12.0} {each:>10.2?} {median:>10.2?}", times.len());
     }
 }
 
@@ -47,18 +60,16 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("update/50000 nodes", || updates(50_000)),
 ];
 
-type Workload = fn() -> Measured;
-
-struct Measured {
-    decisions: usize,
-    time: Duration,
-}
+/// Makes a cluster, and tells how long each decision took.
+type Workload = fn() -> Vec<Duration>;
 
 /// A cluster of upstream's default nodes, and who decides.
 struct Core {
     snapshot: Snapshot,
     profile: Profile,
     rotation: Rotation,
+    /// `None` decides without: the plain path.
+    memo: Option<Memo>,
 }
 
 impl Core {
@@ -67,7 +78,8 @@ impl Core {
         for index in 0..nodes {
             snapshot.set_node(&node(index, slots));
         }
-        Self { snapshot, profile, rotation: Rotation::default() }
+        let memo = (!PLAIN.load(Relaxed)).then(Memo::new);
+        Self { snapshot, profile, rotation: Rotation::default(), memo }
     }
 
     fn compile(&mut self, pods: impl IntoIterator<Item = Pod>) -> Vec<Arc<PodInfo>> {
@@ -75,7 +87,11 @@ impl Core {
     }
 
     fn decide(&mut self, pod: &PodInfo) -> Decision {
-        schedule(&self.snapshot, pod, &self.profile, &mut self.rotation)
+        let Self { snapshot, profile, rotation, memo } = self;
+        match memo {
+            Some(memo) => schedule_with(memo, snapshot, pod, profile, rotation),
+            None => schedule(snapshot, pod, profile, rotation),
+        }
     }
 
     fn bind(&mut self, pod: Arc<PodInfo>) {
@@ -93,95 +109,93 @@ fn every_node() -> Profile {
     Profile { percentage_of_nodes_to_score: 100, ..Profile::default() }
 }
 
-fn timed(decisions: usize, run: impl FnOnce()) -> Measured {
-    let started = Instant::now();
-    run();
-    Measured { decisions, time: started.elapsed() }
+fn timed<T>(items: impl IntoIterator<Item = T>, mut run: impl FnMut(T)) -> Vec<Duration> {
+    let time = |item| {
+        let started = Instant::now();
+        run(item);
+        started.elapsed()
+    };
+    items.into_iter().map(time).collect()
 }
 
-fn basic(nodes: usize, pods: usize, profile: Profile) -> Measured {
+fn basic(nodes: usize, pods: usize, profile: Profile) -> Vec<Duration> {
     let mut core = Core::new(nodes, 110, profile);
     let pods = core.compile((0..pods).map(|index| small(index, 100)));
-    timed(pods.len(), || pods.into_iter().for_each(|pod| core.bind(pod)))
+    timed(pods, |pod| core.bind(pod))
 }
 
-fn basic_compiled(nodes: usize, pods: usize) -> Measured {
+fn basic_compiled(nodes: usize, pods: usize) -> Vec<Duration> {
     let mut core = Core::new(nodes, 110, sampled());
     let pods: Vec<_> = (0..pods).map(|index| small(index, 100)).collect();
-    timed(pods.len(), || {
-        for pod in &pods {
-            let pod = core.snapshot.compile(pod);
-            core.bind(pod);
-        }
+    timed(&pods, |pod| {
+        let pod = core.snapshot.compile(pod);
+        core.bind(pod);
     })
 }
 
-fn shapes(nodes: usize, pods: usize, shapes: usize) -> Measured {
+fn shapes(nodes: usize, pods: usize, shapes: usize) -> Vec<Duration> {
     let mut core = Core::new(nodes, 110, sampled());
     let pods = core.compile((0..pods).map(|index| small(index, 50 + index % shapes % 1000)));
-    timed(pods.len(), || pods.into_iter().for_each(|pod| core.bind(pod)))
+    timed(pods, |pod| core.bind(pod))
 }
 
-fn daemon_set(nodes: usize, pods: usize, hosts: usize) -> Measured {
+fn daemon_set(nodes: usize, pods: usize, hosts: usize) -> Vec<Duration> {
     let mut core = Core::new(nodes, 90_000, sampled());
     let pods = core.compile((0..pods).map(|index| pinned(index, index % hosts)));
-    timed(pods.len(), || pods.into_iter().for_each(|pod| core.bind(pod)))
+    timed(pods, |pod| core.bind(pod))
 }
 
 /// Refusals of a pod that asks for more than any node has, with a binding now and then.
-fn unschedulable(nodes: usize, pods: usize) -> Measured {
+fn unschedulable(nodes: usize, pods: usize) -> Vec<Duration> {
     let mut core = Core::new(nodes, 110, sampled());
     let others = core.compile((0..pods).map(|index| small(index, 100)));
     let huge = core.compile((0..pods).map(|index| pod(&format!("huge-{index}"), "9", "500Mi", 10)));
-    let mut time = Duration::ZERO;
-    for (huge, other) in huge.iter().zip(others) {
-        core.bind(other);
-        let started = Instant::now();
-        let Decision::Unschedulable(answer) = core.decide(huge) else { panic!("it is too large") };
-        assert_eq!(answer.diagnosis.nodes, nodes);
-        time += started.elapsed();
+    let mut others = others.into_iter();
+    let mut times = Vec::new();
+    for huge in &huge {
+        times.extend(timed([huge], |huge| {
+            let Decision::Unschedulable(answer) = core.decide(huge) else { panic!("too large") };
+            assert_eq!(answer.diagnosis.nodes, nodes);
+        }));
+        others.next().into_iter().for_each(|other| core.bind(other));
     }
-    Measured { decisions: pods, time }
+    times
 }
 
 /// Full nodes, and pods of a higher priority each of which has to make its own room. Victims leave
 /// before the next decision, or while all of them are still there.
-fn preemption(nodes: usize, pods: usize, leave: bool) -> Measured {
+fn preemption(nodes: usize, pods: usize, leave: bool) -> Vec<Duration> {
     let mut core = Core::new(nodes, 110, sampled());
     for index in 0..4 * nodes {
         let victim = core.snapshot.compile(&pod(&format!("low-{index}"), "900m", "500Mi", 0));
         core.snapshot.place(victim, &format!("node-{}", index % nodes));
     }
     let pods = core.compile((0..pods).map(|index| pod(&format!("high-{index}"), "3", "500Mi", 10)));
-    timed(pods.len(), || {
-        for pod in pods {
-            let Decision::Unschedulable(answer) = core.decide(&pod) else { panic!("all is full") };
-            let nomination = answer.preemption.nomination.expect("there is a way");
-            assert_eq!(nomination.victims.len(), 3);
-            let node = core.snapshot.node(nomination.node).facts.name.clone();
-            if leave {
-                for victim in &nomination.victims {
-                    core.snapshot.displace(&victim.uid);
-                }
+    timed(pods, |pod| {
+        let Decision::Unschedulable(answer) = core.decide(&pod) else { panic!("all is full") };
+        let nomination = answer.preemption.nomination.expect("there is a way");
+        assert_eq!(nomination.victims.len(), 3);
+        let node = core.snapshot.node(nomination.node).facts.name.clone();
+        if leave {
+            for victim in &nomination.victims {
+                core.snapshot.displace(&victim.uid);
             }
-            core.snapshot.nominate(pod, &node);
         }
+        core.snapshot.nominate(pod, &node);
     })
 }
 
 /// Pods that come and go on nodes of a hundred pods, decisions aside.
-fn updates(nodes: usize) -> Measured {
+fn updates(nodes: usize) -> Vec<Duration> {
     let mut core = Core::new(nodes, 110, sampled());
     let pods = core.compile((0..100_000).map(|index| small(index, 10)));
     let host = |index: usize| format!("node-{}", index % nodes.min(1_000));
     for (index, pod) in pods.iter().enumerate() {
         core.snapshot.place(pod.clone(), &host(index));
     }
-    timed(2 * pods.len(), || {
-        for (index, pod) in pods.iter().enumerate() {
-            core.snapshot.displace(&pod.uid);
-            core.snapshot.place(pod.clone(), &host(index));
-        }
+    timed(pods.iter().enumerate(), |(index, pod)| {
+        core.snapshot.displace(&pod.uid);
+        core.snapshot.place(pod.clone(), &host(index));
     })
 }
 

@@ -1,18 +1,22 @@
 //! The scheduling cycle for one pod: filter, score, pick, or say why not.
 
+use std::cell::OnceCell;
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::diagnosis::{Diagnosis, Unschedulable};
+use crate::memo::{Memo, Page, Verdict};
 use crate::node::NodeInfo;
 use crate::plugins::{Code, Filter, PreFilterRejection, Prepared, Rejection, Scorer, names};
 use crate::pod::PodInfo;
 use crate::preemption;
 use crate::profile::{Plugin, PluginSet, Profile};
+use crate::refusals::Refusals;
+use crate::scores::Scores;
 use crate::snapshot::{NodeIndex, Snapshot};
 use crate::symbols::Symbol;
 
-/// How many of the best nodes a placement tells of.
-const BEST: usize = 5;
 /// Clusters of fewer nodes are always looked at as a whole, and at least so many feasible nodes
 /// are looked for in larger ones.
 const MIN_FEASIBLE: usize = 100;
@@ -75,6 +79,28 @@ pub fn schedule(
     profile: &Profile,
     rotation: &mut Rotation,
 ) -> Decision {
+    decide(snapshot, pod, profile, rotation, None)
+}
+
+/// Decides the same as [`schedule`], sooner: what nodes answer to pods of the same shape is
+/// remembered from one decision to the next.
+pub fn schedule_with(
+    memo: &mut Memo,
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    profile: &Profile,
+    rotation: &mut Rotation,
+) -> Decision {
+    decide(snapshot, pod, profile, rotation, Some(memo))
+}
+
+fn decide(
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    profile: &Profile,
+    rotation: &mut Rotation,
+    memo: Option<&mut Memo>,
+) -> Decision {
     let all = snapshot.nodes();
     if all.is_empty() {
         return Decision::Unschedulable(Box::new(Unschedulable::no_nodes()));
@@ -94,27 +120,30 @@ pub fn schedule(
     if let Some(node) = plan.nominated() {
         return Decision::Bind(Placement { node, evaluated: 1, feasible: 1, best: Vec::new() });
     }
-    let (feasible, rejected) = plan.filter(rotation);
-    let evaluated = feasible.len() + rejected.len();
-    match feasible.as_slice() {
+    let mut page = memo.and_then(|memo| memo.page(&plan));
+    let found = plan.filter(rotation, page.as_deref_mut());
+    match found.feasible.as_slice() {
         [] => {
-            let diagnosis = Diagnosis::new(all.len(), rejected, plan.outside(), plan.narrowed_by);
+            let diagnosis =
+                Diagnosis::new(all.len(), found.refusals, plan.outside(), plan.narrowed_by);
             let mut answer = Unschedulable::new(diagnosis, pod);
             answer.tells_of_claims = profile.tells_of_claims;
             if profile.preemption {
-                preemption::post_filter(&plan, &mut answer, *rotation);
+                preemption::post_filter(&plan, &mut answer, *rotation, page);
             }
             Decision::Unschedulable(Box::new(answer))
         }
-        [only] => {
-            Decision::Bind(Placement { node: *only, evaluated, feasible: 1, best: Vec::new() })
-        }
-        _ => {
-            let table = Scores::of(snapshot, pod, profile, &feasible);
-            let best = table.best(&feasible, BEST);
+        [only] => Decision::Bind(Placement {
+            node: *only,
+            evaluated: found.evaluated,
+            feasible: 1,
+            best: Vec::new(),
+        }),
+        feasible => {
+            let best = Scores::of(&plan, feasible, page.as_deref()).best();
             Decision::Bind(Placement {
                 node: best[0].node,
-                evaluated,
+                evaluated: found.evaluated,
                 feasible: feasible.len(),
                 best,
             })
@@ -160,8 +189,7 @@ pub fn evaluate(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile) -> Evalua
         .collect();
     let feasible: Vec<_> =
         nodes.iter().filter(|(_, refused)| refused.is_none()).map(|(node, _)| *node).collect();
-    let table = Scores::of(snapshot, pod, profile, &feasible);
-    let candidates = (0..feasible.len()).map(|index| table.candidate(&feasible, index)).collect();
+    let candidates = Scores::of(&plan, &feasible, None).all();
     Evaluation { prefilter: None, nodes, candidates }
 }
 
@@ -175,6 +203,23 @@ pub(crate) struct Plan<'a> {
     nodes: Option<Vec<NodeIndex>>,
     /// Whose PreFilters did.
     narrowed_by: PluginSet,
+    /// The node on which room is being made for the pod.
+    own_nomination: Option<NodeIndex>,
+    /// Whether every filter is local to the node.
+    local_only: bool,
+    /// The local filters, when they are not all.
+    local_filters: OnceCell<Filters<'a>>,
+    /// The scorers that are local to the node, with their weights.
+    local_scorers: OnceCell<Vec<(Plugin, i64, Scorer<'a>)>>,
+}
+
+/// What became of looking for nodes.
+struct Found {
+    feasible: Vec<NodeIndex>,
+    /// How many nodes were looked at.
+    evaluated: usize,
+    /// Who refused, if nobody would do.
+    refusals: Refusals,
 }
 
 /// The filters that have something to say of a pod, in their order.
@@ -222,7 +267,51 @@ impl<'a> Plan<'a> {
             return Err(rejection);
         }
         let nodes = names.map(|names| in_node_order(&names, snapshot));
-        Ok(Self { snapshot, pod, profile, filters, nodes, narrowed_by })
+        let local_only = filters.iter().all(Filter::is_local);
+        Ok(Self {
+            snapshot,
+            pod,
+            profile,
+            filters,
+            nodes,
+            narrowed_by,
+            own_nomination: snapshot.nominated_to(&pod.uid),
+            local_only,
+            local_filters: OnceCell::new(),
+            local_scorers: OnceCell::new(),
+        })
+    }
+
+    /// The nodes that come into question, in node order.
+    pub(crate) fn nodes(&self) -> &[NodeIndex] {
+        self.nodes.as_deref().unwrap_or_else(|| self.snapshot.nodes())
+    }
+
+    /// Whether a node's answer depends on nothing but the node.
+    pub(crate) fn local_only(&self) -> bool {
+        self.local_only
+    }
+
+    /// The filters that look at nothing but the node.
+    pub(crate) fn local_filters(&self) -> &[Filter<'a>] {
+        if self.local_only {
+            return &self.filters;
+        }
+        self.local_filters.get_or_init(|| {
+            self.filters.iter().filter(|filter| filter.is_local()).cloned().collect()
+        })
+    }
+
+    /// The scorers that look at nothing but the node, and have something to say, in their order.
+    pub(crate) fn local_scorers(&self) -> &[(Plugin, i64, Scorer<'a>)] {
+        self.local_scorers.get_or_init(|| {
+            let prepare =
+                |plugin| Scorer::prepare(plugin, self.pod, self.profile, self.snapshot, &[]);
+            let local = self.profile.scores.iter().filter(|(plugin, _)| Scorer::is_local(*plugin));
+            local
+                .filter_map(|(plugin, weight)| Some((*plugin, *weight, prepare(*plugin)?)))
+                .collect()
+        })
     }
 
     /// The node on which room was made for the pod, if it passes now.
@@ -236,25 +325,129 @@ impl<'a> Plan<'a> {
     }
 
     /// Looks at nodes in turn until enough will do.
-    fn filter(&self, rotation: &mut Rotation) -> (Vec<NodeIndex>, Vec<(NodeIndex, Rejection)>) {
-        let all = self.snapshot.nodes();
-        let nodes = self.nodes.as_deref().unwrap_or(all);
+    fn filter(&self, rotation: &mut Rotation, page: Option<&mut Page>) -> Found {
+        let nodes = self.nodes();
         let wanted = feasible_wanted(nodes.len(), self.profile);
-        let mut feasible = Vec::with_capacity(wanted.min(nodes.len()));
-        let mut rejected = Vec::new();
         // A subset may be shorter than where the rotation stands among all nodes.
         let start = if nodes.is_empty() { 0 } else { rotation.start % nodes.len() };
-        for node in nodes[start..].iter().chain(&nodes[..start]) {
-            match self.check(*node) {
-                None => feasible.push(*node),
-                Some(rejection) => rejected.push((*node, rejection)),
+        let turns = [&nodes[start..], &nodes[..start]];
+        let mut found = Found {
+            feasible: Vec::with_capacity(wanted.min(nodes.len())),
+            evaluated: 0,
+            refusals: Refusals::default(),
+        };
+        match page {
+            Some(page) if self.local_only => self.scan(turns, wanted, page, &mut found),
+            Some(page) => {
+                self.ask(turns, wanted, &mut found, |node| self.recall(node, page));
             }
-            if feasible.len() == wanted {
-                break;
+            None => self.ask(turns, wanted, &mut found, |node| self.check(node)),
+        }
+        rotation.start = (rotation.start + found.evaluated) % self.snapshot.nodes().len();
+        found
+    }
+
+    fn ask(
+        &self,
+        turns: [&[NodeIndex]; 2],
+        wanted: usize,
+        found: &mut Found,
+        mut check: impl FnMut(NodeIndex) -> Option<Rejection>,
+    ) {
+        for node in turns.into_iter().flatten() {
+            found.evaluated += 1;
+            match check(*node) {
+                None => {
+                    found.feasible.push(*node);
+                    if found.feasible.len() == wanted {
+                        return;
+                    }
+                }
+                // Who refuses is only told when nobody will do.
+                Some(rejection) if found.feasible.is_empty() => {
+                    found.refusals.push(*node, rejection);
+                }
+                Some(_) => {}
             }
         }
-        rotation.start = (rotation.start + feasible.len() + rejected.len()) % all.len();
-        (feasible, rejected)
+    }
+
+    /// The same as [`Plan::ask`] for what a page remembers in full: nothing but a byte is looked at
+    /// of most nodes.
+    fn scan(&self, turns: [&[NodeIndex]; 2], wanted: usize, page: &mut Page, found: &mut Found) {
+        let mut last = Verdict::UNKNOWN;
+        for nodes in turns {
+            for node in nodes {
+                found.evaluated += 1;
+                let mut verdict = page.known(*node);
+                if verdict == Verdict::UNKNOWN || self.own_nomination == Some(*node) {
+                    let refused = self.recall(*node, page);
+                    verdict = match refused {
+                        None => Verdict::FITS,
+                        // One that is not remembered, if only because it is the pod's own room.
+                        Some(rejection) => {
+                            last = Verdict::UNKNOWN;
+                            if found.feasible.is_empty() {
+                                found.refusals.push(*node, rejection);
+                            }
+                            continue;
+                        }
+                    };
+                }
+                if verdict == Verdict::FITS {
+                    found.feasible.push(*node);
+                    if found.feasible.len() == wanted {
+                        return;
+                    }
+                } else if found.feasible.is_empty() {
+                    if verdict == last {
+                        found.refusals.push_again(*node);
+                    } else {
+                        found.refusals.push(*node, page.rejection(verdict));
+                        last = verdict;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same answer as [`Plan::check`], from a page of the memo where that has it.
+    #[inline]
+    fn recall(&self, node: NodeIndex, page: &mut Page) -> Option<Rejection> {
+        if self.is_apart(node) {
+            let refused = self.check(node);
+            if refused.is_none() {
+                page.score(self, node);
+            }
+            return refused;
+        }
+        let refused = page.verdict(self, node);
+        if self.local_only {
+            return refused;
+        }
+        // The first filter that refuses is heard, be it local or not.
+        for filter in &self.filters {
+            match (filter.local(), refused) {
+                (None, _) => {
+                    let refused = filter.check(node, self.snapshot.node(node));
+                    if refused.is_some() {
+                        return refused;
+                    }
+                }
+                (Some(plugin), Some(rejection)) if rejection.plugin == plugin => break,
+                (Some(_), _) => {}
+            }
+        }
+        refused
+    }
+
+    /// Whether nominations make the node's answer one that no other pod of the shape gets: the
+    /// pod's own, or ones that filters beyond the node have to hear of.
+    pub(crate) fn is_apart(&self, node: NodeIndex) -> bool {
+        self.own_nomination == Some(node)
+            || !self.local_only
+                && self.snapshot.has_nominations()
+                && self.snapshot.nominated_on(node, self.pod).next().is_some()
     }
 
     /// How many nodes are outside the set that the pod names.
@@ -278,18 +471,35 @@ impl<'a> Plan<'a> {
         if self.snapshot.has_nominations() {
             let mut nominated = self.snapshot.nominated_on(index, self.pod).peekable();
             if nominated.peek().is_some() {
-                let mut node = node.clone();
-                let mut filters: Filters<'a> = filters.iter().cloned().collect();
-                for pod in nominated {
-                    node.add(pod.clone());
-                    filters.iter_mut().for_each(|filter| filter.pod_added(pod, index, &node));
-                }
-                if let Some(rejection) = check(&filters, index, &node) {
-                    return Some(rejection);
+                let refused = self.check_among(nominated, node, index, filters);
+                if refused.is_some() {
+                    return refused;
                 }
             }
         }
         check(filters, index, node)
+    }
+
+    /// Whether the node refuses once these pods are there too.
+    fn check_among<'n>(
+        &self,
+        nominated: impl Iterator<Item = &'n Arc<PodInfo>>,
+        node: &NodeInfo,
+        index: NodeIndex,
+        filters: &[Filter<'a>],
+    ) -> Option<Rejection> {
+        if filters.iter().all(Filter::is_local) {
+            let mut node = node.without_pods();
+            nominated.for_each(|pod| node.take_up(pod));
+            return check(filters, index, &node);
+        }
+        let mut node = node.clone();
+        let mut filters: Filters<'a> = filters.iter().cloned().collect();
+        for pod in nominated {
+            node.add(pod.clone());
+            filters.iter_mut().for_each(|filter| filter.pod_added(pod, index, &node));
+        }
+        check(&filters, index, &node)
     }
 }
 
@@ -340,64 +550,6 @@ fn feasible_wanted(nodes: usize, profile: &Profile) -> usize {
         configured => configured.min(100) as usize,
     };
     (nodes * percentage / 100).max(MIN_FEASIBLE)
-}
-
-/// The scores of all feasible nodes: one column per scorer.
-struct Scores {
-    plugins: SmallVec<[Plugin; 4]>,
-    columns: Vec<Vec<i64>>,
-    totals: Vec<i64>,
-}
-
-impl Scores {
-    fn of(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile, feasible: &[NodeIndex]) -> Self {
-        let mut table =
-            Self { plugins: SmallVec::new(), columns: Vec::new(), totals: vec![0; feasible.len()] };
-        for (plugin, weight) in &profile.scores {
-            let Some(scorer) = Scorer::prepare(*plugin, pod, profile, snapshot, feasible) else {
-                continue;
-            };
-            let mut column: Vec<_> =
-                feasible.iter().map(|node| scorer.score(*node, snapshot.node(*node))).collect();
-            scorer.normalize(&mut column);
-            for (score, total) in column.iter_mut().zip(&mut table.totals) {
-                *score *= weight;
-                *total += *score;
-            }
-            table.plugins.push(*plugin);
-            table.columns.push(column);
-        }
-        table
-    }
-
-    /// The best nodes, best first; of equals the one that was found first.
-    fn best(&self, feasible: &[NodeIndex], count: usize) -> Vec<Candidate> {
-        let mut leaders: SmallVec<[usize; BEST]> = SmallVec::new();
-        for (index, total) in self.totals.iter().enumerate() {
-            if leaders.len() == count
-                && leaders.last().is_some_and(|last| self.totals[*last] >= *total)
-            {
-                continue;
-            }
-            let at = leaders.partition_point(|leader| self.totals[*leader] >= *total);
-            leaders.insert(at, index);
-            leaders.truncate(count);
-        }
-        leaders.iter().map(|index| self.candidate(feasible, *index)).collect()
-    }
-
-    fn candidate(&self, feasible: &[NodeIndex], index: usize) -> Candidate {
-        Candidate {
-            node: feasible[index],
-            total: self.totals[index],
-            scores: self
-                .plugins
-                .iter()
-                .zip(&self.columns)
-                .map(|(plugin, column)| (*plugin, column[index]))
-                .collect(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::plugins::{Code, PreFilterRejection, Rejection, node_resources_fit};
 use crate::pod::PodInfo;
 use crate::preemption::Nomination;
 use crate::profile::{Plugin, PluginSet};
+use crate::refusals::Refusals;
 use crate::snapshot::{NodeIndex, Snapshot};
 
 const NO_NODES: &str = "no nodes available to schedule pods";
@@ -49,7 +50,7 @@ pub struct Diagnosis {
     /// Set when the pod was refused before any node was looked at.
     pub prefilter: Option<PreFilterRejection>,
     /// Every node that was looked at with its refusal.
-    pub rejected: Vec<(NodeIndex, Rejection)>,
+    pub rejected: Refusals,
     /// How many nodes PreFilters left out, because the pod names others or its volumes are
     /// elsewhere.
     pub outside: usize,
@@ -62,12 +63,12 @@ pub struct Diagnosis {
 impl Diagnosis {
     pub(crate) fn new(
         nodes: usize,
-        rejected: Vec<(NodeIndex, Rejection)>,
+        rejected: Refusals,
         outside: usize,
         narrowed_by: PluginSet,
     ) -> Self {
         let mut plugins = PluginSet::default();
-        for (_, rejection) in &rejected {
+        for (rejection, _) in rejected.kinds() {
             plugins.insert(rejection.plugin);
         }
         if outside > 0 {
@@ -84,31 +85,27 @@ impl Diagnosis {
 
     /// The reasons in upstream's words, each with the number of nodes that gave it.
     pub fn reasons(&self, pod: &PodInfo) -> BTreeMap<Cow<'static, str>, usize> {
-        let mut counts = Counts::default();
-        for (_, rejection) in &self.rejected {
-            counts.add(*rejection, 1);
-        }
-        counts.add(Rejection::outside(self.narrowed_by), self.outside);
-        counts.texts(pod)
+        let outside = (Rejection::outside(self.narrowed_by), self.outside);
+        texts(self.rejected.kinds().chain((self.outside > 0).then_some(outside)), pod)
     }
 
     /// The refusals in groups of the same rule and reasons, largest group first, each with the
     /// node that comes closest and its numbers.
     pub fn explain(&self, pod: &PodInfo, snapshot: &Snapshot) -> Vec<Explanation> {
-        let mut groups: BTreeMap<Rejection, (usize, i64, NodeIndex)> = BTreeMap::new();
-        for (node, rejection) in &self.rejected {
-            let distance = distance(rejection, pod, snapshot, *node);
-            // Groups of one rule are told apart by their reasons, not by whether evictions help.
-            let key = Rejection { code: Code::Unschedulable, ..*rejection };
-            let group = groups.entry(key).or_insert((0, distance, *node));
-            group.0 += 1;
-            if distance < group.1 {
-                (group.1, group.2) = (distance, *node);
-            }
+        // Groups of one rule are told apart by their reasons, not by whether evictions help.
+        let key = |rejection| Rejection { code: Code::Unschedulable, ..rejection };
+        let mut groups: BTreeMap<Rejection, usize> = BTreeMap::new();
+        for (rejection, nodes) in self.rejected.kinds() {
+            *groups.entry(key(rejection)).or_default() += nodes;
         }
         let mut explanations: Vec<_> = groups
             .into_iter()
-            .map(|(rejection, (nodes, _, closest))| {
+            .filter_map(|(rejection, nodes)| {
+                let group = self.rejected.iter().filter(|(_, other)| key(*other) == rejection);
+                let closest = closest(rejection, group.map(|(node, _)| node), pod, snapshot)?;
+                Some((rejection, nodes, closest))
+            })
+            .map(|(rejection, nodes, closest)| {
                 let node = snapshot.node(closest);
                 Explanation {
                     plugin: rejection.plugin,
@@ -154,12 +151,19 @@ pub struct Explanation {
     pub says: String,
 }
 
-fn distance(rejection: &Rejection, pod: &PodInfo, snapshot: &Snapshot, node: NodeIndex) -> i64 {
+/// The first of a group's nodes that comes closest to taking the pod.
+fn closest(
+    rejection: Rejection,
+    mut group: impl Iterator<Item = NodeIndex>,
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+) -> Option<NodeIndex> {
     match rejection.plugin {
         Plugin::NodeResourcesFit => {
-            node_resources_fit::shortfall(rejection.detail, pod, snapshot.node(node))
+            let shortfall = node_resources_fit::shortfall(rejection.detail, pod);
+            group.min_by_key(|node| shortfall(snapshot.node(*node)))
         }
-        _ => 0,
+        _ => group.next(),
     }
 }
 
@@ -209,26 +213,18 @@ impl Unschedulable {
     }
 }
 
-/// Counts nodes per refusal, and then per text: a node may give several reasons.
-#[derive(Debug, Default)]
-pub(crate) struct Counts(BTreeMap<Rejection, usize>);
-
-impl Counts {
-    pub(crate) fn add(&mut self, rejection: Rejection, nodes: usize) {
-        if nodes > 0 {
-            *self.0.entry(rejection).or_default() += nodes;
+/// Counts nodes per text: a node may give several reasons.
+pub(crate) fn texts(
+    kinds: impl Iterator<Item = (Rejection, usize)>,
+    pod: &PodInfo,
+) -> BTreeMap<Cow<'static, str>, usize> {
+    let mut texts = BTreeMap::new();
+    for (rejection, nodes) in kinds {
+        for reason in rejection.reasons(pod) {
+            *texts.entry(reason).or_default() += nodes;
         }
     }
-
-    pub(crate) fn texts(&self, pod: &PodInfo) -> BTreeMap<Cow<'static, str>, usize> {
-        let mut texts = BTreeMap::new();
-        for (rejection, nodes) in &self.0 {
-            for reason in rejection.reasons(pod) {
-                *texts.entry(reason).or_default() += nodes;
-            }
-        }
-        texts
-    }
+    texts
 }
 
 /// `0/3 nodes are available: 1 …, 2 ….`; the counted phrases are sorted as strings.

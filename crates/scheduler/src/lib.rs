@@ -14,16 +14,18 @@ pub mod config;
 mod cycle;
 mod diagnosis;
 mod hints;
-#[cfg_attr(not(test), expect(dead_code, reason = "read by what remembers answers"))]
 mod journal;
+mod memo;
 mod namespaces;
 mod node;
 mod plugins;
 mod pod;
 mod preemption;
 mod profile;
+mod refusals;
 pub mod remedy;
 mod requests;
+mod scores;
 mod selector;
 mod shape;
 mod snapshot;
@@ -33,9 +35,12 @@ mod symbols;
 mod testing;
 mod workloads;
 
-pub use cycle::{Candidate, Decision, Evaluation, Placement, Rotation, evaluate, schedule};
+pub use cycle::{
+    Candidate, Decision, Evaluation, Placement, Rotation, evaluate, schedule, schedule_with,
+};
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
 pub use hints::{News, wakes, wakes_itself};
+pub use memo::Memo;
 pub use node::{Effect, NodeFacts, NodeInfo, Taint};
 pub use plugins::{Code, MAX_SCORE, PreFilterRejection, Rejection};
 pub use pod::{HostPort, NodeAffinity, PodInfo, Toleration};
@@ -43,6 +48,7 @@ pub use preemption::Nomination;
 pub use profile::{
     FitRule, FitStrategy, Plugin, PluginArguments, PluginSet, Profile, SpreadDefaults,
 };
+pub use refusals::Refusals;
 pub use requests::{NonZero, PodRequests};
 pub use selector::{Expression, Selector, Term};
 pub use shape::Shape;

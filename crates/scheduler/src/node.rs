@@ -151,6 +151,20 @@ impl NodeInfo {
         }
     }
 
+    /// The node with what its pods use, but without the list of them: all that node-local filters
+    /// look at.
+    pub(crate) fn without_pods(&self) -> Self {
+        Self {
+            facts: self.facts.clone(),
+            requested: self.requested.clone(),
+            non_zero: self.non_zero,
+            pods: Vec::new(),
+            ports: self.ports.clone(),
+            volume_uses: self.volume_uses,
+            volume_room: self.volume_room,
+        }
+    }
+
     /// Counts what a pod uses, without listing the pod.
     pub(crate) fn take_up(&mut self, pod: &Shape) {
         self.requested.add(&pod.amounts.requests);

@@ -4,11 +4,15 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use wharf_model::time::Time;
+
 use crate::cycle::{Filters, Plan, Rotation};
-use crate::diagnosis::{Counts, Unschedulable, sentence};
+use crate::diagnosis::{Unschedulable, sentence, texts};
+use crate::memo::Page;
 use crate::node::NodeInfo;
 use crate::plugins::{Code, Rejection};
 use crate::pod::PodInfo;
+use crate::refusals::{Refusals, Tally};
 use crate::snapshot::{Budget, NodeIndex};
 
 const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
@@ -27,29 +31,56 @@ pub struct Nomination {
     pub violations: usize,
 }
 
+/// What evictions on a node would bring.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    /// Nobody has tried yet.
+    Unknown,
+    /// There is nobody to evict.
+    NoVictims,
+    /// The pod would not fit even then.
+    Refused(Rejection),
+    /// Room, at this cost.
+    Room(Cost),
+}
+
+/// By what candidates are chosen: each field decides only among equals of those before it, and the
+/// first candidate in order wins in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cost {
+    violations: usize,
+    /// The highest priority of a victim.
+    highest: i32,
+    /// The sum of the victims' priorities, none of which counts as negative.
+    priorities: i64,
+    victims: usize,
+    /// When the first of the most important victims started: better late than early.
+    earliest: Reverse<Option<Time>>,
+}
+
 /// Looks for room and adds what came of it to the answer.
-pub(crate) fn post_filter(plan: &Plan<'_>, answer: &mut Unschedulable, rotation: Rotation) {
+pub(crate) fn post_filter(
+    plan: &Plan<'_>,
+    answer: &mut Unschedulable,
+    rotation: Rotation,
+    page: Option<&mut Page>,
+) {
     if let Some(reason) = not_eligible(plan, answer) {
         answer.preemption.message = Some(reason.to_owned());
         answer.preemption.keeps_nomination = true;
         return;
     }
-    let (candidates, refused) = candidates(plan, &answer.diagnosis.rejected, rotation.offset());
-    if let Some(best) = pick(candidates) {
-        answer.preemption.nomination = Some(best);
+    let tried = candidates(plan, &answer.diagnosis.rejected, rotation.offset(), page);
+    if let Some((_, best)) = tried.best {
+        // A candidate's victims are found once more, rather than kept for all of them.
+        answer.preemption.nomination = victims(plan, best).ok();
         return;
     }
-    let mut counts = Counts::default();
-    let mut no_victims = 0;
-    for refusal in &refused {
-        match refusal {
-            Some(rejection) => counts.add(*rejection, 1),
-            None => no_victims += 1,
-        }
-    }
     let nodes = answer.diagnosis.nodes;
-    let mut reasons = counts.texts(plan.pod);
-    for (text, count) in [(NO_VICTIMS, no_victims), (NOT_HELPFUL, nodes - refused.len())] {
+    let refused: usize = tried.refused.iter().map(|(_, nodes)| nodes).sum();
+    let mut reasons = texts(tried.refused.iter(), plan.pod);
+    let hopeless = nodes - tried.without_victims - refused;
+    for (text, count) in [(NO_VICTIMS, tried.without_victims), (NOT_HELPFUL, hopeless)] {
         if count > 0 {
             reasons.insert(text.into(), count);
         }
@@ -77,7 +108,7 @@ fn not_eligible(plan: &Plan<'_>, answer: &Unschedulable) -> Option<&'static str>
     let nominated = plan.snapshot.find(&pod.nominated_node)?;
     // A node that can never take the pod is given up, whoever is leaving it.
     let hopeless = answer.diagnosis.rejected.iter().any(|(node, rejection)| {
-        *node == nominated && rejection.code == Code::UnschedulableAndUnresolvable
+        node == nominated && rejection.code == Code::UnschedulableAndUnresolvable
     });
     let leaving = plan
         .snapshot
@@ -88,39 +119,84 @@ fn not_eligible(plan: &Plan<'_>, answer: &Unschedulable) -> Option<&'static str>
     (!hopeless && leaving).then_some(VICTIMS_LEAVING)
 }
 
-/// Tries nodes until there are enough to choose from. Returns them and, for the others that were
-/// tried, why evictions would not do: `None` where there is nobody to evict.
+/// What came of trying nodes.
+#[derive(Default)]
+struct Tried {
+    /// The cheapest candidate.
+    best: Option<(Cost, NodeIndex)>,
+    without_victims: usize,
+    /// Why evictions would not do, for the other nodes without room.
+    refused: Tally,
+}
+
+/// Tries nodes until there are enough candidates to choose from.
 fn candidates(
     plan: &Plan<'_>,
-    rejected: &[(NodeIndex, Rejection)],
+    rejected: &Refusals,
     offset: usize,
-) -> (Vec<Nomination>, Vec<Option<Rejection>>) {
-    let potential: Vec<_> = rejected
-        .iter()
-        .filter(|(_, rejection)| rejection.code == Code::Unschedulable)
-        .map(|(node, _)| *node)
-        .collect();
+    mut page: Option<&mut Page>,
+) -> Tried {
+    let mut tried = Tried::default();
+    let potential = rejected.nodes(|rejection| rejection.code == Code::Unschedulable);
+    if potential.is_empty() {
+        return tried;
+    }
     let profile = plan.profile;
     let wanted = (potential.len() * profile.min_candidate_nodes_percentage / 100)
         .max(profile.min_candidate_nodes_absolute)
         .min(potential.len());
-    let offset = if potential.is_empty() { 0 } else { offset % potential.len() };
-    let mut found: Vec<Nomination> = Vec::new();
-    let mut refused = Vec::new();
+    let offset = offset % potential.len();
+    let mut found = 0;
     let mut clean = false;
     for node in potential[offset..].iter().chain(&potential[..offset]) {
-        match victims(plan, *node) {
-            Ok(nomination) => {
-                clean |= nomination.violations == 0;
-                found.push(nomination);
-                if clean && found.len() >= wanted {
+        let outcome = match &mut page {
+            Some(page) if plan.local_only() && !plan.is_apart(*node) => {
+                page.outcome(*node, || outcome(plan, *node))
+            }
+            _ => outcome(plan, *node),
+        };
+        match outcome {
+            Outcome::Room(cost) => {
+                found += 1;
+                clean |= cost.violations == 0;
+                if tried.best.is_none_or(|(best, _)| cost < best) {
+                    tried.best = Some((cost, *node));
+                }
+                if clean && found >= wanted {
                     break;
                 }
             }
-            Err(reason) => refused.push(reason),
+            Outcome::Refused(rejection) => {
+                tried.refused.add(rejection, 1, 0);
+            }
+            Outcome::NoVictims | Outcome::Unknown => tried.without_victims += 1,
         }
     }
-    (found, refused)
+    tried
+}
+
+fn outcome(plan: &Plan<'_>, node: NodeIndex) -> Outcome {
+    match victims(plan, node) {
+        Ok(nomination) => Outcome::Room(Cost::of(&nomination)),
+        Err(None) => Outcome::NoVictims,
+        Err(Some(rejection)) => Outcome::Refused(rejection),
+    }
+}
+
+impl Cost {
+    fn of(candidate: &Nomination) -> Self {
+        let victims = &candidate.victims;
+        let highest = victims.first().map_or(i32::MIN, |pod| pod.priority);
+        Self {
+            violations: candidate.violations,
+            highest,
+            priorities: victims.iter().map(|pod| i64::from(pod.priority) + (1 << 31)).sum(),
+            victims: victims.len(),
+            earliest: Reverse(
+                victims.iter().filter(|pod| pod.priority == highest).map(|pod| pod.started).min(),
+            ),
+        }
+    }
 }
 
 /// A node and its filters as a trial changes them.
@@ -133,6 +209,10 @@ struct Trial<'p, 'a> {
 
 impl Trial<'_, '_> {
     fn remove(&mut self, pod: &Arc<PodInfo>) {
+        if self.plan.local_only() {
+            self.node.give_up(pod);
+            return;
+        }
         self.node.remove(pod);
         for filter in &mut self.filters {
             filter.pod_removed(pod, self.index, &self.node);
@@ -140,6 +220,10 @@ impl Trial<'_, '_> {
     }
 
     fn add(&mut self, pod: &Arc<PodInfo>) {
+        if self.plan.local_only() {
+            self.node.take_up(pod);
+            return;
+        }
         self.node.add(pod.clone());
         for filter in &mut self.filters {
             filter.pod_added(pod, self.index, &self.node);
@@ -160,7 +244,9 @@ fn victims(plan: &Plan<'_>, index: NodeIndex) -> Result<Nomination, Option<Rejec
     if lower.is_empty() {
         return Err(None);
     }
-    let mut trial = Trial { plan, index, node: node.clone(), filters: plan.filters.clone() };
+    // Local filters look at no pods but at what they use together.
+    let node = if plan.local_only() { node.without_pods() } else { node.clone() };
+    let mut trial = Trial { plan, index, node, filters: plan.filters.clone() };
     for pod in &lower {
         trial.remove(pod);
     }
@@ -186,7 +272,7 @@ fn victims(plan: &Plan<'_>, index: NodeIndex) -> Result<Nomination, Option<Rejec
 }
 
 /// Sorts more important pods first: higher priority, then longer running.
-fn importance(pod: &PodInfo) -> (Reverse<i32>, wharf_model::time::Time) {
+fn importance(pod: &PodInfo) -> (Reverse<i32>, Time) {
     (Reverse(pod.priority), pod.started)
 }
 
@@ -211,19 +297,6 @@ fn by_budget(pods: &[Arc<PodInfo>], plan: &Plan<'_>) -> (Vec<Arc<PodInfo>>, Vec<
             }
         }
         violated
-    })
-}
-
-/// Chooses among candidates; each rule decides only among equals of the one before it, and the
-/// first in order wins in the end.
-fn pick(candidates: Vec<Nomination>) -> Option<Nomination> {
-    candidates.into_iter().min_by_key(|candidate| {
-        let victims = &candidate.victims;
-        let highest = victims.first().map_or(i32::MIN, |pod| pod.priority);
-        let priorities: i64 = victims.iter().map(|pod| i64::from(pod.priority) + (1 << 31)).sum();
-        let earliest =
-            victims.iter().filter(|pod| pod.priority == highest).map(|pod| pod.started).min();
-        (candidate.violations, highest, priorities, victims.len(), Reverse(earliest))
     })
 }
 

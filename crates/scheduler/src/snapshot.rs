@@ -26,6 +26,13 @@ use crate::workloads::{Owner, OwnerKind, OwnerSelector, Workloads};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIndex(u32);
 
+impl NodeIndex {
+    /// As an index of a list with an entry for every node.
+    pub(crate) fn get(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Nodes, the pods on them, nominations and disruption budgets.
 ///
 /// Its symbols only grow. A holder that lives long watches [`Snapshot::symbols`] and builds a new
@@ -46,6 +53,8 @@ pub struct Snapshot {
     /// Pending pods for which room is being made, by uid.
     nominated: FxHashMap<CompactString, NodeIndex>,
     budgets: Vec<Budget>,
+    /// How often the budgets have changed.
+    budget_changes: u64,
     journal: Journal,
     namespaces: Namespaces,
     workloads: Workloads,
@@ -92,7 +101,7 @@ impl Snapshot {
     pub fn set_node(&mut self, node: &Node) -> NodeChange {
         let facts = NodeFacts::new(node, &mut self.symbols);
         let index = self.index_or_new(&facts.name);
-        let slot = &mut self.slots[index.0 as usize];
+        let slot = &mut self.slots[index.get()];
         if !slot.known {
             slot.known = true;
             let zone = facts.zone;
@@ -117,7 +126,7 @@ impl Snapshot {
     /// Forgets a node; pods that still name it stay counted should it come back.
     pub fn remove_node(&mut self, name: &str) {
         let Some(index) = self.by_name.get(name).copied() else { return };
-        let slot = &mut self.slots[index.0 as usize];
+        let slot = &mut self.slots[index.get()];
         if slot.known {
             slot.known = false;
             let zone = slot.node.facts.zone;
@@ -149,7 +158,7 @@ impl Snapshot {
         self.displace(&pod.uid);
         let index = self.index_or_new(node);
         self.placed.insert(pod.uid.clone(), (index, pod.clone()));
-        let node = &mut self.slots[index.0 as usize].node;
+        let node = &mut self.slots[index.get()].node;
         if let Some(volumes) = pod.volumes.as_deref() {
             self.storage.pod_placed(volumes, node.facts.symbol);
         }
@@ -160,7 +169,7 @@ impl Snapshot {
     /// Counts a pod nowhere any more; returns it if it was counted.
     pub fn displace(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let (index, pod) = self.placed.remove(uid)?;
-        let node = &mut self.slots[index.0 as usize].node;
+        let node = &mut self.slots[index.get()].node;
         if let Some(volumes) = pod.volumes.as_deref() {
             self.storage.pod_displaced(volumes, node.facts.symbol);
         }
@@ -186,7 +195,7 @@ impl Snapshot {
         self.withdraw_nomination(&pod.uid);
         if let Some(index) = self.find(node) {
             self.nominated.insert(pod.uid.clone(), index);
-            self.slots[index.0 as usize].nominated.push(pod);
+            self.slots[index.get()].nominated.push(pod);
             self.journal.touch(index);
         }
     }
@@ -194,7 +203,7 @@ impl Snapshot {
     /// Takes a nomination back; returns whether there was one.
     pub fn withdraw_nomination(&mut self, uid: &str) -> bool {
         let Some(index) = self.nominated.remove(uid) else { return false };
-        self.slots[index.0 as usize].nominated.retain(|pod| pod.uid != uid);
+        self.slots[index.get()].nominated.retain(|pod| pod.uid != uid);
         self.journal.touch(index);
         true
     }
@@ -206,7 +215,7 @@ impl Snapshot {
 
     /// Pods of a lower priority for which room was being made on a node.
     pub fn nominated_below(&self, index: NodeIndex, priority: i32) -> Vec<Arc<PodInfo>> {
-        let pods = self.slots[index.0 as usize].nominated.iter();
+        let pods = self.slots[index.get()].nominated.iter();
         pods.filter(|pod| pod.priority < priority).cloned().collect()
     }
 
@@ -216,8 +225,13 @@ impl Snapshot {
         index: NodeIndex,
         besides: &PodInfo,
     ) -> impl Iterator<Item = &Arc<PodInfo>> {
-        let pods = self.slots[index.0 as usize].nominated.iter();
+        let pods = self.slots[index.get()].nominated.iter();
         pods.filter(|pod| pod.uid != besides.uid && pod.priority >= besides.priority)
+    }
+
+    /// The place of the node on which room is being made for a pod.
+    pub(crate) fn nominated_to(&self, uid: &str) -> Option<NodeIndex> {
+        if self.nominated.is_empty() { None } else { self.nominated.get(uid).copied() }
     }
 
     /// Whether any pod is nominated.
@@ -244,11 +258,13 @@ impl Snapshot {
         };
         let at = self.budgets.partition_point(|known| known.key < compiled.key);
         self.budgets.insert(at, compiled);
+        self.budget_changes += 1;
     }
 
     /// Forgets a disruption budget.
     pub fn remove_budget(&mut self, key: &ObjectKey) {
         self.budgets.retain(|budget| budget.key != *key);
+        self.budget_changes += 1;
     }
 
     /// The disruption budgets, by key.
@@ -348,6 +364,21 @@ impl Snapshot {
         self.workloads.default_selector(pod.namespace, &pod.labels, owner)
     }
 
+    /// How often the budgets have changed.
+    pub(crate) fn budget_changes(&self) -> u64 {
+        self.budget_changes
+    }
+
+    /// Which nodes changed of late.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// How many places for nodes there are: every [`NodeIndex`] is less.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The known nodes in the order in which they are tried: the first of each zone, then the
     /// second of each, and so on.
     pub fn nodes(&self) -> &[NodeIndex] {
@@ -362,12 +393,12 @@ impl Snapshot {
 
     /// A node.
     pub fn node(&self, index: NodeIndex) -> &NodeInfo {
-        &self.slots[index.0 as usize].node
+        &self.slots[index.get()].node
     }
 
     /// The place of a known node.
     pub fn find(&self, name: &str) -> Option<NodeIndex> {
-        self.by_name.get(name).copied().filter(|index| self.slots[index.0 as usize].known)
+        self.by_name.get(name).copied().filter(|index| self.slots[index.get()].known)
     }
 
     /// A known node by name.
@@ -394,7 +425,7 @@ impl Snapshot {
         slot.node.volume_room = self.storage.room_on(slot.node.facts.symbol);
         let index = match self.free.pop() {
             Some(index) => {
-                self.slots[index.0 as usize] = slot;
+                self.slots[index.get()] = slot;
                 index
             }
             None => {
@@ -411,13 +442,13 @@ impl Snapshot {
     /// Takes in that a node's drivers can attach more or less.
     pub(crate) fn room_changed(&mut self, node: Symbol) {
         if let Some(index) = self.by_name.get(self.symbols.text(node)) {
-            self.slots[index.0 as usize].node.volume_room = self.storage.room_on(node);
+            self.slots[index.get()].node.volume_room = self.storage.room_on(node);
         }
     }
 
     /// Frees the place of a node that is neither known nor named by any pod.
     fn release(&mut self, index: NodeIndex) {
-        let slot = &self.slots[index.0 as usize];
+        let slot = &self.slots[index.get()];
         if !slot.known && slot.node.pods.is_empty() {
             self.by_name.remove(&slot.node.facts.name);
             self.free.push(index);

@@ -22,6 +22,7 @@ use std::borrow::Cow;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::profile::{Plugin, PluginSet, Profile};
+use crate::scores::Scaling;
 use crate::snapshot::{NodeIndex, Snapshot};
 use crate::symbols::{Symbol, Symbols};
 
@@ -194,6 +195,25 @@ impl<'a> Filter<'a> {
         Ok(filter.into())
     }
 
+    /// The plugin, if all it reads are the pod's [`crate::Shape`], the profile, and the node: facts,
+    /// and what its pods use together. Such answers are remembered.
+    pub(crate) fn local(&self) -> Option<Plugin> {
+        match self {
+            Self::NodeUnschedulable(_) => Some(Plugin::NodeUnschedulable),
+            Self::NodeName(_) => Some(Plugin::NodeName),
+            Self::TaintToleration(_) => Some(Plugin::TaintToleration),
+            Self::NodeAffinity(_) => Some(Plugin::NodeAffinity),
+            Self::NodePorts(_) => Some(Plugin::NodePorts),
+            Self::NodeResourcesFit(_) => Some(Plugin::NodeResourcesFit),
+            _ => None,
+        }
+    }
+
+    /// Whether it looks at nothing but the node.
+    pub(crate) fn is_local(&self) -> bool {
+        self.local().is_some()
+    }
+
     /// Whether the node is refused.
     #[inline]
     pub(crate) fn check(&self, index: NodeIndex, node: &NodeInfo) -> Option<Rejection> {
@@ -266,6 +286,27 @@ impl<'a> Scorer<'a> {
         }
     }
 
+    /// Whether a plugin scores by the pod's [`crate::Shape`], the profile and the node alone. Such
+    /// scores are remembered.
+    pub(crate) fn is_local(plugin: Plugin) -> bool {
+        matches!(
+            plugin,
+            Plugin::TaintToleration
+                | Plugin::NodeAffinity
+                | Plugin::NodeResourcesFit
+                | Plugin::NodeResourcesBalancedAllocation
+        )
+    }
+
+    /// How a local scorer's raw scores are brought to one scale.
+    pub(crate) fn scaling(&self) -> Scaling {
+        match self {
+            Self::TaintToleration(_) => Scaling::HighestReversed,
+            Self::NodeAffinity(_) => Scaling::Highest,
+            Self::NodeResourcesFit(_) | Self::BalancedAllocation(_) => Scaling::None,
+        }
+    }
+
     /// The score of a node before normalisation.
     #[inline]
     pub(crate) fn score(&self, _index: NodeIndex, node: &NodeInfo) -> i64 {
@@ -279,46 +320,33 @@ impl<'a> Scorer<'a> {
 
     /// Brings the raw scores of all feasible nodes into 0 to [`MAX_SCORE`].
     pub(crate) fn normalize(&self, scores: &mut [i64]) {
-        match self {
-            Self::TaintToleration(_) => normalize(scores, true),
-            Self::NodeAffinity(_) => normalize(scores, false),
-            Self::NodeResourcesFit(_) | Self::BalancedAllocation(_) => {}
-        }
+        normalize(scores, self.scaling());
     }
 }
 
-/// Upstream's default normalisation: scaled so that the highest becomes [`MAX_SCORE`], and turned
-/// round where less is better.
-pub(crate) fn normalize(scores: &mut [i64], reverse: bool) {
-    let highest = scores.iter().copied().max().unwrap_or(0).max(0);
-    if highest == 0 {
-        if reverse {
-            scores.fill(MAX_SCORE);
-        }
-        return;
-    }
+/// Brings raw scores to one scale.
+pub(crate) fn normalize(scores: &mut [i64], scaling: Scaling) {
+    let scale = scaling.among(scores.iter().copied());
     for score in scores {
-        *score = MAX_SCORE * *score / highest;
-        if reverse {
-            *score = MAX_SCORE - *score;
-        }
+        *score = scale.apply(*score);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Scaling::{Highest, HighestReversed};
 
     #[test]
     fn normalisation_follows_the_vectors() {
-        for (raw, reverse, expected) in [
-            ([0, 1, 3], true, [100, 67, 0]),
-            ([0, 10, 30], false, [0, 33, 100]),
-            ([0, 0, 0], true, [100, 100, 100]),
-            ([0, 0, 0], false, [0, 0, 0]),
+        for (raw, scaling, expected) in [
+            ([0, 1, 3], HighestReversed, [100, 67, 0]),
+            ([0, 10, 30], Highest, [0, 33, 100]),
+            ([0, 0, 0], HighestReversed, [100, 100, 100]),
+            ([0, 0, 0], Highest, [0, 0, 0]),
         ] {
             let mut scores = raw;
-            normalize(&mut scores, reverse);
+            normalize(&mut scores, scaling);
             assert_eq!(scores, expected, "{raw:?}");
         }
     }

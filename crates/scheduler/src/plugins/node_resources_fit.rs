@@ -141,13 +141,25 @@ pub(crate) fn explain(detail: u64, pod: &PodInfo, node: &NodeInfo) -> String {
 
 /// By how much the worst resource falls short, in millionths of what the node would need to have
 /// more: for finding the node that comes closest.
-pub(crate) fn shortfall(detail: u64, pod: &PodInfo, node: &NodeInfo) -> i64 {
-    let short = missing(detail, pod).into_iter().map(|name| {
-        let asked = pod.amounts.requests.get(name).max(1);
-        let free = node.facts.allocatable.get(name) - node.requested.get(name);
-        i64::try_from(i128::from(asked - free) * 1_000_000 / i128::from(asked)).unwrap_or(i64::MAX)
-    });
-    short.max().unwrap_or(0)
+pub(crate) fn shortfall<'p>(detail: u64, pod: &'p PodInfo) -> impl Fn(&NodeInfo) -> i64 + 'p {
+    let missing = missing(detail, pod).into_iter();
+    let missing: SmallVec<[_; 4]> =
+        missing.map(|name| (name, pod.amounts.requests.get(name).max(1))).collect();
+    move |node| {
+        let short = missing.iter().map(|(name, asked)| {
+            let free = node.facts.allocatable.get(name) - node.requested.get(name);
+            millionths(asked - free, *asked)
+        });
+        short.max().unwrap_or(0)
+    }
+}
+
+fn millionths(part: i64, whole: i64) -> i64 {
+    match part.checked_mul(1_000_000) {
+        Some(product) => product / whole,
+        // A division twice as wide takes ten times as long.
+        None => i64::try_from(i128::from(part) * 1_000_000 / i128::from(whole)).unwrap_or(i64::MAX),
+    }
 }
 
 /// An amount as people write it.
@@ -349,6 +361,6 @@ mod tests {
         assert_eq!(rejection.code, Code::Unschedulable);
         let text = explain(rejection.detail, &pod, &info);
         assert_eq!(text, "cpu: asks 2, free 1410m of 4, short 590m");
-        assert_eq!(shortfall(rejection.detail, &pod, &info), 295_000);
+        assert_eq!(shortfall(rejection.detail, &pod)(&info), 295_000);
     }
 }

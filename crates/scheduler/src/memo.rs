@@ -1,0 +1,359 @@
+//! What nodes have answered, kept from one decision to the next.
+//!
+//! Most pending pods are one of many of the same [`Shape`], and between two decisions a node or two
+//! has changed. What node-local filters and scorers say of a shape is therefore kept in flat lists
+//! with an entry for every node, one [`Page`] per shape and priority, and forgotten node by node as
+//! the snapshot's journal tells. Entries are made when they are first asked for. A decision becomes
+//! a scan over integers; plugins that look beyond the node are asked as ever, after it.
+//!
+//! Nothing here decides: with a memo, without one, or with one of another cluster the decisions
+//! are the same. A page holds what [`Plan::check_with`] has said with the local filters, nominated
+//! pods of at least the page's priority counted in, so that the node and the shape are all it
+//! depends on.
+
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::cycle::Plan;
+use crate::journal::Bookmark;
+use crate::plugins::Rejection;
+use crate::preemption::Outcome;
+use crate::profile::{Plugin, Profile};
+use crate::scores::Scaling;
+use crate::shape::Shape;
+use crate::snapshot::{NodeIndex, Snapshot};
+
+/// The memory that pages may take up, if nothing else is asked for. Of 5,000 nodes this holds some hundred shapes.
+const BYTES_MAX: usize = 64 << 20;
+/// The most pages, however small: to find the oldest one all are looked at.
+const PAGES_MAX: usize = 256;
+/// What a page holds of one node with upstream's profile.
+const BYTES_PER_NODE: usize = size_of::<Verdict>() + 5 * size_of::<i64>() + size_of::<Outcome>();
+/// How many shapes are known by sight. A page is made for the second pod of a shape: there may be
+/// no second one.
+const SEEN_MAX: usize = 4096;
+/// Pods for which fewer nodes come into question are decided without: there is nothing to gain.
+const NODES_MIN: usize = 16;
+
+/// Answers of nodes to shapes of pods. Serves one profile well; under another it starts anew.
+#[derive(Debug)]
+pub struct Memo {
+    bytes_max: usize,
+    profile: Option<Profile>,
+    /// By the address of the shape, which the page keeps alive, and the priority.
+    places: FxHashMap<(usize, i32), usize>,
+    pages: Vec<Page>,
+    /// Shapes and priorities of pods without a page. A shape that is gone may be taken for another
+    /// in its place, which then gets its page too soon.
+    seen: FxHashSet<(usize, i32)>,
+    uses: u64,
+}
+
+/// The answers to one shape of pods with one priority.
+#[derive(Debug)]
+pub(crate) struct Page {
+    shape: Arc<Shape>,
+    priority: i32,
+    bookmark: Bookmark,
+    used: u64,
+    /// By node.
+    verdicts: Vec<Verdict>,
+    rejections: Vec<Rejection>,
+    /// By node, where it fits: the sum of weighted scores that need no scaling.
+    plain: Vec<i64>,
+    columns: Vec<Column>,
+    /// By node: what evictions there would bring. Empty until somebody asks.
+    outcomes: Vec<Outcome>,
+    /// The disruption budgets to which that holds.
+    budget_changes: u64,
+}
+
+/// The raw scores of one scorer.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) plugin: Plugin,
+    pub(crate) weight: i64,
+    pub(crate) scaling: Scaling,
+    /// By node, where it fits.
+    raw: Vec<i64>,
+    /// Whether all of them are and were 0.
+    pub(crate) zero: bool,
+}
+
+/// What a node's local filters say, in a byte: beyond these two, the place of the refusal among the
+/// page's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict(u8);
+
+impl Verdict {
+    pub(crate) const UNKNOWN: Self = Self(0);
+    pub(crate) const FITS: Self = Self(1);
+    const REFUSED: u8 = 2;
+
+    /// The refusal in a place. More than a byte can tell apart are not remembered.
+    fn refused(place: usize) -> Self {
+        let place = u8::try_from(place).ok().and_then(|place| place.checked_add(Self::REFUSED));
+        place.map_or(Self::UNKNOWN, Self)
+    }
+}
+
+impl Memo {
+    /// One that remembers nothing yet, and will take up some 64 MiB at most.
+    pub fn new() -> Self {
+        Self::with_bytes_max(BYTES_MAX)
+    }
+
+    /// One that will take up about so many bytes at most, or what a single shape takes.
+    pub fn with_bytes_max(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            profile: None,
+            places: FxHashMap::default(),
+            pages: Vec::new(),
+            seen: FxHashSet::default(),
+            uses: 0,
+        }
+    }
+
+    /// The page for a plan's pod, up to date; `None` if it is not worth one.
+    pub(crate) fn page(&mut self, plan: &Plan<'_>) -> Option<&mut Page> {
+        // A pod that names its node asks more of it than its shape tells.
+        if plan.nodes().len() < NODES_MIN || !plan.pod.node_name.is_empty() {
+            return None;
+        }
+        if self.profile.as_ref() != Some(plan.profile) {
+            *self = Self::with_bytes_max(self.bytes_max);
+            self.profile = Some(plan.profile.clone());
+        }
+        self.uses += 1;
+        let key = (Arc::as_ptr(&plan.pod.shape).addr(), plan.pod.priority);
+        let place = match self.places.get(&key) {
+            Some(place) => *place,
+            None if !self.seen.remove(&key) => {
+                if self.seen.len() == SEEN_MAX {
+                    self.seen.clear();
+                }
+                self.seen.insert(key);
+                return None;
+            }
+            None => {
+                let place = self.place_for(plan);
+                self.places.insert(key, place);
+                place
+            }
+        };
+        let page = &mut self.pages[place];
+        page.used = self.uses;
+        page.catch_up(plan.snapshot);
+        Some(page)
+    }
+
+    /// A place with a new page, the least recently used one's if there are enough.
+    fn place_for(&mut self, plan: &Plan<'_>) -> usize {
+        let per_page = plan.snapshot.slots() * BYTES_PER_NODE;
+        let pages_max = (self.bytes_max / per_page.max(1)).clamp(1, PAGES_MAX);
+        // The cluster may have grown since the pages were made.
+        while self.pages.len() > pages_max {
+            self.drop_oldest();
+        }
+        if self.pages.len() < pages_max {
+            self.pages.push(Page::new(plan));
+            return self.pages.len() - 1;
+        }
+        let place = self.oldest();
+        let page = &mut self.pages[place];
+        self.places.remove(&page.key());
+        page.begin_anew(plan);
+        place
+    }
+
+    fn oldest(&self) -> usize {
+        let pages = self.pages.iter().enumerate();
+        pages.min_by_key(|(_, page)| page.used).map_or(0, |(place, _)| place)
+    }
+
+    fn drop_oldest(&mut self) {
+        let place = self.oldest();
+        let page = self.pages.swap_remove(place);
+        self.places.remove(&page.key());
+        if let Some(moved) = self.pages.get(place) {
+            self.places.insert(moved.key(), place);
+        }
+    }
+}
+
+impl Default for Memo {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Page {
+    fn new(plan: &Plan<'_>) -> Self {
+        let mut page = Self {
+            shape: plan.pod.shape.clone(),
+            priority: plan.pod.priority,
+            bookmark: plan.snapshot.journal().end(),
+            used: 0,
+            verdicts: Vec::new(),
+            rejections: Vec::new(),
+            plain: Vec::new(),
+            columns: Vec::new(),
+            outcomes: Vec::new(),
+            budget_changes: plan.snapshot.budget_changes(),
+        };
+        page.begin_anew(plan);
+        page
+    }
+
+    /// Makes the page one for another pod; its lists keep their memory.
+    fn begin_anew(&mut self, plan: &Plan<'_>) {
+        self.shape = plan.pod.shape.clone();
+        self.priority = plan.pod.priority;
+        self.bookmark = plan.snapshot.journal().end();
+        let mut spare = std::mem::take(&mut self.columns).into_iter().map(|column| column.raw);
+        self.columns = plan
+            .local_scorers()
+            .iter()
+            .map(|(plugin, weight, scorer)| Column {
+                plugin: *plugin,
+                weight: *weight,
+                scaling: scorer.scaling(),
+                raw: spare.next().unwrap_or_default(),
+                zero: true,
+            })
+            .collect();
+        self.forget_all();
+        self.resize(plan.snapshot.slots());
+    }
+
+    fn key(&self) -> (usize, i32) {
+        (Arc::as_ptr(&self.shape).addr(), self.priority)
+    }
+
+    fn forget_all(&mut self) {
+        self.rejections.clear();
+        self.columns.iter_mut().for_each(|column| column.zero = true);
+        self.verdicts.fill(Verdict::UNKNOWN);
+        self.outcomes.fill(Outcome::Unknown);
+    }
+
+    fn resize(&mut self, nodes: usize) {
+        self.verdicts.resize(nodes, Verdict::UNKNOWN);
+        self.plain.resize(nodes, 0);
+        for column in &mut self.columns {
+            column.raw.resize(nodes, 0);
+        }
+        if !self.outcomes.is_empty() {
+            self.outcomes.resize(nodes, Outcome::Unknown);
+        }
+    }
+
+    /// Forgets what is no longer so.
+    fn catch_up(&mut self, snapshot: &Snapshot) {
+        if self.verdicts.len() != snapshot.slots() {
+            self.resize(snapshot.slots());
+        }
+        if self.budget_changes != snapshot.budget_changes() {
+            self.budget_changes = snapshot.budget_changes();
+            self.outcomes.fill(Outcome::Unknown);
+        }
+        let Some(changes) = snapshot.journal().since(&mut self.bookmark) else {
+            self.forget_all();
+            return;
+        };
+        for node in changes {
+            self.verdicts[node.get()] = Verdict::UNKNOWN;
+            if let Some(outcome) = self.outcomes.get_mut(node.get()) {
+                *outcome = Outcome::Unknown;
+            }
+        }
+    }
+
+    /// What a node's local filters say. `plan` is of a pod for which this page is.
+    #[inline]
+    pub(crate) fn verdict(&mut self, plan: &Plan<'_>, node: NodeIndex) -> Option<Rejection> {
+        match self.verdicts[node.get()] {
+            Verdict::FITS => None,
+            Verdict::UNKNOWN => self.ask(plan, node),
+            refused => Some(self.rejection(refused)),
+        }
+    }
+
+    /// What they are known to say.
+    #[inline]
+    pub(crate) fn known(&self, node: NodeIndex) -> Verdict {
+        self.verdicts[node.get()]
+    }
+
+    /// The refusal for which a verdict stands.
+    pub(crate) fn rejection(&self, refused: Verdict) -> Rejection {
+        self.rejections[usize::from(refused.0 - Verdict::REFUSED)]
+    }
+
+    #[cold]
+    fn ask(&mut self, plan: &Plan<'_>, node: NodeIndex) -> Option<Rejection> {
+        let info = plan.snapshot.node(node);
+        let refused = plan.check_with(info, node, plan.local_filters());
+        self.verdicts[node.get()] = match refused {
+            None => {
+                self.score(plan, node);
+                Verdict::FITS
+            }
+            Some(rejection) => {
+                let known = self.rejections.iter().position(|known| *known == rejection);
+                let verdict = Verdict::refused(known.unwrap_or(self.rejections.len()));
+                if known.is_none() && verdict != Verdict::UNKNOWN {
+                    self.rejections.push(rejection);
+                }
+                verdict
+            }
+        };
+        refused
+    }
+
+    /// Notes the scores of a node that fits.
+    pub(crate) fn score(&mut self, plan: &Plan<'_>, node: NodeIndex) {
+        let info = plan.snapshot.node(node);
+        self.plain[node.get()] = 0;
+        for (column, (_, _, scorer)) in self.columns.iter_mut().zip(plan.local_scorers()) {
+            let raw = scorer.score(node, info);
+            column.raw[node.get()] = raw;
+            column.zero &= raw == 0;
+            if column.scaling == Scaling::None {
+                self.plain[node.get()] += column.weight * raw;
+            }
+        }
+    }
+
+    /// The columns of a node that fits.
+    pub(crate) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// By node, where it fits: the sum of weighted scores that need no scaling.
+    pub(crate) fn plain(&self) -> &[i64] {
+        &self.plain
+    }
+
+    /// What evictions on a node would bring, worked out by `ask` if it is not known.
+    pub(crate) fn outcome(&mut self, node: NodeIndex, ask: impl FnOnce() -> Outcome) -> Outcome {
+        if self.outcomes.is_empty() {
+            self.outcomes.resize(self.verdicts.len(), Outcome::Unknown);
+        }
+        let outcome = &mut self.outcomes[node.get()];
+        if matches!(outcome, Outcome::Unknown) {
+            *outcome = ask();
+        }
+        *outcome
+    }
+}
+
+impl Column {
+    /// The raw score of a node that fits.
+    #[inline]
+    pub(crate) fn raw(&self, node: NodeIndex) -> i64 {
+        self.raw[node.get()]
+    }
+}

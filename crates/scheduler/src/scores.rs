@@ -1,0 +1,163 @@
+//! The scores of the nodes that would do: raw ones of every scorer, brought to one scale, weighted
+//! and added up.
+
+use smallvec::SmallVec;
+
+use crate::cycle::{Candidate, Plan};
+use crate::memo::{Column, Page};
+use crate::plugins::{MAX_SCORE, Scorer};
+use crate::profile::Plugin;
+use crate::snapshot::NodeIndex;
+
+/// How many of the best nodes a placement tells of.
+const BEST: usize = 5;
+
+/// How the raw scores of a scorer become scores from 0 to [`MAX_SCORE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scaling {
+    /// They are such already.
+    None,
+    /// Upstream's default: the highest among the feasible nodes becomes [`MAX_SCORE`].
+    Highest,
+    /// The same turned round: less is better.
+    HighestReversed,
+}
+
+/// A scaling among certain nodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    scaling: Scaling,
+    highest: i64,
+}
+
+impl Scaling {
+    /// The rule for these raw scores.
+    pub(crate) fn among(self, raw: impl Iterator<Item = i64>) -> Scale {
+        let highest = match self {
+            Self::None => 0,
+            Self::Highest | Self::HighestReversed => raw.fold(0, i64::max),
+        };
+        Scale { scaling: self, highest }
+    }
+}
+
+impl Scale {
+    /// The score for a raw one.
+    pub(crate) fn apply(self, raw: i64) -> i64 {
+        match (self.scaling, self.highest) {
+            (Scaling::None, _) | (Scaling::Highest, 0) => raw,
+            (Scaling::Highest, highest) => MAX_SCORE * raw / highest,
+            (Scaling::HighestReversed, 0) => MAX_SCORE,
+            (Scaling::HighestReversed, highest) => MAX_SCORE - MAX_SCORE * raw / highest,
+        }
+    }
+}
+
+/// The scores of all feasible nodes.
+pub(crate) struct Scores<'p> {
+    feasible: &'p [NodeIndex],
+    /// By place among the feasible nodes.
+    totals: Vec<i64>,
+    /// In the order of the profile, scorers with nothing to say left out.
+    parts: SmallVec<[(Plugin, Part<'p>); 8]>,
+}
+
+/// One scorer's share.
+enum Part<'p> {
+    /// Weighted scores by place among the feasible nodes.
+    Made(Vec<i64>),
+    /// A column of the memo, with what makes weighted scores of it.
+    Kept(&'p Column, Scale),
+}
+
+impl<'p> Scores<'p> {
+    /// Scores the feasible nodes. A page, if there is one, has been asked about all of them.
+    pub(crate) fn of(plan: &Plan<'_>, feasible: &'p [NodeIndex], page: Option<&'p Page>) -> Self {
+        let mut scores = Self { feasible, totals: Vec::new(), parts: SmallVec::new() };
+        scores.totals = match page {
+            Some(page) => feasible.iter().map(|node| page.plain()[node.get()]).collect(),
+            None => vec![0; feasible.len()],
+        };
+        for (plugin, weight) in &plan.profile.scores {
+            let kept = page.map_or(&[][..], Page::columns);
+            if let Some(column) = kept.iter().find(|column| column.plugin == *plugin) {
+                scores.add_kept(column);
+                continue;
+            }
+            let scorer = Scorer::prepare(*plugin, plan.pod, plan.profile, plan.snapshot, feasible);
+            // What a page has no column of is not local, or has nothing to say.
+            if let Some(scorer) = scorer {
+                scores.add_made(plan, *plugin, *weight, &scorer);
+            }
+        }
+        scores
+    }
+
+    fn add_kept(&mut self, column: &'p Column) {
+        let feasible = self.feasible;
+        let scale = if column.zero {
+            column.scaling.among(std::iter::empty())
+        } else {
+            column.scaling.among(feasible.iter().map(|node| column.raw(*node)))
+        };
+        if column.scaling != Scaling::None {
+            // With nothing but zeros all nodes get the same.
+            let same = column.zero.then(|| scale.apply(0));
+            if same != Some(0) {
+                for (node, total) in feasible.iter().zip(&mut self.totals) {
+                    let score = same.unwrap_or_else(|| scale.apply(column.raw(*node)));
+                    *total += column.weight * score;
+                }
+            }
+        }
+        self.parts.push((column.plugin, Part::Kept(column, scale)));
+    }
+
+    fn add_made(&mut self, plan: &Plan<'_>, plugin: Plugin, weight: i64, scorer: &Scorer<'_>) {
+        let nodes = self.feasible.iter();
+        let mut column: Vec<_> =
+            nodes.map(|node| scorer.score(*node, plan.snapshot.node(*node))).collect();
+        scorer.normalize(&mut column);
+        for (score, total) in column.iter_mut().zip(&mut self.totals) {
+            *score *= weight;
+            *total += *score;
+        }
+        self.parts.push((plugin, Part::Made(column)));
+    }
+
+    /// The best nodes, best first; of equals the one that was found first.
+    pub(crate) fn best(&self) -> Vec<Candidate> {
+        let mut leaders: SmallVec<[usize; BEST]> = SmallVec::new();
+        let mut bar = i64::MIN;
+        for (index, total) in self.totals.iter().enumerate() {
+            if *total <= bar {
+                continue;
+            }
+            let at = leaders.partition_point(|leader| self.totals[*leader] >= *total);
+            leaders.truncate(BEST - 1);
+            leaders.insert(at, index);
+            if leaders.len() == BEST {
+                bar = self.totals[leaders[BEST - 1]];
+            }
+        }
+        leaders.iter().map(|index| self.candidate(*index)).collect()
+    }
+
+    /// All of them, in the order of the feasible nodes.
+    pub(crate) fn all(&self) -> Vec<Candidate> {
+        (0..self.feasible.len()).map(|index| self.candidate(index)).collect()
+    }
+
+    fn candidate(&self, index: usize) -> Candidate {
+        let node = self.feasible[index];
+        let score = |part: &Part<'_>| match part {
+            Part::Made(column) => column[index],
+            Part::Kept(column, scale) => column.weight * scale.apply(column.raw(node)),
+        };
+        Candidate {
+            node,
+            total: self.totals[index],
+            scores: self.parts.iter().map(|(plugin, part)| (*plugin, score(part))).collect(),
+        }
+    }
+}

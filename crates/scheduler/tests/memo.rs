@@ -1,0 +1,239 @@
+//! Remembering what nodes have answered changes no decision, whatever happens in between.
+
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use proptest::prelude::*;
+use serde_json::json;
+use wharf_model::object::ObjectKey;
+use wharf_scheduler::{Decision, Memo, Profile, Rotation, Snapshot, schedule, schedule_with};
+
+#[derive(Clone, Debug)]
+enum Event {
+    SetNode(u8, u8),
+    RemoveNode(u8),
+    Displace(u8),
+    Withdraw(u8),
+    SetBudget(u8, u8),
+    RemoveBudget(u8),
+    /// A pod of this template and priority asks for a node.
+    Decide(u8, u8),
+    /// The cluster is looked at through a copy from now on.
+    Copy,
+    OtherProfile,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => (any::<u8>(), any::<u8>()).prop_map(|(name, kind)| Event::SetNode(name, kind)),
+        1 => any::<u8>().prop_map(Event::RemoveNode),
+        4 => any::<u8>().prop_map(Event::Displace),
+        1 => any::<u8>().prop_map(Event::Withdraw),
+        1 => (0..3u8, 0..3u8).prop_map(|(name, allowed)| Event::SetBudget(name, allowed)),
+        1 => (0..3u8).prop_map(Event::RemoveBudget),
+        16 => (0..TEMPLATES, 0..3u8).prop_map(|(template, priority)| Event::Decide(template, priority)),
+        1 => Just(Event::Copy),
+        1 => Just(Event::OtherProfile),
+    ]
+}
+
+fn node(name: u8, kind: u8) -> Node {
+    let taints = match kind % 7 {
+        0 => json!([{"key": "k", "effect": "NoSchedule"}]),
+        1 | 2 => json!([{"key": "soft", "effect": "PreferNoSchedule"}]),
+        _ => json!([]),
+    };
+    serde_json::from_value(json!({
+        "metadata": {"name": format!("n{name}"), "labels": {
+            "kubernetes.io/hostname": format!("n{name}"),
+            "topology.kubernetes.io/zone": format!("z{}", kind % 3),
+            "size": (kind % 5).to_string(),
+        }},
+        "spec": {"taints": taints, "unschedulable": kind.is_multiple_of(17)},
+        "status": {"allocatable": {
+            "cpu": (1 + kind % 3).to_string(), "memory": "4Gi", "pods": (2 + kind % 4).to_string(),
+            "example.com/gpu": (kind % 2).to_string(),
+        }}
+    }))
+    .unwrap()
+}
+
+const TEMPLATES: u8 = 10;
+
+/// Pods that speak to every plugin.
+fn pod(index: usize, template: u8, priority: u8) -> Pod {
+    let requests = match template {
+        0 => json!({}),
+        1 | 2 => json!({"cpu": "500m", "memory": "1Gi"}),
+        3 => json!({"cpu": "500m", "example.com/gpu": "1"}),
+        4 => json!({"cpu": "9"}),
+        _ => json!({"cpu": "1500m", "memory": "512Mi"}),
+    };
+    let ports =
+        if template == 2 { json!([{"containerPort": 1, "hostPort": 80}]) } else { json!([]) };
+    let mut spec = json!({
+        "priority": i32::from(priority) - 1,
+        "containers": [{"name": "c", "image": "a", "ports": ports, "resources": {"requests": requests}}],
+    });
+    let zone = |zone: &str| json!({"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone]}]});
+    let others = |key: &str| json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": format!("a{template}")}}});
+    match template {
+        5 => spec["nodeSelector"] = json!({"size": "2"}),
+        6 => {
+            spec["affinity"] = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 10, "preference": zone("z1")}, {"weight": 30, "preference": zone("z2")},
+            ]}});
+            spec["tolerations"] = json!([{"key": "k", "operator": "Exists"}]);
+        }
+        7 => {
+            spec["affinity"] = json!({"podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [others("kubernetes.io/hostname")],
+            }});
+        }
+        8 => {
+            spec["topologySpreadConstraints"] = json!([
+                {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "a8"}}},
+            ]);
+        }
+        9 => {
+            spec["affinity"] = json!({"podAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 5, "podAffinityTerm": others("topology.kubernetes.io/zone")}],
+            }});
+        }
+        _ => {}
+    }
+    serde_json::from_value(json!({
+        "metadata": {"name": format!("p{index}"), "namespace": "default", "labels": {"app": format!("a{template}")}},
+        "spec": spec,
+        "status": {"startTime": format!("2026-01-01T00:00:{:02}Z", index * 7 % 60)},
+    }))
+    .unwrap()
+}
+
+fn budget(name: u8, allowed: u8) -> PodDisruptionBudget {
+    serde_json::from_value::<PodDisruptionBudget>(json!({
+        "metadata": {"name": format!("b{name}"), "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": format!("a{name}")}}},
+        "status": {"disruptionsAllowed": allowed, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}
+    }))
+    .unwrap()
+}
+
+fn profiles() -> [Profile; 2] {
+    let all = Profile { percentage_of_nodes_to_score: 100, ..Profile::default() };
+    [Profile::default(), all]
+}
+
+/// Carries a decision out.
+fn carry_out(snapshot: &mut Snapshot, pod: &Pod, decision: &Decision) {
+    let info = snapshot.compile(pod);
+    match decision {
+        Decision::Bind(placement) => {
+            let name = snapshot.node(placement.node).facts.name.clone();
+            snapshot.withdraw_nomination(&info.uid);
+            snapshot.place(info, &name);
+        }
+        Decision::Unschedulable(answer) => {
+            let Some(nomination) = &answer.preemption.nomination else { return };
+            let name = snapshot.node(nomination.node).facts.name.clone();
+            // The last victim takes its time.
+            for victim in nomination.victims.iter().skip(1) {
+                snapshot.displace(&victim.uid);
+            }
+            snapshot.nominate(info, &name);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn decisions_are_the_same_with_and_without(
+        nodes in prop_oneof![0..40u8, 100..125u8],
+        kinds in any::<u8>(),
+        events in prop::collection::vec(event(), 0..150),
+        bytes_max in prop_oneof![Just(0), Just(100_000), Just(10_000_000)],
+    ) {
+        let mut snapshot = Snapshot::new();
+        for name in 0..nodes {
+            snapshot.set_node(&node(name, name.wrapping_mul(kinds)));
+        }
+        let name = |from: u8| format!("n{}", from % (nodes + 3));
+        let mut memo = Memo::with_bytes_max(bytes_max);
+        let mut rotation = Rotation::default();
+        let [mut profile, mut other] = profiles();
+        for (index, event) in events.into_iter().enumerate() {
+            let uid = |from: u8| format!("default/p{}", usize::from(from) % (index + 1));
+            match event {
+                Event::SetNode(from, kind) => {
+                    snapshot.set_node(&node(from % (nodes + 3), kind));
+                }
+                Event::RemoveNode(from) => snapshot.remove_node(&name(from)),
+                Event::Displace(from) => {
+                    snapshot.displace(&uid(from));
+                }
+                Event::Withdraw(from) => {
+                    snapshot.withdraw_nomination(&uid(from));
+                }
+                Event::SetBudget(name, allowed) => snapshot.set_budget(&budget(name, allowed)),
+                Event::RemoveBudget(name) => {
+                    let budget = budget(name, 0);
+                    snapshot.remove_budget(&ObjectKey::of(&budget.metadata));
+                }
+                Event::Copy => snapshot = snapshot.clone(),
+                Event::OtherProfile => std::mem::swap(&mut profile, &mut other),
+                Event::Decide(template, priority) => {
+                    // A pod that waits for its room asks again now and then.
+                    let waiting = (0..index).rev().find(|index| {
+                        index % 3 == 0 && snapshot.nomination(&format!("default/p{index}")).is_some()
+                    });
+                    let pod = pod(waiting.unwrap_or(index), template, priority);
+                    let info = snapshot.compile(&pod);
+                    let mut plain_rotation = rotation;
+                    let plain = schedule(&snapshot, &info, &profile, &mut plain_rotation);
+                    let decision = schedule_with(&mut memo, &snapshot, &info, &profile, &mut rotation);
+                    prop_assert_eq!(rotation, plain_rotation);
+                    prop_assert_eq!(format!("{decision:?}"), format!("{plain:?}"));
+                    carry_out(&mut snapshot, &pod, &decision);
+                }
+            }
+        }
+    }
+}
+
+/// A budget changes what evictions cost although no node changes.
+#[test]
+fn budgets_are_heard_of() {
+    let mut snapshot = Snapshot::new();
+    for name in 0..20 {
+        // Two slots, and both are taken.
+        snapshot.set_node(&node(name, 4));
+        for index in [name, name + 20] {
+            let mut victim = pod(index.into(), 1 + name % 2, 0);
+            victim.status = None;
+            let victim = snapshot.compile(&victim);
+            snapshot.place(victim, &format!("n{name}"));
+        }
+    }
+    let asking = snapshot.compile(&pod(99, 9, 2));
+    let mut memo = Memo::new();
+    let mut evicts = |snapshot: &Snapshot| {
+        let mut rotation = Rotation::default();
+        let profile = Profile::default();
+        match schedule_with(&mut memo, snapshot, &asking, &profile, &mut rotation) {
+            Decision::Unschedulable(answer) => {
+                answer.preemption.nomination.unwrap().victims[0].key.name.to_string()
+            }
+            Decision::Bind(_) => panic!("all nodes are full"),
+        }
+    };
+    for _ in 0..3 {
+        assert_eq!(evicts(&snapshot), "p20");
+    }
+    snapshot.set_budget(&budget(1, 0));
+    assert_eq!(evicts(&snapshot), "p21", "the budget keeps what the even nodes run");
+    snapshot.set_budget(&budget(1, 20));
+    assert_eq!(evicts(&snapshot), "p20");
+}
