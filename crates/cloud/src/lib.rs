@@ -6,3 +6,4 @@
 
 pub mod catalog;
 pub mod ec2;
+pub mod none;

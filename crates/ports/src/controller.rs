@@ -123,6 +123,13 @@ pub trait Controller: Send {
     /// Its name in logs and queues.
     fn name(&self) -> &'static str;
 
+    /// The resources it looks at, as group and plural name; `None` for all there are. Over a remote
+    /// cluster no others need be followed, nor allowed to be read. A resource that has no row in the
+    /// table of kinds is passed over.
+    fn reads(&self) -> Option<&'static [(&'static str, &'static str)]> {
+        None
+    }
+
     /// Says which keys a change makes work for. Called for every change, after the view has it;
     /// at start it is called once for every object there is, as if just created.
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue);

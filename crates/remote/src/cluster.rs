@@ -1,11 +1,11 @@
 //! The Cluster port itself: the face that the event loop sees. Everything that waits is in tasks
 //! behind channels, so neither [`Cluster::submit`] nor [`Cluster::poll`] ever does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use wharf_model::kinds::Kind;
 use wharf_ports::clock::Clock;
@@ -93,12 +93,16 @@ impl RemoteCluster {
         let arrived = Arc::new(Notify::new());
         let (news_sender, news) = mpsc::channel(NEWS_MAX);
         let mut reflectors = JoinSet::new();
+        let mut reached = BTreeMap::new();
         for kind in &kinds {
+            let (far, how_far) = watch::channel(0);
+            reached.insert(*kind, how_far);
             let reflector = Reflector::new(
                 server.api.clone(),
                 *kind,
                 news_sender.clone(),
                 Arc::clone(&arrived),
+                far,
                 seed,
                 Arc::clone(&log),
             );
@@ -107,7 +111,12 @@ impl RemoteCluster {
         let (sender, outcomes) = mpsc::unbounded_channel();
         let teller = Outcomes { sender, arrived: Arc::clone(&arrived) };
         let (jobs, jobs_receiver) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(writer::run(server.api.clone(), jobs_receiver, teller.clone()));
+        let writer = tokio::spawn(writer::run(
+            server.api.clone(),
+            jobs_receiver,
+            teller.clone(),
+            Arc::new(reached),
+        ));
         let (records, records_receiver) = mpsc::channel(recorder::WAITING_MAX);
         let events_api = server.api.with_own_limit(server.rate);
         let recorder = tokio::spawn(recorder::run(events_api, records_receiver, clock));

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use http::Method;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde::Deserialize;
@@ -136,6 +137,21 @@ impl Server {
                 why: format!("its /version is not a version: {error}"),
             }),
         }
+    }
+
+    /// Sends JSON to an endpoint of the server's own.
+    ///
+    /// # Errors
+    /// As [`Server::get`].
+    pub async fn post(&self, path: &str, json: String) -> Result<(), ApiError> {
+        let request = Request::send(Method::POST, path.to_owned(), "application/json", json);
+        self.api.call(&request).await.map(|_| ()).map_err(Failure::into_error)
+    }
+
+    /// The same server with a limiter of its own, for traffic that must not hold up the rest.
+    #[must_use]
+    pub fn with_own_limit(&self) -> Self {
+        Self { api: self.api.with_own_limit(self.rate), ..self.clone() }
     }
 
     /// Asks for something that is not an object: an endpoint of the server's own.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf as _, BytesMut};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, Revision};
@@ -62,6 +62,8 @@ pub(crate) struct Reflector {
     kind: Kind,
     sender: mpsc::Sender<News>,
     arrived: Arc<Notify>,
+    /// How far this has told.
+    reached: watch::Sender<Revision>,
     backoff: Backoff,
     log: Log,
     is_listed: bool,
@@ -84,11 +86,12 @@ impl Reflector {
         kind: Kind,
         sender: mpsc::Sender<News>,
         arrived: Arc<Notify>,
+        reached: watch::Sender<Revision>,
         seed: u64,
         log: Log,
     ) -> Self {
         let backoff = Backoff::new(seed, &format!("remote watch of {}", kind.group_resource()));
-        Self { api, kind, sender, arrived, backoff, log, is_listed: false }
+        Self { api, kind, sender, arrived, reached, backoff, log, is_listed: false }
     }
 
     /// Follows the kind until nobody listens.
@@ -282,7 +285,15 @@ impl Reflector {
     }
 
     async fn tell(&self, news: News) -> Result<(), Unheard> {
+        let revision = match &news {
+            News::Listed { revision, .. } | News::Reached { revision, .. } => Some(*revision),
+            News::Present(object) | News::Gone(object) => Some(object.revision()),
+            News::Absent { .. } | News::Unlistable { .. } => None,
+        };
         self.sender.send(news).await.map_err(|_| Unheard)?;
+        if let Some(revision) = revision {
+            self.reached.send_replace(revision);
+        }
         self.arrived.notify_one();
         Ok(())
     }

@@ -1,14 +1,15 @@
 //! Carries out writes: so many at a time, and those about one object one after the other in the
 //! order in which they were asked for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use wharf_model::kinds::Kind;
-use wharf_model::object::{Object, ObjectKey, Typed};
+use wharf_model::object::{Object, ObjectKey, Revision, Typed};
 use wharf_ports::cluster::{ClusterEvent, Part, Write, WriteId};
 use wharf_ports::error::ApiError;
 
@@ -53,8 +54,30 @@ impl Outcomes {
     }
 }
 
+/// How long an outcome waits for the watch to bring its effect. Long enough for a watch that works;
+/// one that is being taken up again must not hold up the writes.
+const EFFECT_WAIT: Duration = Duration::from_secs(1);
+
+/// How far the watch of each kind that is followed has got.
+pub(crate) type Reached = Arc<BTreeMap<Kind, watch::Receiver<Revision>>>;
+
+/// Waits until the watch has told of what a write has left behind. Controllers are right without
+/// it, but one that acts on its own old view does things twice, only to be refused.
+async fn effect_seen(reached: &Reached, object: &Object) {
+    if let Some(reached) = reached.get(&object.kind()) {
+        let mut reached = reached.clone();
+        let seen = reached.wait_for(|revision| *revision >= object.revision());
+        let _ = tokio::time::timeout(EFFECT_WAIT, seen).await;
+    }
+}
+
 /// Carries out jobs until no more can come and all are done.
-pub(crate) async fn run(api: Api, mut jobs: mpsc::UnboundedReceiver<Job>, outcomes: Outcomes) {
+pub(crate) async fn run(
+    api: Api,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    outcomes: Outcomes,
+    reached: Reached,
+) {
     let mut lanes = Lanes::default();
     let mut running: JoinSet<Option<(Kind, ObjectKey)>> = JoinSet::new();
     let mut is_open = true;
@@ -76,9 +99,13 @@ pub(crate) async fn run(api: Api, mut jobs: mpsc::UnboundedReceiver<Job>, outcom
             && let Some(job) = lanes.next()
         {
             let (api, outcomes) = (api.clone(), outcomes.clone());
+            let reached = Arc::clone(&reached);
             running.spawn(async move {
                 let (id, subject) = (job.id, job.subject());
                 let result = carry_out(&api, job.write, job.base).await;
+                if let Ok(Some(object)) = &result {
+                    effect_seen(&reached, object).await;
+                }
                 outcomes.tell(id, result);
                 subject
             });

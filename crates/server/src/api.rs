@@ -96,6 +96,9 @@ pub struct ServerParts {
     pub logs: Arc<dyn PodLogs>,
     /// Further endpoints.
     pub extra: Arc<dyn Extra>,
+    /// Whether the simulated cloud runs in another process, which then writes its machines through
+    /// this API. Otherwise nobody may.
+    pub cloud_is_elsewhere: bool,
     /// Turns true when the server is to stop; watches end then.
     pub stop: watch::Receiver<bool>,
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use wharf_cloud::catalog::{Catalog, UnknownRegion};
 use wharf_cloud::ec2::{Ec2Settings, SimulatedEc2};
+use wharf_cloud::none::NoCloud;
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
 use wharf_controllers::karpenter::{self, KarpenterSettings};
 use wharf_controllers::scheduler::Scheduler;
@@ -21,6 +22,7 @@ use wharf_model::object::Object;
 use wharf_model::time::Time;
 use wharf_node::kubelet::{Heartbeats, NodeAgent};
 use wharf_node::pods::PodAgent;
+use wharf_ports::cloud::Cloud;
 use wharf_ports::cluster::{Cluster, Part, Write};
 use wharf_ports::controller::Controller;
 use wharf_ports::error::{ApiError, StatusReason};
@@ -32,7 +34,7 @@ use wharf_scheduler::Profile;
 /// `--node-monitor-grace-period`.
 const NODE_GRACE_PERIOD: Duration = Duration::from_secs(50);
 /// The component that logs as Karpenter's users know it.
-const COMPONENT: &str = "karpenter";
+pub const COMPONENT: &str = "karpenter";
 /// Where the control plane's pods are said to run: no node of that name exists.
 const CONTROL_PLANE_NODE: &str = "wharf-control-plane";
 
@@ -53,8 +55,8 @@ pub enum Controllers {
     /// All there are.
     #[default]
     All,
-    /// Those of these names ([`Controller::name`]), for measuring one of them, or where others are
-    /// run by someone else.
+    /// Those of these names or groups, for measuring one of them, or where others are run by someone
+    /// else. Without Karpenter there is no simulated cloud either.
     Only(BTreeSet<String>),
 }
 
@@ -105,15 +107,19 @@ impl<C: Cluster> World<C> {
         wrap: impl FnOnce(EmbeddedCluster) -> C,
     ) -> Result<Self, WorldError> {
         let catalog = Arc::new(Catalog::load(&settings.region)?);
-        let controllers = settings.controllers.choose(controllers(&catalog))?;
+        let chosen = choose(&settings.controllers, controllers(&catalog, Profile::default()))?;
         registry.bootstrap()?;
-        if settings.controllers == Controllers::All {
+        if settings.controllers.run_cloud() {
             create_control_plane_pod(&registry)?;
         }
-        let cloud = SimulatedEc2::new(Ec2Settings::new(settings.region.as_str(), settings.seed));
+        let cloud: Box<dyn Cloud> = if settings.controllers.run_cloud() {
+            Box::new(simulated_cloud(&settings.region, settings.seed))
+        } else {
+            Box::new(NoCloud::default())
+        };
         let (cluster, view) = EmbeddedCluster::new(Arc::clone(&registry));
-        let mut event_loop =
-            EventLoop::new(wrap(cluster), Box::new(cloud), controllers, settings.seed);
+        let controllers = chosen.into_iter().map(|(_, controller)| controller).collect();
+        let mut event_loop = EventLoop::new(wrap(cluster), cloud, controllers, settings.seed);
         event_loop.start(registry.now(), view);
         Ok(Self { registry, event_loop })
     }
@@ -153,34 +159,92 @@ impl<C: Cluster> World<C> {
 }
 
 impl Controllers {
-    fn choose(
-        &self,
-        mut controllers: Vec<Box<dyn Controller>>,
-    ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
-        let Self::Only(names) = self else { return Ok(controllers) };
-        let known: Vec<_> = controllers.iter().map(|controller| controller.name()).collect();
-        if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-            return Err(WorldError::Controller { unknown: unknown.clone(), known });
+    /// The choice that a list of names makes: `all`, `none`, or groups and controllers.
+    pub fn named(names: &str) -> Self {
+        match names {
+            "all" => Self::All,
+            "none" => Self::Only(BTreeSet::new()),
+            _ => {
+                let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+                Self::Only(names.map(str::to_owned).collect())
+            }
         }
-        controllers.retain(|controller| names.contains(controller.name()));
-        Ok(controllers)
+    }
+
+    /// Whether the simulated cloud is among what is chosen: it is where Karpenter is, since two of
+    /// them would both move the machines on.
+    pub fn run_cloud(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(KARPENTER),
+        }
     }
 }
 
+/// The simulated EC2 as every world has it.
+pub fn simulated_cloud(region: &str, seed: u64) -> SimulatedEc2 {
+    SimulatedEc2::new(Ec2Settings::new(region, seed))
+}
+
+/// The chosen controllers of a world, for one that is put together elsewhere: over a remote
+/// cluster.
+///
+/// # Errors
+/// If the region or a controller is unknown.
+pub fn chosen_controllers(
+    region: &str,
+    choice: &Controllers,
+    profile: Profile,
+) -> Result<Vec<Box<dyn Controller>>, WorldError> {
+    let catalog = Arc::new(Catalog::load(region)?);
+    let chosen = choose(choice, controllers(&catalog, profile))?;
+    Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
+}
+
+/// A controller with the group it belongs to: upstream has a program for each group.
+type Grouped = (&'static str, Box<dyn Controller>);
+
+const WORKLOADS: &str = "workloads";
+const SCHEDULER: &str = "scheduler";
+const KARPENTER: &str = "karpenter";
+const KUBELET: &str = "kubelet";
+
 /// Every controller of a simulated world, in a fixed order: events reach them in it.
-fn controllers(catalog: &Arc<Catalog>) -> Vec<Box<dyn Controller>> {
-    let mut controllers = workloads::controllers(NODE_GRACE_PERIOD);
-    controllers.push(Box::new(Scheduler::new(Profile::default())));
-    controllers.extend(karpenter::controllers(catalog, KarpenterSettings::default()));
-    controllers.push(Box::new(NodeAgent::new(Heartbeats::default())));
-    controllers.push(Box::new(PodAgent::new()));
+fn controllers(catalog: &Arc<Catalog>, profile: Profile) -> Vec<Grouped> {
+    let in_group = |group| move |controller| (group, controller);
+    let mut controllers: Vec<Grouped> =
+        workloads::controllers(NODE_GRACE_PERIOD).into_iter().map(in_group(WORKLOADS)).collect();
+    controllers.push((SCHEDULER, Box::new(Scheduler::new(profile))));
+    let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
+    controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
+    controllers.push((KUBELET, Box::new(NodeAgent::new(Heartbeats::default()))));
+    controllers.push((KUBELET, Box::new(PodAgent::new())));
     controllers
+}
+
+/// Those that are chosen, by the name of their group or their own. Karpenter's work together and
+/// are chosen together, as are the kubelets'.
+fn choose(choice: &Controllers, mut controllers: Vec<Grouped>) -> Result<Vec<Grouped>, WorldError> {
+    let Controllers::Only(names) = choice else { return Ok(controllers) };
+    let mut known: Vec<&'static str> = vec![WORKLOADS, SCHEDULER, KARPENTER, KUBELET];
+    let in_workloads = controllers.iter().filter(|(group, _)| *group == WORKLOADS);
+    known.extend(in_workloads.map(|(_, controller)| controller.name()));
+    if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(WorldError::Controller { unknown: unknown.clone(), known });
+    }
+    controllers.retain(|(group, controller)| {
+        names.contains(*group) || (*group == WORKLOADS && names.contains(controller.name()))
+    });
+    Ok(controllers)
 }
 
 /// Karpenter's own pod, so that `kubectl logs` finds its log where its users look for it. It runs
 /// outside the cluster's nodes, as EKS runs what it manages; the mirror annotation, which marks
 /// pods that no API client controls, keeps the garbage collectors off it.
-fn create_control_plane_pod(registry: &Registry) -> Result<(), ApiError> {
+///
+/// # Errors
+/// The API's refusal. That it is there already is none.
+pub fn create_control_plane_pod(registry: &Registry) -> Result<(), ApiError> {
     let name = "karpenter-7d9c8f6b5-wharf";
     let labels = [("app.kubernetes.io/instance", COMPONENT), ("app.kubernetes.io/name", COMPONENT)];
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
@@ -251,14 +315,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn controllers_are_chosen_by_name() {
-        let all = || controllers(&Arc::new(Catalog::load("us-east-1").expect("there is one")));
-        let only = |name: &str| Controllers::Only([name.to_owned()].into());
-        let chosen = only("scheduler").choose(all()).expect("it is known");
-        assert_eq!(chosen.iter().map(|one| one.name()).collect::<Vec<_>>(), ["scheduler"]);
-        assert_eq!(Controllers::All.choose(all()).expect("all").len(), all().len());
-        let error = only("schedular").choose(all()).err().expect("a typo").to_string();
+    fn controllers_are_chosen_by_name_or_group() {
+        let all = || {
+            let catalog = Arc::new(Catalog::load("us-east-1").expect("there is one"));
+            controllers(&catalog, Profile::default())
+        };
+        let names = |choice: &str| -> Vec<&str> {
+            let chosen = choose(&Controllers::named(choice), all()).expect("they are known");
+            chosen.iter().map(|(_, controller)| controller.name()).collect()
+        };
+        assert_eq!(names("scheduler"), ["scheduler"]);
+        assert_eq!(names("kubelet, scheduler"), ["scheduler", "kubelet", "kubelet-pods"]);
+        assert_eq!(names("pod-garbage-collector"), ["pod-garbage-collector"]);
+        assert_eq!(names("none"), Vec::<&str>::new());
+        assert_eq!(names("all").len(), all().len());
+        assert_eq!(names("workloads,scheduler,karpenter,kubelet").len(), all().len());
+        let error = choose(&Controllers::named("schedular"), all()).err().expect("a typo");
+        let error = error.to_string();
         assert!(error.starts_with("there is no controller \"schedular\"; there are "), "{error}");
-        assert!(error.contains("scheduler"), "{error}");
+        assert!(error.contains("workloads, scheduler, karpenter, kubelet, "), "{error}");
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use wharf_model::object::ObjectKey;
 use wharf_sim::scenario::read_duration;
 
 use crate::lab::clock::SPEED_MAX;
@@ -35,6 +36,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start a lab: a Kubernetes API with simulated EC2 behind it
     Up(UpArgs),
+    /// Run controllers against a cluster: its scheduler, or everything with a simulated cloud
+    Run(RunArgs),
     /// Show the main job in a few seconds: pods, machines, money
     Demo(DemoArgs),
     /// Read or set the clock of a running lab
@@ -68,6 +71,7 @@ pub(crate) enum Command {
   wharf up --speed 60                        a cluster minute each second
   wharf up --ephemeral --listen 127.0.0.1:0  nothing kept, any free port
   wharf up --kubeconfig ./lab.yaml           writes only that file
+  wharf up --controllers none                the API alone, for `wharf run` beside it
   wharf up --ephemeral -- kubectl get nodes  runs a command against a lab, then ends")]
 pub(crate) struct UpArgs {
     /// Address to serve at; port 0 picks a free one
@@ -91,12 +95,77 @@ pub(crate) struct UpArgs {
     /// Seed of everything random [default: 1, or the one the data directory began with]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+    /// Which controllers run in it: all, none, or names (scheduler, karpenter, kubelet, workloads,
+    /// or one of the workloads' such as deployment-controller), for others to be run elsewhere
+    #[arg(long, default_value = "all", value_name = "NAME,…")]
+    pub(crate) controllers: String,
     /// Say more on stderr; twice for every change
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// A command to run against the lab; the lab ends with it and passes on its exit status
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+}
+
+/// `wharf run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  wharf run --only scheduler --scheduler-name wharf-scheduler
+      schedules the pods of your current context that ask for wharf-scheduler
+  wharf run --only scheduler --config scheduler.yaml --leader-elect
+      with a KubeSchedulerConfiguration file, as one of several copies
+  wharf run --cloud sim --kubeconfig lab.yaml
+      everything but the API, for a lab started with `wharf up --controllers none`")]
+pub(crate) struct RunArgs {
+    /// Kubeconfig of the cluster [default: $KUBECONFIG, or ~/.kube/config, or the pod it runs in]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context in it [default: the current one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Which controllers run: names as for `wharf up --controllers`
+    #[arg(long, value_name = "NAME,…", required_unless_present = "cloud")]
+    pub(crate) only: Option<String>,
+    /// The pods to schedule are those with this spec.schedulerName [default: default-scheduler]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(crate) scheduler_name: Option<String>,
+    /// A KubeSchedulerConfiguration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where machines come from
+    #[arg(long, value_enum)]
+    pub(crate) cloud: Option<CloudChoice>,
+    /// EC2 region of the simulated cloud
+    #[arg(long, default_value = "us-east-1", value_name = "REGION")]
+    pub(crate) region: String,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Act only while holding a Lease, so that several copies can stand by
+    #[arg(long)]
+    pub(crate) leader_elect: bool,
+    /// The Lease [default: kube-system/kube-scheduler for the default scheduler, else
+    /// kube-system/ and the scheduler's name, or kube-system/wharf for more than a scheduler]
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
+    pub(crate) lease: Option<ObjectKey>,
+    /// Requests a second to the API server; 0 for no limit [default: 50, or the file's]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(crate) qps: Option<f64>,
+    /// Requests at once [default: 100, or the file's]
+    #[arg(long, value_name = "N")]
+    pub(crate) burst: Option<u32>,
+    /// Say more on stderr: decisions; twice for every change
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// Where machines come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CloudChoice {
+    /// A simulated EC2 in this process, for an API server that is Wharf's
+    Sim,
+    /// Nowhere: somebody else buys them
+    None,
 }
 
 /// `wharf demo`.
@@ -372,6 +441,24 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+fn object_key(text: &str) -> Result<ObjectKey, String> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok(ObjectKey::namespaced(namespace, name))
+        }
+        _ => Err("write it as NAMESPACE/NAME, such as kube-system/wharf".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
+        _ => Err("write a number of requests a second, such as 50; 0 is no limit".to_owned()),
+    }
+}
+
 fn listen(text: &str) -> Result<SocketAddr, String> {
     let text = text.replace("localhost:", "127.0.0.1:");
     text.parse().map_err(|_| "write it as ADDRESS:PORT, such as 127.0.0.1:6443".to_owned())
@@ -392,6 +479,10 @@ mod tests {
     fn every_verb_parses_as_documented() {
         for line in [
             "wharf up --listen 127.0.0.1:0 --ephemeral --speed 60 --region us-east-1 --seed 3 -v -- kubectl get pods",
+            "wharf up --controllers none",
+            "wharf run --only scheduler --scheduler-name wharf-scheduler --qps 0 --burst 10 -v",
+            "wharf run --cloud sim --kubeconfig f --context c --leader-elect --lease a/b",
+            "wharf run --only scheduler --config f",
             "wharf demo",
             "wharf clock",
             "wharf clock pause",
@@ -415,6 +506,10 @@ mod tests {
             "wharf up --speed 1001",
             "wharf up --data d --ephemeral",
             "wharf up --listen nowhere",
+            "wharf run",
+            "wharf run --only scheduler --config f --scheduler-name n",
+            "wharf run --only scheduler --lease wharf",
+            "wharf run --only scheduler --qps -1",
             "wharf clock step soon",
             "wharf bench scheduling --pods 0",
             "wharf bench scheduling --curve --nodes 5",

@@ -44,6 +44,7 @@ fn main() -> Exit {
 fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Up(args) => return commands::up::run(args),
+        Command::Run(args) => return commands::run::run(args),
         Command::Demo(args) => commands::demo::run(&args)?,
         Command::Clock(args) => commands::clock::run(&args)?,
         Command::Simulate(args) => commands::simulate::run(&args)?,

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{Kubectl, Wharf, lab_file, wait_for};
+use harness::{Kubectl, Options, Wharf, lab_file, wait_for};
 use serde_json::Value;
 
 const HEADER: [&str; 7] = ["NAME", "TYPE", "CAPACITY", "ZONE", "NODE", "READY", "AGE"];
@@ -11,8 +11,19 @@ const NO_NODE_HOLDS_IT: &str = "0/1 nodes are available: 1 Insufficient memory. 
 #[test]
 fn the_lab_runs_from_no_machine_to_no_machine() {
     let wharf = Wharf::ephemeral();
-    let kubectl = wharf.kubectl();
+    the_lab_runs(&wharf.kubectl());
+}
 
+#[test]
+fn the_lab_runs_just_the_same_with_the_controllers_in_another_process() {
+    let arguments = ["--controllers", "none"].map(str::to_owned).to_vec();
+    let wharf = Wharf::start(&Options { arguments, ..Options::default() });
+    let beside = wharf.run_beside(&["--cloud", "sim"]);
+    the_lab_runs(&wharf.kubectl());
+    assert!(beside.stop("TERM").success());
+}
+
+fn the_lab_runs(kubectl: &Kubectl) {
     let applied = kubectl.ok(&format!("apply -f {}", lab_file("nodepool.yaml")));
     assert_eq!(
         applied,
@@ -23,13 +34,13 @@ fn the_lab_runs_from_no_machine_to_no_machine() {
     kubectl.ok("wait --for=condition=Ready nodepool/default ec2nodeclass/default --timeout=120s");
     assert_eq!(kubectl.ok("get nodes -o name"), "", "no pods, no machines");
 
-    five_pods_get_one_machine(&kubectl);
-    a_pod_that_fits_nowhere_says_so(&kubectl);
-    thirty_pods_get_more(&kubectl);
-    five_pods_again_need_less(&kubectl);
-    no_pods_need_no_machine(&kubectl);
-    the_log_tells_it_all(&kubectl);
-    the_events_tell_it_all(&kubectl);
+    five_pods_get_one_machine(kubectl);
+    a_pod_that_fits_nowhere_says_so(kubectl);
+    thirty_pods_get_more(kubectl);
+    five_pods_again_need_less(kubectl);
+    no_pods_need_no_machine(kubectl);
+    the_log_tells_it_all(kubectl);
+    the_events_tell_it_all(kubectl);
 }
 
 fn five_pods_get_one_machine(kubectl: &Kubectl) {

@@ -160,6 +160,11 @@ impl<C: Cluster> EventLoop<C> {
         &mut self.cluster
     }
 
+    /// Ends the loop and gives the cluster adapter back.
+    pub fn into_cluster(self) -> C {
+        self.cluster
+    }
+
     /// How many steps have run since the start.
     pub fn steps_run(&self) -> u64 {
         self.steps_run

@@ -46,6 +46,30 @@ const ROUND: &str = "round";
 /// other controllers get their turn.
 const DECISIONS_MAX: usize = 64;
 
+/// What the scheduler looks at: what upstream's roles for it (`system:kube-scheduler` and
+/// `system:volume-scheduler`) allow it to list and watch, and pod groups.
+const READS: &[(&str, &str)] = &[
+    ("", "namespaces"),
+    ("", "nodes"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "replicationcontrollers"),
+    ("", "services"),
+    ("apps", "replicasets"),
+    ("apps", "statefulsets"),
+    ("policy", "poddisruptionbudgets"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceslices"),
+    ("scheduling.k8s.io", "podgroups"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "csistoragecapacities"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+];
+
 /// The scheduler's controller.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -134,6 +158,10 @@ impl Scheduler {
 impl Controller for Scheduler {
     fn name(&self) -> &'static str {
         "scheduler"
+    }
+
+    fn reads(&self) -> Option<&'static [(&'static str, &'static str)]> {
+        Some(READS)
     }
 
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {

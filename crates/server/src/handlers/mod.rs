@@ -15,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
+use wharf_model::instance::Instance;
 use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_ports::cluster::Part;
@@ -122,7 +123,7 @@ async fn stored(
         (&Method::DELETE, false) => "deletecollection",
         _ => return Err(status::no_such_method()),
     };
-    if !target.resource.verbs.contains(&verb) {
+    if !target.resource.verbs.contains(&verb) && !is_clouds_own(api, target) {
         return Err(not_supported(target.resource, verb));
     }
     // Objects of namespaced kinds are made and deleted within one namespace.
@@ -142,12 +143,21 @@ async fn stored(
     }
 }
 
+/// Whether a request may be the simulated cloud's about one of its machines. The cloud is the one
+/// client that writes them, so discovery does not tell of it.
+fn is_clouds_own(api: &Api, target: Target) -> bool {
+    api.parts.cloud_is_elsewhere && target.kind == Kind::of::<Instance>()
+}
+
 async fn of_subresource(
     api: &Arc<Api>,
     call: &Call<'_>,
     target: Target,
     name: &str,
 ) -> Result<Response<Body>, ApiError> {
+    if is_clouds_own(api, target) && name == "status" && call.head.method == Method::PATCH {
+        return write::patch(api, call, target, Part::Status).await;
+    }
     let subresource = target.resource.subresource(name).ok_or_else(status::no_such_path)?;
     let verb = match call.head.method {
         Method::GET | Method::HEAD => "get",

@@ -104,6 +104,7 @@ impl Cluster {
             tokens: Tokens::new(&[1; 32]),
             logs: logs.clone(),
             extra: Arc::new(NoExtra),
+            cloud_is_elsewhere: false,
             stop: stopped,
         });
         Self { api, store, clock, tokens: Tokens::new(&[1; 32]), logs, stop, user: User::admin() }

@@ -6,7 +6,6 @@ use std::process::{ExitCode as Exit, ExitStatus};
 
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
-use wharf_sim::world::Controllers;
 
 use crate::cli::UpArgs;
 use crate::failure::Failure;
@@ -31,6 +30,7 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
     let failed = |error| Failure::failed(format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let controllers = super::controllers(&args.controllers)?;
     let options = LabOptions {
         listen: args.listen,
         data: data_directory(&args),
@@ -38,7 +38,7 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
         region: args.region.clone(),
         seed: args.seed,
         verbose: args.verbose,
-        controllers: Controllers::All,
+        controllers,
     };
     let mut lab = Lab::start(&options).await?;
     let scratch = ScratchFile::for_command(&args);

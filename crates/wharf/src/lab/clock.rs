@@ -141,6 +141,15 @@ impl State {
     }
 }
 
+/// The machine's wall clock as a port: for what happens in real time, such as the life of tokens.
+pub(crate) struct WallClock;
+
+impl Clock for WallClock {
+    fn now(&self) -> Time {
+        machine_time()
+    }
+}
+
 /// The machine's monotonic clock.
 #[expect(clippy::disallowed_methods, reason = "this is the adapter that the rule points to")]
 pub(crate) fn machine_instant() -> Instant {

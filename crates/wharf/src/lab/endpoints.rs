@@ -10,24 +10,47 @@ use wharf_model::instance::Instance;
 use wharf_model::kinds::Kind;
 use wharf_model::object::Object;
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_registry::Registry;
 use wharf_server::{Extra, ExtraRequest, ExtraResponse, Later};
 use wharf_sim::ledger::Ledger;
 use wharf_sim::scenario::Target;
 use wharf_sim::why;
-use wharf_store::Store;
+use wharf_sim::world::create_control_plane_pod;
 
 use super::clock::{Reading, ScaledClock};
+use super::shared_journal::{self, Entry};
 
 /// The endpoints.
 pub(super) struct LabEndpoints {
-    store: Store,
+    registry: Arc<Registry>,
     clock: Arc<ScaledClock>,
     journal: Arc<Mutex<Journal>>,
 }
 
 impl LabEndpoints {
-    pub(super) fn new(store: Store, clock: Arc<ScaledClock>, journal: Arc<Mutex<Journal>>) -> Self {
-        Self { store, clock, journal }
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        clock: Arc<ScaledClock>,
+        journal: Arc<Mutex<Journal>>,
+    ) -> Self {
+        Self { registry, clock, journal }
+    }
+
+    /// Takes in what controllers in another process say.
+    fn journal(&self, body: &[u8]) -> Result<Value, ApiError> {
+        let entries: Vec<Entry> = serde_json::from_slice(body)
+            .map_err(|error| refusal(format!("the journal's entries are not valid: {error}")))?;
+        let mut journal = self.journal.lock();
+        let mut is_karpenter_there = false;
+        for entry in entries {
+            is_karpenter_there |= entry.tell(&mut journal);
+        }
+        drop(journal);
+        if is_karpenter_there {
+            // Its log is read through its pod.
+            create_control_plane_pod(&self.registry)?;
+        }
+        Ok(json!({}))
     }
 
     async fn clock(&self, body: &[u8]) -> Result<Value, ApiError> {
@@ -59,7 +82,7 @@ impl LabEndpoints {
         let target = Target::parse(request.query.text("object"), request.query.get("namespace"))
             .map_err(refusal)?;
         let now = self.clock.read().now;
-        let object = self.store.get(target.kind, &target.key);
+        let object = self.registry.store().get(target.kind, &target.key);
         let instances = self.instances();
         let machines = instances.iter().filter_map(|object| object.typed::<Instance>());
         let journal = self.journal.lock();
@@ -79,7 +102,7 @@ impl LabEndpoints {
     }
 
     fn instances(&self) -> Vec<Arc<Object>> {
-        self.store.list(Kind::of::<Instance>(), None).0
+        self.registry.store().list(Kind::of::<Instance>(), None).0
     }
 }
 
@@ -90,6 +113,7 @@ impl Extra for LabEndpoints {
             let answer = match (request.method.as_str(), request.path) {
                 ("GET", "clock") => Ok(json(show(self.clock.read()))),
                 ("PUT" | "POST", "clock") => self.clock(request.body).await.map(json),
+                ("POST", shared_journal::NAME) => self.journal(request.body).map(json),
                 ("GET", "why") => self.why(&request),
                 ("GET", "ledger") => Ok(json(self.ledger())),
                 _ => return None,

@@ -6,6 +6,7 @@ mod driver;
 mod endpoints;
 mod pod_logs;
 mod settings;
+pub(crate) mod shared_journal;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +17,6 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wharf_controllers::journal::Journal;
-use wharf_model::time::Time;
 use wharf_ports::clock::Clock;
 use wharf_registry::Registry;
 use wharf_server::{Api, Pki, ServerParts, Tokens, serve};
@@ -26,8 +26,9 @@ use wharf_store::Store;
 use crate::client;
 use crate::failure::Failure;
 use crate::kubeconfig::Access;
-use clock::ScaledClock;
+use clock::{ScaledClock, WallClock};
 use driver::Driver;
+pub(crate) use settings::REGION_DEFAULT;
 
 /// What a lab is started with.
 #[derive(Clone, Debug)]
@@ -59,15 +60,6 @@ pub(crate) struct Lab {
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<std::io::Result<()>>,
     driver: Driver,
-}
-
-/// The machine's wall clock as a port: for the life of tokens, which is real time.
-struct WallClock;
-
-impl Clock for WallClock {
-    fn now(&self) -> Time {
-        clock::machine_time()
-    }
 }
 
 impl Lab {
@@ -124,7 +116,7 @@ impl Lab {
             key: pki.client_key_pem.clone(),
         };
         let api = Api::new(ServerParts {
-            registry,
+            registry: Arc::clone(&registry),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             wall: Arc::new(WallClock),
             tokens: Tokens::new(&pki.token_key),
@@ -133,10 +125,11 @@ impl Lab {
                 Arc::clone(&clock) as Arc<dyn Clock>,
             )),
             extra: Arc::new(endpoints::LabEndpoints::new(
-                store.clone(),
+                Arc::clone(&registry),
                 Arc::clone(&clock),
                 journal,
             )),
+            cloud_is_elsewhere: !options.controllers.run_cloud(),
             stop: stopping.clone(),
         });
         let server = tokio::spawn(serve(api, pki.tls, listener, stopping));

@@ -12,7 +12,8 @@ use super::LabOptions;
 use crate::failure::Failure;
 
 const FILE: &str = "lab.json";
-const REGION_DEFAULT: &str = "us-east-1";
+/// The region of a lab that is not told one.
+pub(crate) const REGION_DEFAULT: &str = "us-east-1";
 const SEED_DEFAULT: u64 = 1;
 
 /// The settings that a lab cannot change while it lives.

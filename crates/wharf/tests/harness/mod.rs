@@ -151,6 +151,26 @@ impl Wharf {
         run(command)
     }
 
+    /// Starts `wharf run` against this lab's API and waits until it runs.
+    pub(crate) fn run_beside(&self, arguments: &[&str]) -> Beside {
+        let mut command = Command::new(wharf_binary());
+        command.arg("run").args(arguments).arg("--kubeconfig").arg(&self.kubeconfig);
+        command.env("HOME", self.folder.path()).env_remove("KUBECONFIG").stdin(Stdio::null());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let lines = process::lines_of(child.stdout.take().expect("stdout is piped"));
+        let log = process::text_of(child.stderr.take().expect("stderr is piped"));
+        let mut beside = Beside { child, log, ready: String::new() };
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => beside.ready = line,
+            Err(_) => panic!("{command:?} does not run:\n{}", beside.log()),
+        }
+        beside
+    }
+
     /// Ends it as `kill -9` does: it has no say in it.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("the process can be killed");
@@ -167,6 +187,53 @@ impl Wharf {
             }
             assert!(Instant::now() < give_up, "it did not stop on SIG{signal}:\n{}", self.log());
             std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+/// A running `wharf run`. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    /// The line it printed when it ran.
+    pub(crate) ready: String,
+}
+
+impl Beside {
+    /// What it has written to stderr so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("no reader panics").clone()
+    }
+
+    /// Asks it to stop with a signal and waits until it has.
+    pub(crate) fn stop(mut self, signal: &str) -> ExitStatus {
+        send(signal, self.child.id());
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process was started here") {
+                return status;
+            }
+            assert!(Instant::now() < give_up, "it did not stop on SIG{signal}:\n{}", self.log());
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        wait_for("wharf run to end", || {
+            let status = self.child.try_wait().expect("the process was started here");
+            status.ok_or_else(|| self.log())
+        })
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- stderr of wharf run:\n{}", self.log());
         }
     }
 }

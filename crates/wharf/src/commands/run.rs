@@ -1,0 +1,276 @@
+//! `wharf run`: the controllers of a lab against a cluster whose API server is somewhere else.
+
+mod clock;
+mod driver;
+mod journal;
+
+use std::future::Future;
+use std::process::ExitCode as Exit;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use wharf_cloud::none::NoCloud;
+use wharf_controllers::event_loop::EventLoop;
+use wharf_model::instance::Instance;
+use wharf_model::kinds::{Kind, built_in};
+use wharf_model::object::ObjectKey;
+use wharf_ports::clock::Clock;
+use wharf_ports::cloud::Cloud;
+use wharf_ports::controller::Controller;
+use wharf_remote::{
+    ConnectError, Election, LeaseSettings, Log, Place, Rate, RemoteCluster, Server, Settings,
+};
+use wharf_scheduler::config::{self, Configuration};
+use wharf_sim::world::{chosen_controllers, simulated_cloud};
+
+use crate::cli::{CloudChoice, RunArgs};
+use crate::failure::Failure;
+use crate::lab::clock::WallClock;
+use crate::output;
+use clock::ClusterClock;
+use driver::Driver;
+
+/// Threads for connections. The decisions have a thread of their own.
+const WORKER_THREADS: usize = 2;
+/// Where upstream's components keep their Leases.
+const LEASE_NAMESPACE: &str = "kube-system";
+
+/// Runs controllers against a cluster until told to stop.
+pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: RunArgs) -> Result<Exit, Failure> {
+    let mut stop = Stop::listen()?;
+    let configuration = configuration(&args)?;
+    let profile = configuration.profiles[0].clone();
+    let scheduler_name = profile.scheduler_name.to_string();
+    let names = args.only.as_deref().unwrap_or("all");
+    let choice = super::controllers(names)?;
+    let controllers =
+        chosen_controllers(&args.region, &choice, profile).map_err(Failure::bad_input)?;
+    if controllers.is_empty() {
+        return Err(Failure::bad_input("--only names no controller; there is nothing to run"));
+    }
+
+    let place =
+        Place { kubeconfig: kubeconfig(&args, &configuration), context: args.context.clone() };
+    let server =
+        match stop.or(Server::connect(&place, rate(&args, &configuration), args.seed)).await {
+            Some(connected) => connected.map_err(unreachable)?,
+            None => return Ok(Exit::SUCCESS),
+        };
+    let clock = ClusterClock::of(&server).await?;
+    let cloud = cloud(&args, &server, &clock)?;
+
+    let log = log();
+    let mut election = election(&args, &configuration, &server, &scheduler_name, &log);
+    if let Some(election) = &mut election {
+        match stop.or(election.acquire()).await {
+            Some(leads) => leads.map_err(|error| {
+                Failure::bad_input(format!("cannot hold a lease at {}: {error}", server.url))
+            })?,
+            None => return Ok(Exit::SUCCESS),
+        }
+    }
+    let settings = Settings {
+        kinds: kinds(&controllers, args.cloud),
+        seed: args.seed,
+        clock: clock.clock(),
+        log: Arc::clone(&log),
+    };
+    let started = match stop.or(RemoteCluster::start(&server, settings)).await {
+        Some(started) => started.map_err(Failure::bad_input),
+        None => Err(Failure::failed("stopped before the cluster was read")),
+    };
+    let (cluster, view) = match started {
+        Ok(started) => started,
+        Err(failure) => {
+            if let Some(election) = &mut election {
+                election.release().await;
+            }
+            return if stop.is_told { Ok(Exit::SUCCESS) } else { Err(failure) };
+        }
+    };
+    let arrivals = cluster.arrivals();
+    let mut event_loop = EventLoop::new(cluster, cloud, controllers, args.seed);
+    event_loop.start(clock.clock().now(), view);
+    let journal = clock.is_labs().then(|| journal::share(&server));
+    let mut driver = Driver::start(event_loop, clock.scaled(), arrivals, args.verbose, journal)?;
+    output::data(&format!(
+        "wharf runs {names} at {} ({}, scheduler name {scheduler_name})",
+        server.url, server.version
+    ));
+
+    let ended = tokio::select! {
+        () = stop.told() => Ok(Exit::SUCCESS),
+        failure = driver.failed() => Err(failure),
+        failure = keep(&mut election) => Err(failure),
+        never = clock.follow(&server) => match never {},
+    };
+    let closed = driver.stop().await;
+    if let Some(election) = &mut election {
+        election.release().await;
+    }
+    closed?;
+    ended
+}
+
+/// The scheduler's configuration: the file's, or the default one under the name asked for.
+fn configuration(args: &RunArgs) -> Result<Configuration, Failure> {
+    let Some(file) = &args.config else {
+        let mut configuration = Configuration::default();
+        // Unless a file says so, one copy is taken to be enough.
+        configuration.leader_election.leader_elect = args.leader_elect;
+        if let Some(name) = &args.scheduler_name {
+            configuration.profiles[0].scheduler_name = name.as_str().into();
+        }
+        return Ok(configuration);
+    };
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::bad_input(format!("{name} cannot be read: {error}")))?;
+    let mut configuration = config::load(&text, &name).map_err(Failure::bad_input)?;
+    configuration.leader_election.leader_elect |= args.leader_elect;
+    Ok(configuration)
+}
+
+fn kubeconfig(args: &RunArgs, configuration: &Configuration) -> Option<std::path::PathBuf> {
+    let named = &configuration.client_connection.kubeconfig;
+    args.kubeconfig.clone().or_else(|| (!named.is_empty()).then(|| named.into()))
+}
+
+fn rate(args: &RunArgs, configuration: &Configuration) -> Rate {
+    let connection = &configuration.client_connection;
+    Rate {
+        qps: args.qps.unwrap_or(connection.qps),
+        burst: args.burst.unwrap_or(u32::try_from(connection.burst).unwrap_or(u32::MAX)),
+    }
+}
+
+/// The cloud. The simulated one keeps its machines as objects, which only a Wharf API server
+/// without a cloud of its own takes; and its kubelets would play the nodes of a real cluster.
+fn cloud(args: &RunArgs, server: &Server, clock: &ClusterClock) -> Result<Box<dyn Cloud>, Failure> {
+    if args.cloud != Some(CloudChoice::Sim) {
+        return Ok(Box::new(NoCloud::default()));
+    }
+    if !clock.is_labs() {
+        return Err(Failure::bad_input(format!(
+            "{} is not a lab of Wharf's; --cloud sim is for one that was started with `wharf up --controllers none`",
+            server.url
+        )));
+    }
+    Ok(Box::new(simulated_cloud(&args.region, args.seed)))
+}
+
+/// The kinds that have to be followed.
+fn kinds(controllers: &[Box<dyn Controller>], cloud: Option<CloudChoice>) -> Vec<Kind> {
+    let reads = |kind: &Kind, controller: &dyn Controller| {
+        controller.reads().is_none_or(|reads| reads.contains(&(kind.group, kind.plural)))
+    };
+    built_in()
+        .iter()
+        .filter(|kind| {
+            controllers.iter().any(|controller| reads(kind, &**controller))
+                || (**kind == Kind::of::<Instance>() && cloud == Some(CloudChoice::Sim))
+        })
+        .copied()
+        .collect()
+}
+
+fn election(
+    args: &RunArgs,
+    configuration: &Configuration,
+    server: &Server,
+    scheduler_name: &str,
+    log: &Log,
+) -> Option<Election> {
+    let asked = &configuration.leader_election;
+    if !asked.leader_elect {
+        return None;
+    }
+    let key = args.lease.clone().unwrap_or_else(|| {
+        if args.config.is_some() {
+            return ObjectKey::namespaced(&asked.resource_namespace, &asked.resource_name);
+        }
+        let name = match (args.only.as_deref(), scheduler_name) {
+            // Upstream's own scheduler and this one must not both schedule the same pods: they
+            // stand for election under one name.
+            (Some("scheduler"), "default-scheduler") => "kube-scheduler",
+            (Some("scheduler"), other) => other,
+            _ => "wharf",
+        };
+        ObjectKey::namespaced(LEASE_NAMESPACE, name)
+    });
+    let settings = LeaseSettings {
+        duration: asked.lease_duration,
+        renew_deadline: asked.renew_deadline,
+        retry_period: asked.retry_period,
+        ..LeaseSettings::new(key, identity())
+    };
+    Some(Election::new(server, settings, Arc::new(WallClock), args.seed, Arc::clone(log)))
+}
+
+/// The host's name with something that no other process on it has, as client-go's identities.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "wharf" } else { host.trim() };
+    format!("{host}_{}-{:x}", std::process::id(), WallClock.now().as_nanos())
+}
+
+async fn keep(election: &mut Option<Election>) -> Failure {
+    match election {
+        Some(election) => Failure::failed(election.keep().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn log() -> Log {
+    Arc::new(|line| output::progress(&format!("wharf: {line}")))
+}
+
+fn unreachable(error: ConnectError) -> Failure {
+    match error {
+        ConnectError::Unreachable { .. } => Failure::failed(error),
+        _ => Failure::bad_input(error),
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    is_told: bool,
+}
+
+impl Stop {
+    fn listen() -> Result<Self, Failure> {
+        let failed = |error| Failure::failed(format!("cannot wait for signals: {error}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            is_told: false,
+        })
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+        self.is_told = true;
+    }
+
+    /// What comes of `work`, unless told to stop before.
+    async fn or<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = work => Some(done),
+            () = self.told() => None,
+        }
+    }
+}
