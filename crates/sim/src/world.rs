@@ -28,7 +28,7 @@ use wharf_ports::controller::Controller;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::view::View;
 use wharf_registry::{EmbeddedCluster, Registry};
-use wharf_scheduler::Profile;
+use wharf_scheduler::config::Configuration;
 
 /// How long a node may be silent before it is taken for lost: kube-controller-manager's
 /// `--node-monitor-grace-period`.
@@ -107,7 +107,8 @@ impl<C: Cluster> World<C> {
         wrap: impl FnOnce(EmbeddedCluster) -> C,
     ) -> Result<Self, WorldError> {
         let catalog = Arc::new(Catalog::load(&settings.region)?);
-        let chosen = choose(&settings.controllers, controllers(&catalog, Profile::default()))?;
+        let chosen =
+            choose(&settings.controllers, controllers(&catalog, Configuration::default()))?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
             create_control_plane_pod(&registry)?;
@@ -194,10 +195,10 @@ pub fn simulated_cloud(region: &str, seed: u64) -> SimulatedEc2 {
 pub fn chosen_controllers(
     region: &str,
     choice: &Controllers,
-    profile: Profile,
+    schedule: Configuration,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let chosen = choose(choice, controllers(&catalog, profile))?;
+    let chosen = choose(choice, controllers(&catalog, schedule))?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
 
@@ -210,11 +211,11 @@ const KARPENTER: &str = "karpenter";
 const KUBELET: &str = "kubelet";
 
 /// Every controller of a simulated world, in a fixed order: events reach them in it.
-fn controllers(catalog: &Arc<Catalog>, profile: Profile) -> Vec<Grouped> {
+fn controllers(catalog: &Arc<Catalog>, schedule: Configuration) -> Vec<Grouped> {
     let in_group = |group| move |controller| (group, controller);
     let mut controllers: Vec<Grouped> =
         workloads::controllers(NODE_GRACE_PERIOD).into_iter().map(in_group(WORKLOADS)).collect();
-    controllers.push((SCHEDULER, Box::new(Scheduler::new(profile))));
+    controllers.push((SCHEDULER, Box::new(Scheduler::new(schedule))));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
     controllers.push((KUBELET, Box::new(NodeAgent::new(Heartbeats::default()))));
@@ -318,7 +319,7 @@ mod tests {
     fn controllers_are_chosen_by_name_or_group() {
         let all = || {
             let catalog = Arc::new(Catalog::load("us-east-1").expect("there is one"));
-            controllers(&catalog, Profile::default())
+            controllers(&catalog, Configuration::default())
         };
         let names = |choice: &str| -> Vec<&str> {
             let chosen = choose(&Controllers::named(choice), all()).expect("they are known");

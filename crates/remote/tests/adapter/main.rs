@@ -183,6 +183,7 @@ async fn events_are_counted_and_never_wait() {
     let object = run.view.object(Kind::of::<Pod>(), &key("p")).expect("a pod");
     let record = EventRecord {
         regarding: Regarding::object(object),
+        related: None,
         kind: EventType::Warning,
         reason: "FailedScheduling".to_owned(),
         action: "Scheduling".to_owned(),

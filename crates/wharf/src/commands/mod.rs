@@ -13,7 +13,7 @@ pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod why;
 
-use wharf_scheduler::Profile;
+use wharf_scheduler::config::Configuration;
 use wharf_sim::world::{Controllers, chosen_controllers};
 
 use crate::failure::Failure;
@@ -22,7 +22,7 @@ use crate::lab::REGION_DEFAULT;
 /// The controllers that a flag names, all of which there must be.
 fn controllers(names: &str) -> Result<Controllers, Failure> {
     let choice = Controllers::named(names);
-    chosen_controllers(REGION_DEFAULT, &choice, Profile::default())
+    chosen_controllers(REGION_DEFAULT, &choice, Configuration::default())
         .map_err(|error| Failure::bad_input(format!("{error}, all and none")))?;
     Ok(choice)
 }

@@ -48,12 +48,13 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
 async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     let mut stop = Stop::listen()?;
     let configuration = configuration(&args)?;
-    let profile = configuration.profiles[0].clone();
-    let scheduler_name = profile.scheduler_name.to_string();
+    let names: Vec<&str> =
+        configuration.profiles.iter().map(|profile| profile.scheduler_name.as_str()).collect();
+    let scheduler_name = names.join(", ");
     let names = args.only.as_deref().unwrap_or("all");
     let choice = super::controllers(names)?;
-    let controllers =
-        chosen_controllers(&args.region, &choice, profile).map_err(Failure::bad_input)?;
+    let controllers = chosen_controllers(&args.region, &choice, configuration.clone())
+        .map_err(Failure::bad_input)?;
     if controllers.is_empty() {
         return Err(Failure::bad_input("--only names no controller; there is nothing to run"));
     }
@@ -98,12 +99,15 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
         }
     };
     let arrivals = cluster.arrivals();
+    let schedules = controllers.iter().any(|controller| controller.name() == "scheduler");
     let mut event_loop = EventLoop::new(cluster, cloud, controllers, args.seed);
     event_loop.start(clock.clock().now(), view);
     let journal = clock.is_labs().then(|| journal::share(&server));
     let mut driver = Driver::start(event_loop, clock.scaled(), arrivals, args.verbose, journal)?;
+    let schedules_for =
+        if schedules { format!(", scheduler name {scheduler_name}") } else { String::new() };
     output::data(&format!(
-        "wharf runs {names} at {} ({}, scheduler name {scheduler_name})",
+        "wharf runs {names} at {} ({}{schedules_for})",
         server.url, server.version
     ));
 
