@@ -37,7 +37,7 @@ const SEEN_MAX: usize = 4096;
 const NODES_MIN: usize = 16;
 
 /// Answers of nodes to shapes of pods. Serves one profile well; under another it starts anew.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Memo {
     bytes_max: usize,
     profile: Option<Profile>,
@@ -51,7 +51,7 @@ pub struct Memo {
 }
 
 /// The answers to one shape of pods with one priority.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Page {
     shape: Arc<Shape>,
     priority: i32,
@@ -70,7 +70,7 @@ pub(crate) struct Page {
 }
 
 /// The raw scores of one scorer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Column {
     pub(crate) plugin: Plugin,
     pub(crate) weight: i64,

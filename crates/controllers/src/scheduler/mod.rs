@@ -33,7 +33,7 @@ use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkK
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::view::View;
 use wharf_scheduler::config::Configuration;
-use wharf_scheduler::{PodInfo, Profile, Rotation, Snapshot};
+use wharf_scheduler::{Memo, PodInfo, Profile, Rotation, Snapshot};
 
 use assumed::{AssumedPods, may_hide_success};
 use cycle::Preemptions;
@@ -75,6 +75,8 @@ const READS: &[(&str, &str)] = &[
 pub struct Scheduler {
     /// The profiles; all share the queue and the rotation.
     profiles: Vec<Profile>,
+    /// What nodes have answered, by profile.
+    memos: Vec<Memo>,
     snapshot: Snapshot,
     rotation: Rotation,
     queue: SchedulingQueue,
@@ -115,6 +117,7 @@ impl Scheduler {
             snapshot.compile_profile(profile);
         }
         Self {
+            memos: profiles.iter().map(|_| Memo::new()).collect(),
             profiles,
             snapshot,
             rotation: Rotation::default(),

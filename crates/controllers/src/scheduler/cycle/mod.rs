@@ -6,7 +6,7 @@ mod failure;
 mod preempt;
 
 use wharf_ports::controller::{Context, Step};
-use wharf_scheduler::{Decision, Placement, schedule};
+use wharf_scheduler::{Decision, Placement, schedule_with};
 
 use super::assumed::Assumed;
 use super::queue::Entry;
@@ -22,7 +22,8 @@ impl Scheduler {
             return;
         }
         let profile = &self.profiles[entry.profile];
-        match schedule(&self.snapshot, &entry.pod, profile, &mut self.rotation) {
+        let memo = &mut self.memos[entry.profile];
+        match schedule_with(memo, &self.snapshot, &entry.pod, profile, &mut self.rotation) {
             Decision::Bind(placement) => self.place(entry, &placement, context, step),
             Decision::Unschedulable(answer) => self.turn_down(entry, &answer, context, step),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use wharf_scheduler::{Decision, PodInfo, Profile, Rotation, Snapshot, schedule};
+use wharf_scheduler::{Decision, Memo, PodInfo, Profile, Rotation, Snapshot, schedule_with};
 
 use super::objects::MEASURED;
 use super::workloads::{Size, Workload};
@@ -53,12 +53,14 @@ pub(super) enum Share {
 pub(super) struct Cluster {
     snapshot: Snapshot,
     rotation: Rotation,
+    memo: Memo,
 }
 
 impl Cluster {
     /// The nodes, with the pods that are there before.
     pub(super) fn new(workload: &Workload, size: &Size) -> Result<Self, Failure> {
-        let mut cluster = Self { snapshot: Snapshot::new(), rotation: Rotation::default() };
+        let mut cluster =
+            Self { snapshot: Snapshot::new(), rotation: Rotation::default(), memo: Memo::new() };
         for (path, object) in workload.set_up() {
             if path.ends_with("/namespaces") {
                 cluster.snapshot.set_namespace(&typed(object)?);
@@ -121,7 +123,8 @@ impl Cluster {
 
     /// One decision, carried out. Returns whether the pod found a node.
     fn decide(&mut self, pod: &std::sync::Arc<PodInfo>, profile: &Profile) -> bool {
-        match schedule(&self.snapshot, pod, profile, &mut self.rotation) {
+        let Self { snapshot, rotation, memo } = self;
+        match schedule_with(memo, snapshot, pod, profile, rotation) {
             Decision::Bind(placement) => {
                 let node = self.snapshot.node(placement.node).facts.name.clone();
                 self.snapshot.place(pod.clone(), &node);
