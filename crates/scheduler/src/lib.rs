@@ -7,7 +7,12 @@
 //!
 //! Who drives it keeps the snapshot up to date ([`Snapshot::set_node`], [`Snapshot::place`], …),
 //! compiles each pending pod once ([`Snapshot::compile`]), and places a pod in the snapshot as
-//! soon as it is decided, not only when the cluster confirms it.
+//! soon as it is decided, not only when the cluster confirms it. [`schedule_with`] decides the same
+//! as [`schedule`] many times faster, since it remembers what nodes have answered.
+//!
+//! ```
+#![doc = include_str!("../examples/place.rs")]
+//! ```
 
 pub mod cases;
 pub mod config;
