@@ -7,4 +7,5 @@ pub mod event_loop;
 pub mod journal;
 pub mod karpenter;
 pub mod scheduler;
+pub mod storage;
 pub mod workloads;

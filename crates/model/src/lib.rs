@@ -6,6 +6,7 @@
 //! [`resources`] (what a pod asks for and what a node offers).
 
 pub mod duration;
+pub mod ebs;
 pub mod instance;
 pub mod instance_type;
 pub mod karpenter;
@@ -20,5 +21,6 @@ pub mod random;
 pub mod requirements;
 pub mod resources;
 pub mod selector;
+pub mod storage;
 pub mod taints;
 pub mod time;

@@ -4,6 +4,7 @@
 //! [`rehearsal`] drives them by jumping from wake-up to wake-up. No API server, no sockets, no JSON.
 //! Start with [`scenario`] for the input and [`timeline`] for the output.
 
+mod addons;
 pub mod ledger;
 pub mod rehearsal;
 pub mod scenario;

@@ -16,7 +16,7 @@ use wharf_cloud::none::NoCloud;
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
 use wharf_controllers::karpenter::{self, KarpenterSettings};
 use wharf_controllers::scheduler::Scheduler;
-use wharf_controllers::workloads;
+use wharf_controllers::{storage, workloads};
 use wharf_model::labels;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
@@ -107,11 +107,12 @@ impl<C: Cluster> World<C> {
         wrap: impl FnOnce(EmbeddedCluster) -> C,
     ) -> Result<Self, WorldError> {
         let catalog = Arc::new(Catalog::load(&settings.region)?);
-        let chosen =
-            choose(&settings.controllers, controllers(&catalog, Configuration::default()))?;
+        let all = controllers(&catalog, Configuration::default(), settings.seed);
+        let chosen = choose(&settings.controllers, all)?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
             create_control_plane_pod(&registry)?;
+            crate::addons::create_storage(&registry)?;
         }
         let cloud: Box<dyn Cloud> = if settings.controllers.run_cloud() {
             Box::new(simulated_cloud(&settings.region, settings.seed))
@@ -198,7 +199,7 @@ pub fn chosen_controllers(
     schedule: Configuration,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let chosen = choose(choice, controllers(&catalog, schedule))?;
+    let chosen = choose(choice, controllers(&catalog, schedule, 0))?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
 
@@ -208,16 +209,18 @@ type Grouped = (&'static str, Box<dyn Controller>);
 const WORKLOADS: &str = "workloads";
 const SCHEDULER: &str = "scheduler";
 const KARPENTER: &str = "karpenter";
+const STORAGE: &str = "storage";
 const KUBELET: &str = "kubelet";
 
 /// Every controller of a simulated world, in a fixed order: events reach them in it.
-fn controllers(catalog: &Arc<Catalog>, schedule: Configuration) -> Vec<Grouped> {
+fn controllers(catalog: &Arc<Catalog>, schedule: Configuration, seed: u64) -> Vec<Grouped> {
     let in_group = |group| move |controller| (group, controller);
     let mut controllers: Vec<Grouped> =
         workloads::controllers(NODE_GRACE_PERIOD).into_iter().map(in_group(WORKLOADS)).collect();
     controllers.push((SCHEDULER, Box::new(Scheduler::new(schedule))));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
+    controllers.extend(storage::controllers(seed).into_iter().map(in_group(STORAGE)));
     controllers.push((KUBELET, Box::new(NodeAgent::new(Heartbeats::default()))));
     controllers.push((KUBELET, Box::new(PodAgent::new())));
     controllers
@@ -227,7 +230,7 @@ fn controllers(catalog: &Arc<Catalog>, schedule: Configuration) -> Vec<Grouped> 
 /// are chosen together, as are the kubelets'.
 fn choose(choice: &Controllers, mut controllers: Vec<Grouped>) -> Result<Vec<Grouped>, WorldError> {
     let Controllers::Only(names) = choice else { return Ok(controllers) };
-    let mut known: Vec<&'static str> = vec![WORKLOADS, SCHEDULER, KARPENTER, KUBELET];
+    let mut known: Vec<&'static str> = vec![WORKLOADS, SCHEDULER, KARPENTER, STORAGE, KUBELET];
     let in_workloads = controllers.iter().filter(|(group, _)| *group == WORKLOADS);
     known.extend(in_workloads.map(|(_, controller)| controller.name()));
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
@@ -319,7 +322,7 @@ mod tests {
     fn controllers_are_chosen_by_name_or_group() {
         let all = || {
             let catalog = Arc::new(Catalog::load("us-east-1").expect("there is one"));
-            controllers(&catalog, Configuration::default())
+            controllers(&catalog, Configuration::default(), 1)
         };
         let names = |choice: &str| -> Vec<&str> {
             let chosen = choose(&Controllers::named(choice), all()).expect("they are known");
@@ -330,7 +333,7 @@ mod tests {
         assert_eq!(names("pod-garbage-collector"), ["pod-garbage-collector"]);
         assert_eq!(names("none"), Vec::<&str>::new());
         assert_eq!(names("all").len(), all().len());
-        assert_eq!(names("workloads,scheduler,karpenter,kubelet").len(), all().len());
+        assert_eq!(names("workloads,scheduler,karpenter,storage,kubelet").len(), all().len());
         let error = choose(&Controllers::named("schedular"), all()).err().expect("a typo");
         let error = error.to_string();
         assert!(error.starts_with("there is no controller \"schedular\"; there are "), "{error}");

@@ -7,7 +7,7 @@ pub mod event_ttl;
 mod events;
 pub mod garbage_collector;
 #[cfg(test)]
-mod harness;
+pub(crate) mod harness;
 pub mod namespace;
 pub mod node_lifecycle;
 mod owners;
@@ -20,6 +20,9 @@ pub mod taint_eviction;
 use std::time::Duration;
 
 use wharf_ports::controller::Controller;
+
+pub(crate) use events::event;
+pub(crate) use owners::controller_reference;
 
 /// Every controller of this part, in a fixed order. `node_grace_period` is how long a node may be
 /// silent; it has to be longer than the nodes' own interval of heartbeats.

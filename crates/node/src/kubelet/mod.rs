@@ -7,12 +7,14 @@
 //! restart of the simulation is not taken for one of the machine. Once a machine is terminated its
 //! Node is deleted, which is the cloud-node-lifecycle controller's part.
 
+mod csi;
 mod node;
 
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::storage::v1::CSINode;
 use rustc_hash::FxHashMap;
 use wharf_model::instance::{Instance, InstanceState};
 use wharf_model::kinds::{Kind, Resource};
@@ -72,6 +74,7 @@ struct Kubelet {
     annotated: Option<Time>,
     ready: Option<Time>,
     lease: Option<Time>,
+    csi: Option<Time>,
     status: Option<Time>,
     deleted: Option<Time>,
 }
@@ -110,6 +113,7 @@ impl NodeAgent {
         }
         let mut next = self.report(key, instance, node, now, &mut step);
         next = next.min(self.renew(key, node, context, &mut step));
+        next = next.min(self.register_driver(key, instance, node, context, &mut step));
         step.again = Some(next.since(now).max(Duration::from_millis(1)));
         step
     }
@@ -149,6 +153,32 @@ impl NodeAgent {
         }
         let next = if asked && news { now + RETRY } else { last + self.heartbeats.status };
         if ready { next } else { next.min(ready_at) }
+    }
+
+    /// Writes the node's CSINode once its network is up and the driver's pod runs; says when to
+    /// look again.
+    fn register_driver(
+        &mut self,
+        key: &ObjectKey,
+        instance: &Instance,
+        node: &Object,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) -> Time {
+        let (now, ready_at) = (context.now, Time::from_nanos(instance.status.ready_at_nanos));
+        let later = now + self.heartbeats.status;
+        let Some(kubelet) = self.kubelets.get_mut(key) else { return later };
+        if now < ready_at {
+            return ready_at;
+        }
+        if context.view.object(CSINode::kind(), node.key()).is_some() {
+            return later;
+        }
+        if kubelet.csi.is_none_or(|at| at + RETRY <= now) {
+            kubelet.csi = Some(now);
+            step.write(Write::Create(Box::new(csi::csi_node(node, instance))));
+        }
+        now + RETRY
     }
 
     /// Renews the Lease if it is due; says when next.

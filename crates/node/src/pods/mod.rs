@@ -12,11 +12,14 @@
 mod address;
 mod run;
 mod status;
+mod volumes;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodStatus};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use rustc_hash::FxHashMap;
 use wharf_model::instance::{Instance, InstanceState};
 use wharf_model::kinds::Kind;
@@ -41,6 +44,8 @@ pub struct PodAgent {
     pods: FxHashMap<ObjectKey, Tracked>,
     nodes: FxHashMap<String, NodeState>,
     addresses: Addresses,
+    /// Pods that wait for volumes.
+    held: BTreeSet<ObjectKey>,
 }
 
 #[derive(Debug)]
@@ -66,6 +71,7 @@ impl PodAgent {
     }
 
     fn forget(&mut self, key: &ObjectKey) {
+        self.held.remove(key);
         if let Some(tracked) = self.pods.remove(key)
             && let Some(ip) = tracked.worker.ip
         {
@@ -134,7 +140,13 @@ impl PodAgent {
             removed: false,
         });
         let worker = &mut tracked.worker;
-        if worker.ip.is_none() && now >= worker.sandbox_at {
+        worker.wait_for_volumes(volumes::are_missing(key, pod, context.view), now);
+        if worker.is_held {
+            self.held.insert(key.clone());
+        } else {
+            self.held.remove(key);
+        }
+        if worker.ip.is_none() && !worker.is_held && now >= worker.sandbox_at {
             let hint = fnv1a(worker.uid.as_bytes());
             worker.ip = Some(self.addresses.assign(host_ip, hint, &worker.uid));
         }
@@ -206,6 +218,12 @@ impl Controller for PodAgent {
                 self.learn(pod, node);
             }
             queue.now(WorkKey::object(kind, change.key()));
+        } else if kind == Kind::of::<PersistentVolumeClaim>()
+            || kind == Kind::of::<VolumeAttachment>()
+        {
+            for pod in &self.held {
+                queue.now(WorkKey::object(Kind::of::<Pod>(), pod));
+            }
         } else if kind == Kind::of::<Instance>()
             && let Some(instance) = change.object().typed::<Instance>()
         {

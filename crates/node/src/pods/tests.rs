@@ -294,3 +294,52 @@ fn a_pod_removed_without_grace_is_stopped_all_the_same() {
     assert_eq!(world.messages().last().copied(), Some("Stopping container inflate"));
     assert_eq!(world.records.len(), 5);
 }
+
+#[test]
+fn containers_wait_for_their_volumes() {
+    let mut world = world();
+    let mut spec = pause();
+    spec["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]);
+    world.put(pod("a", spec));
+    run(&mut world, 600.0);
+    assert_eq!(phase(&world, "a"), "Pending");
+    assert_eq!(waiting_reason(&world, "a").as_deref(), Some("ContainerCreating"));
+    assert!(status(&world, "a").pod_ip.is_none());
+    let put = |world: &mut World<PodAgent>, kind: &str, group: &str, value: Value| {
+        let kind = wharf_model::kinds::Kind::by_kind(group, kind).expect("a kind");
+        world.put((kind.decode)(value.to_string().as_bytes()).expect("a valid object"));
+    };
+    put(
+        &mut world,
+        "PersistentVolume",
+        "",
+        json!({"metadata": {"name": "pv"},
+        "spec": {"csi": {"driver": "ebs.csi.aws.com", "volumeHandle": "vol-1"}}}),
+    );
+    put(
+        &mut world,
+        "PersistentVolumeClaim",
+        "",
+        json!({
+        "metadata": {"name": "c", "namespace": "default"},
+        "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}}),
+    );
+    run(&mut world, 60.0);
+    assert_eq!(phase(&world, "a"), "Pending");
+    let name = wharf_model::ebs::attachment_name("vol-1", NODE);
+    put(
+        &mut world,
+        "VolumeAttachment",
+        "storage.k8s.io",
+        json!({"metadata": {"name": name},
+        "spec": {"attacher": "ebs.csi.aws.com", "nodeName": NODE, "source": {"persistentVolumeName": "pv"}},
+        "status": {"attached": true}}),
+    );
+    run(&mut world, 10.0);
+    assert_eq!(phase(&world, "a"), "Running");
+    // A restart of the kubelet does not start it anew.
+    let before = status(&world, "a");
+    world.restart(PodAgent::new());
+    run(&mut world, 60.0);
+    assert_eq!(status(&world, "a"), before);
+}

@@ -25,6 +25,8 @@ pub(super) struct Worker {
     pub(super) start: Time,
     /// When sandbox and network are set up.
     pub(super) sandbox_at: Time,
+    /// Whether the sandbox waits for volumes.
+    pub(super) is_held: bool,
     pub(super) host_ip: Ipv4Addr,
     /// The pod's address; the host's on the host network.
     pub(super) ip: Option<Ipv4Addr>,
@@ -79,7 +81,35 @@ impl Worker {
         };
         let kill = (began.is_some() && pod.metadata.deletion_timestamp.is_some())
             .then(|| Kill { since: deletion_asked(pod), down: None });
-        Self { uid, start, sandbox_at, host_ip, ip, runs, init_count, kill, failure: None, draw }
+        Self {
+            uid,
+            start,
+            sandbox_at,
+            is_held: false,
+            host_ip,
+            ip,
+            runs,
+            init_count,
+            kill,
+            failure: None,
+            draw,
+        }
+    }
+
+    /// Holds the sandbox back as long as volumes are missing. What has begun goes on.
+    pub(super) fn wait_for_volumes(&mut self, are_missing: bool, now: Time) {
+        let has_begun = self.runs.iter().any(|run| !matches!(run.state, State::Waiting { .. }));
+        if has_begun || are_missing == self.is_held {
+            return;
+        }
+        self.is_held = are_missing;
+        if !are_missing {
+            let takes = Random::new(self.draw, 0x5b).between(450, 1_100);
+            self.sandbox_at = now + Duration::from_millis(takes);
+            for run in &mut self.runs {
+                run.state = State::Waiting { since: self.sandbox_at };
+            }
+        }
     }
 
     /// Brings the pod up to `now`; says when to look again.
@@ -96,6 +126,9 @@ impl Worker {
         }
         if let Some(kill) = self.kill {
             return self.advance_kill(pod, kill, now);
+        }
+        if self.is_held {
+            return active_deadline(pod, self.start);
         }
         if now < self.sandbox_at {
             return Some(self.sandbox_at);

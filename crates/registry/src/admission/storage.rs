@@ -4,13 +4,12 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use wharf_model::kinds::Kind;
-use wharf_model::labels::{DEFAULT_STORAGE_CLASS, PV_PROTECTION, PVC_PROTECTION};
-use wharf_model::object::{Object, ObjectKey, Typed};
+use wharf_model::labels::{PV_PROTECTION, PVC_PROTECTION};
+use wharf_model::object::{ObjectKey, Typed};
 use wharf_model::quantity::Quantity;
+use wharf_model::storage::{default_class, requested};
 use wharf_ports::error::ApiError;
 use wharf_store::Store;
-
-use crate::strategy::storage::persistent_volume_claim::requested;
 
 /// A claim without a class gets the default one, if there is one (`DefaultStorageClass`); what is
 /// in use cannot go away (`StorageObjectInUseProtection`).
@@ -18,7 +17,9 @@ pub(super) fn on_claim_create(store: &Store, claim: &mut PersistentVolumeClaim) 
     protect(&mut claim.metadata.finalizers, PVC_PROTECTION);
     let spec = claim.spec.get_or_insert_default();
     if spec.storage_class_name.is_none() {
-        spec.storage_class_name = default_class(store);
+        let (classes, _) = store.list(Kind::of::<StorageClass>(), None);
+        let default = default_class(classes.iter().filter_map(|class| class.typed()));
+        spec.storage_class_name = default.and_then(|class| class.metadata.name.clone());
     }
 }
 
@@ -32,21 +33,6 @@ fn protect(finalizers: &mut Option<Vec<String>>, finalizer: &str) {
     if !finalizers.iter().any(|known| known == finalizer) {
         finalizers.push(finalizer.to_owned());
     }
-}
-
-/// The newest of the classes that say they are the default; of two of one age the first by name.
-fn default_class(store: &Store) -> Option<String> {
-    let (classes, _) = store.list(Kind::of::<StorageClass>(), None);
-    let is_default = |class: &&std::sync::Arc<Object>| {
-        class
-            .typed::<StorageClass>()
-            .and_then(|class| class.metadata.annotations.as_ref()?.get(DEFAULT_STORAGE_CLASS))
-            .is_some_and(|value| value == "true")
-    };
-    let order = |class: &&std::sync::Arc<Object>| {
-        (class.header().created, std::cmp::Reverse(class.key().name.clone()))
-    };
-    classes.iter().filter(is_default).max_by_key(order).map(|class| class.key().name.to_string())
 }
 
 /// Only a bound claim whose class allows it may grow (`PersistentVolumeClaimResize`).

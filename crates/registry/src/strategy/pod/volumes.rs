@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, Volume};
 use wharf_model::names;
+use wharf_model::storage::ephemeral_claim_name;
 
 use super::super::storage::persistent_volume_claim;
 use super::SPEC;
@@ -40,7 +41,7 @@ pub(super) fn claims_to_be(pod: &Pod, spec: &PodSpec, errors: &mut Errors) {
         if volume.ephemeral.is_none() {
             continue;
         }
-        let claim = format!("{pod}-{}", volume.name);
+        let claim = ephemeral_claim_name(pod, &volume.name);
         for message in names::dns_1123_subdomain(&claim) {
             let path = path.index(index);
             let detail = format!("PVC name {claim:?}: {message}");

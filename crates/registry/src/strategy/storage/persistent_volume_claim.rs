@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     TypedLocalObjectReference, TypedObjectReference,
 };
 use wharf_model::quantity::Quantity;
+use wharf_model::storage::requested;
 use wharf_model::time::Time;
 
 use super::super::Rules;
@@ -95,8 +96,7 @@ pub(crate) fn validate_spec(
     access_modes(&path.child("accessModes"), spec.access_modes.as_ref(), missing, errors);
     label_selector(&path.child("selector"), spec.selector.as_ref(), errors);
     let resources = path.child("resources");
-    let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    match requests.and_then(|requests| requests.get("storage")) {
+    match requested(spec) {
         Some(amount) => storage_amount(&resources.key("storage"), amount, errors),
         None => errors.required(&resources.key("storage"), ""),
     }
@@ -163,11 +163,4 @@ fn update(
     if new.volume_mode != old_spec.volume_mode {
         errors.immutable(&Path::root("volumeMode"), &new.volume_mode, &old_spec.volume_mode);
     }
-}
-
-/// How much storage a claim asks for.
-pub(crate) fn requested(
-    spec: &PersistentVolumeClaimSpec,
-) -> Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity> {
-    spec.resources.as_ref()?.requests.as_ref()?.get("storage")
 }
