@@ -112,7 +112,7 @@ impl Diagnosis {
                     nodes,
                     reasons: rejection.reasons(pod),
                     closest: Some(node.facts.name.clone()),
-                    says: rejection.explain(pod, node, snapshot.symbols()),
+                    says: rejection.explain(pod, closest, snapshot),
                 }
             })
             .collect();

@@ -3,8 +3,9 @@
 
 use crate::node::{NodeFacts, NodeInfo};
 use crate::plugins::{
-    node_affinity, node_ports, node_resources_fit, node_unschedulable, node_volume_limits,
-    taint_toleration, volume_binding, volume_restrictions, volume_zone,
+    inter_pod_affinity, node_affinity, node_declared_features, node_ports, node_resources_fit,
+    node_unschedulable, node_volume_limits, pod_topology_spread, taint_toleration, volume_binding,
+    volume_restrictions, volume_zone,
 };
 use crate::pod::PodInfo;
 use crate::profile::{Plugin, PluginSet};
@@ -21,6 +22,10 @@ pub enum News<'a> {
         /// What it is.
         new: &'a NodeInfo,
     },
+    /// A node went. The pods that were on it are still counted there.
+    NodeGone(&'a NodeInfo),
+    /// A pod has a place on a node.
+    PodPlaced(&'a PodInfo),
     /// A pod no longer holds its place on a node: deleted, finished, or its binding refused.
     PodGone(&'a PodInfo),
     /// A pod on a node asks for other amounts than before.
@@ -32,6 +37,17 @@ pub enum News<'a> {
     },
     /// A storage object came or changed.
     Storage(StorageNews),
+    /// A pod on a node has other labels than before, or is being deleted now.
+    PodChanged {
+        /// As it was.
+        old: &'a PodInfo,
+        /// As it is.
+        new: &'a PodInfo,
+    },
+    /// The labels of a namespace changed, or it came or went.
+    Namespace,
+    /// A Service or a controller of pods came or went, or its selector changed.
+    Workloads,
 }
 
 /// Whether the news could change the mind of a plugin that turned the pod down.
@@ -54,6 +70,9 @@ pub fn wakes_itself(
             Plugin::NodeUnschedulable => node_unschedulable::wakes_on_self(old, new, snapshot),
             Plugin::TaintToleration => taint_toleration::wakes_on_self(old, new),
             Plugin::NodeResourcesFit => node_resources_fit::wakes_on_shrink(new, old, new),
+            Plugin::PodTopologySpread => pod_topology_spread::wakes_on_self(old, new),
+            Plugin::InterPodAffinity => inter_pod_affinity::wakes_on_self(old, new),
+            Plugin::NodeDeclaredFeatures => node_declared_features::wakes_on_self(old, new),
             // The API lets nothing else of these change but to narrow a gated pod's node selection.
             _ => false,
         },
@@ -88,16 +107,57 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
                     unveiled || volume_binding::wakes_on_node(*old, &new.facts)
                 }
                 Plugin::VolumeZone => unveiled || volume_zone::wakes_on_node(*old, &new.facts),
+                // Of these, the first registers for taints itself.
+                Plugin::PodTopologySpread => {
+                    pod_topology_spread::wakes_on_node(pod, *old, new, snapshot)
+                }
+                Plugin::InterPodAffinity => {
+                    unveiled || inter_pod_affinity::wakes_on_node(pod, *old, new, snapshot)
+                }
+                Plugin::NodeDeclaredFeatures => {
+                    unveiled || node_declared_features::wakes_on_node(*old, &new.facts)
+                }
                 _ => false,
             }
         }
+        News::NodeGone(gone) => match plugin {
+            Plugin::PodTopologySpread => {
+                pod_topology_spread::wakes_on_node_gone(pod, &gone.facts, snapshot)
+            }
+            Plugin::InterPodAffinity => inter_pod_affinity::wakes_on_node_gone(gone),
+            _ => false,
+        },
+        News::PodPlaced(placed) => match plugin {
+            Plugin::PodTopologySpread => pod_topology_spread::wakes_on_pod(pod, placed, snapshot),
+            Plugin::InterPodAffinity => {
+                inter_pod_affinity::wakes_on_pod_added(pod, placed, snapshot)
+            }
+            _ => false,
+        },
         News::PodGone(gone) => match plugin {
             Plugin::NodePorts => node_ports::wakes_on_pod_gone(pod, gone),
             Plugin::NodeResourcesFit => node_resources_fit::wakes_on_pod_gone(),
             Plugin::VolumeRestrictions => volume_restrictions::wakes_on_pod_gone(pod, gone),
             Plugin::NodeVolumeLimits => node_volume_limits::wakes_on_pod_gone(gone),
+            Plugin::PodTopologySpread => pod_topology_spread::wakes_on_pod(pod, gone, snapshot),
+            Plugin::InterPodAffinity => inter_pod_affinity::wakes_on_pod_gone(pod, gone, snapshot),
             _ => false,
         },
+        News::PodChanged { old, new } => match plugin {
+            Plugin::PodTopologySpread => {
+                pod_topology_spread::wakes_on_pod_change(pod, old, new, snapshot)
+            }
+            Plugin::InterPodAffinity => {
+                inter_pod_affinity::wakes_on_pod_change(pod, old, new, snapshot)
+            }
+            _ => false,
+        },
+        News::Namespace => {
+            plugin == Plugin::InterPodAffinity && inter_pod_affinity::wakes_on_namespace()
+        }
+        News::Workloads => {
+            plugin == Plugin::PodTopologySpread && pod_topology_spread::wakes_on_workloads(pod)
+        }
         News::PodResized { old, new } => {
             plugin == Plugin::NodeResourcesFit && node_resources_fit::wakes_on_shrink(pod, old, new)
         }
@@ -181,7 +241,7 @@ mod tests {
                         let node = a_node(name, cpu, zone, taint, cordon);
                         let change = snapshot.set_node(&node);
                         let new = snapshot.node_named(&format!("n{name}")).unwrap();
-                        let old = match &change { NodeChange::Updated(old) => Some(old), _ => None };
+                        let old = match &change { NodeChange::Updated(old) => Some(&**old), _ => None };
                         if change != NodeChange::Same && asleep.is_some_and(|by| woken(by, News::Node { old, new }, &snapshot)) {
                             asleep = None;
                         }

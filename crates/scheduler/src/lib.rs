@@ -19,6 +19,7 @@ pub mod config;
 mod cycle;
 mod diagnosis;
 mod hints;
+mod images;
 mod journal;
 mod memo;
 mod namespaces;
@@ -38,6 +39,7 @@ mod storage;
 mod symbols;
 #[cfg(test)]
 mod testing;
+mod topology;
 mod workloads;
 
 pub use cycle::{

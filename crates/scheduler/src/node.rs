@@ -49,6 +49,10 @@ pub struct NodeFacts {
     pub unschedulable: bool,
     /// Region and zone; nodes without both share one zone.
     pub zone: (Symbol, Symbol),
+    /// The images it has with their sizes in bytes, sorted, each name once.
+    pub images: Box<[(Symbol, i64)]>,
+    /// The features it declares.
+    pub features: Box<[Symbol]>,
 }
 
 /// A taint.
@@ -210,6 +214,13 @@ impl NodeFacts {
                 .collect(),
             unschedulable: spec.is_some_and(|spec| spec.unschedulable == Some(true)),
             zone,
+            images: images(node, symbols),
+            features: node
+                .status
+                .iter()
+                .flat_map(|status| status.declared_features.iter().flatten())
+                .map(|feature| symbols.intern(feature))
+                .collect(),
         }
     }
 
@@ -223,8 +234,25 @@ impl NodeFacts {
             taints: SmallVec::new(),
             unschedulable: false,
             zone: (Symbol::EMPTY, Symbol::EMPTY),
+            images: Box::default(),
+            features: Box::default(),
         }
     }
+}
+
+/// The images of a node by each of their names; of equal names the first counts.
+fn images(node: &Node, symbols: &mut Symbols) -> Box<[(Symbol, i64)]> {
+    let images = node.status.iter().flat_map(|status| status.images.iter().flatten());
+    let mut named: Vec<_> = images
+        .flat_map(|image| {
+            let size = image.size_bytes.unwrap_or(0);
+            image.names.iter().flatten().map(move |name| (name, size))
+        })
+        .map(|(name, size)| (symbols.intern(name), size))
+        .collect();
+    named.sort_by_key(|(name, _)| *name);
+    named.dedup_by_key(|(name, _)| *name);
+    named.into_boxed_slice()
 }
 
 /// Region and zone of a node; the beta labels win over the stable ones, as upstream has it.

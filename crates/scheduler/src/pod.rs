@@ -13,11 +13,14 @@ use wharf_model::pod::is_sidecar;
 use wharf_model::time::Time;
 
 use crate::node::{Effect, Taint};
+use crate::plugins::{image_locality, node_declared_features};
 use crate::requests::PodRequests;
 use crate::selector::Term;
 use crate::shape::{Shape, Shapes};
 use crate::storage::PodVolumes;
 use crate::symbols::{Labels, Symbol, Symbols};
+use crate::topology::PodTerms;
+use crate::topology::groups::GroupId;
 
 /// A pod, compiled.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +54,10 @@ pub struct PodInfo {
     pub preempted: bool,
     /// `status.startTime`; [`Time::MAX`] while it has none.
     pub started: Time,
+    /// The pods of its namespace with the same labels.
+    pub(crate) group: GroupId,
+    /// What it says of other pods.
+    pub(crate) terms: PodTerms,
 }
 
 /// A pod's wishes about nodes.
@@ -91,7 +98,7 @@ pub struct HostPort {
 }
 
 impl PodInfo {
-    /// Compiles a pod.
+    /// Compiles a pod but for what it says of other pods.
     pub(crate) fn new(pod: &Pod, symbols: &mut Symbols, shapes: &mut Shapes) -> Self {
         let key = ObjectKey::of(&pod.metadata);
         let spec = pod.spec.as_ref();
@@ -124,6 +131,8 @@ impl PodInfo {
             started: status
                 .and_then(|status| status.start_time.as_ref())
                 .map_or(Time::MAX, Time::from),
+            group: GroupId::default(),
+            terms: PodTerms::default(),
         }
     }
 
@@ -156,6 +165,12 @@ impl Shape {
                 .map(|toleration| Toleration::new(toleration, symbols))
                 .collect(),
             host_ports: host_ports(pod, symbols),
+            images: image_locality::images_of(pod, symbols),
+            containers: spec.map_or(0, |spec| {
+                let init = spec.init_containers.as_ref().map_or(0, Vec::len);
+                i64::try_from(init + spec.containers.len()).unwrap_or(i64::MAX)
+            }),
+            features: node_declared_features::required_by(pod, symbols),
         }
     }
 

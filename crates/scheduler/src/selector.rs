@@ -179,6 +179,23 @@ impl Selector {
         Self { expressions: Some(own.chain(more.iter().cloned()).collect()) }
     }
 
+    /// A selector that selects nothing.
+    pub(crate) fn nothing() -> Self {
+        Self { expressions: None }
+    }
+
+    /// A key and the values one of which all that is selected has, if there is such a
+    /// requirement; of several that with the fewest values.
+    pub(crate) fn pairs(&self) -> Option<(Symbol, &[Symbol])> {
+        let expressions = self.expressions.as_deref().unwrap_or_default().iter();
+        expressions
+            .filter_map(|item| match &item.operator {
+                Operator::In(values) => Some((item.key, values.as_slice())),
+                _ => None,
+            })
+            .min_by_key(|(_, values)| values.len())
+    }
+
     /// Whether it selects everything.
     pub fn is_everything(&self) -> bool {
         self.expressions.as_deref().is_some_and(<[_]>::is_empty)

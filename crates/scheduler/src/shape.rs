@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::pod::{HostPort, NodeAffinity, Toleration};
 use crate::requests::PodRequests;
+use crate::symbols::Symbol;
 
 /// Below so many shapes nobody looks for unused ones.
 const SHAPES_MIN: usize = 256;
@@ -27,6 +28,12 @@ pub struct Shape {
     pub tolerations: SmallVec<[Toleration; 4]>,
     /// Ports it takes of its host.
     pub host_ports: SmallVec<[HostPort; 1]>,
+    /// The images of its containers and volumes, as nodes list them, in order.
+    pub images: SmallVec<[Symbol; 2]>,
+    /// How many containers it has, init containers included.
+    pub containers: i64,
+    /// Names of features that its node has to declare.
+    pub features: SmallVec<[Symbol; 0]>,
 }
 
 /// The shapes in use. Finding one costs the same however many there are.

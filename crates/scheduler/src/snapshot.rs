@@ -10,8 +10,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use rustc_hash::FxHashMap;
 use wharf_model::object::ObjectKey;
 
+use crate::images::Images;
 use crate::journal::Journal;
-use crate::namespaces::Namespaces;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::{NodeAffinity, PodInfo};
 use crate::profile::Profile;
@@ -19,7 +19,8 @@ use crate::selector::Selector;
 use crate::shape::Shapes;
 use crate::storage::Storage;
 use crate::symbols::{Labels, Symbol, Symbols};
-use crate::workloads::{Owner, OwnerKind, OwnerSelector, Workloads};
+use crate::topology::{Nodes, Topology};
+use crate::workloads::{Owner, OwnerKind, OwnerSelector};
 
 /// A node's place in the snapshot. Stays the same while the node is known; may be used again for
 /// another node afterwards.
@@ -27,6 +28,15 @@ use crate::workloads::{Owner, OwnerKind, OwnerSelector, Workloads};
 pub struct NodeIndex(u32);
 
 impl NodeIndex {
+    pub(crate) fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The place as a number.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
     /// As an index of a list with an entry for every node.
     pub(crate) fn get(self) -> usize {
         self.0 as usize
@@ -56,15 +66,16 @@ pub struct Snapshot {
     /// How often the budgets have changed.
     budget_changes: u64,
     journal: Journal,
-    namespaces: Namespaces,
-    workloads: Workloads,
+    topology: Topology,
+    images: Images,
 }
 
+/// A place for a node.
 #[derive(Clone, Debug)]
-struct Slot {
-    node: NodeInfo,
+pub(crate) struct Slot {
+    pub(crate) node: NodeInfo,
     /// Whether there is such a Node; else pods name one that nobody has told of.
-    known: bool,
+    pub(crate) known: bool,
     /// Pending pods for which room is being made here, in the order of nomination.
     nominated: Vec<Arc<PodInfo>>,
 }
@@ -86,7 +97,7 @@ pub enum NodeChange {
     /// The node is new.
     Added,
     /// It changed in a way that scheduling can see; this is what it was.
-    Updated(NodeFacts),
+    Updated(Arc<NodeFacts>),
     /// Nothing that scheduling can see.
     Same,
 }
@@ -106,6 +117,8 @@ impl Snapshot {
             slot.known = true;
             let zone = facts.zone;
             slot.node.facts = facts.into();
+            self.topology.enter(index, &slot.node, &self.symbols);
+            self.images.enter(&slot.node.facts.images);
             self.journal.touch(index);
             self.join_zone(index, zone);
             return NodeChange::Added;
@@ -115,12 +128,21 @@ impl Snapshot {
         }
         let zone = facts.zone;
         let old = std::mem::replace(&mut slot.node.facts, facts.into());
+        let node = &slot.node;
+        if old.labels != node.facts.labels || old.taints != node.facts.taints {
+            self.topology.leave(index, node);
+            self.topology.enter(index, node, &self.symbols);
+        }
+        if old.images != node.facts.images {
+            self.images.leave(&old.images);
+            self.images.enter(&node.facts.images);
+        }
         self.journal.touch(index);
         if old.zone != zone {
             self.leave_zone(index, old.zone);
             self.join_zone(index, zone);
         }
-        NodeChange::Updated(Arc::unwrap_or_clone(old))
+        NodeChange::Updated(old)
     }
 
     /// Forgets a node; pods that still name it stay counted should it come back.
@@ -130,6 +152,8 @@ impl Snapshot {
         if slot.known {
             slot.known = false;
             let zone = slot.node.facts.zone;
+            self.topology.leave(index, &slot.node);
+            self.images.leave(&slot.node.facts.images);
             slot.node.facts = NodeFacts::unknown(name, &mut self.symbols).into();
             for pod in std::mem::take(&mut slot.nominated) {
                 self.nominated.remove(&pod.uid);
@@ -142,7 +166,9 @@ impl Snapshot {
 
     /// Compiles a pod against this snapshot.
     pub fn compile(&mut self, pod: &Pod) -> Arc<PodInfo> {
-        Arc::new(PodInfo::new(pod, &mut self.symbols, &mut self.shapes))
+        let mut info = PodInfo::new(pod, &mut self.symbols, &mut self.shapes);
+        self.topology.compile(&mut info, pod, &mut self.symbols, Nodes(&self.slots));
+        Arc::new(info)
     }
 
     /// Compiles what a profile says of nodes against this snapshot. A profile is of use only with
@@ -158,6 +184,7 @@ impl Snapshot {
         self.displace(&pod.uid);
         let index = self.index_or_new(node);
         self.placed.insert(pod.uid.clone(), (index, pod.clone()));
+        self.topology.place(&pod, index);
         let node = &mut self.slots[index.get()].node;
         if let Some(volumes) = pod.volumes.as_deref() {
             self.storage.pod_placed(volumes, node.facts.symbol);
@@ -175,6 +202,7 @@ impl Snapshot {
         }
         node.remove(&pod);
         self.journal.touch(index);
+        self.topology.displace(&pod, index);
         self.release(index);
         Some(pod)
     }
@@ -277,27 +305,27 @@ impl Snapshot {
         let name = namespace.metadata.name.as_deref().unwrap_or_default();
         let name = self.symbols.intern(name);
         let labels = self.symbols.intern_labels(namespace.metadata.labels.iter().flatten());
-        self.namespaces.set(name, labels)
+        self.topology.set_namespace(name, labels, &self.symbols)
     }
 
     /// Forgets a namespace. Returns whether it was known.
     pub fn remove_namespace(&mut self, name: &str) -> bool {
         let name = self.symbols.intern(name);
-        self.namespaces.remove(name)
+        self.topology.remove_namespace(name, &self.symbols)
     }
 
     /// Takes in a Service as it is now. Returns whether decisions can see a change.
     pub fn set_service(&mut self, service: &Service) -> bool {
-        let (namespace, name) = self.names(&ObjectKey::of(&service.metadata));
+        let names = self.names(&ObjectKey::of(&service.metadata));
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
         let selector = self.symbols.intern_labels(selector.into_iter().flatten());
-        self.workloads.set_service(namespace, name, selector)
+        self.topology.set_service(names, selector, &self.symbols)
     }
 
     /// Forgets a Service. Returns whether decisions can see a change.
     pub fn remove_service(&mut self, key: &ObjectKey) -> bool {
-        let (namespace, name) = self.names(key);
-        self.workloads.remove_service(namespace, name)
+        let names = self.names(key);
+        self.topology.remove_service(names, &self.symbols)
     }
 
     /// Takes in a ReplicaSet as it is now. Returns whether decisions can see a change.
@@ -341,12 +369,12 @@ impl Snapshot {
 
     fn set_owner(&mut self, key: &ObjectKey, kind: OwnerKind, selector: OwnerSelector) -> bool {
         let (namespace, name) = self.names(key);
-        self.workloads.set_owner(namespace, Owner { kind, name }, selector)
+        self.topology.set_owner(namespace, Owner { kind, name }, selector, &self.symbols)
     }
 
     fn remove_owner(&mut self, key: &ObjectKey, kind: OwnerKind) -> bool {
         let (namespace, name) = self.names(key);
-        self.workloads.remove_owner(namespace, Owner { kind, name })
+        self.topology.remove_owner(namespace, Owner { kind, name }, &self.symbols)
     }
 
     fn names(&mut self, key: &ObjectKey) -> (Symbol, Symbol) {
@@ -355,13 +383,28 @@ impl Snapshot {
 
     /// The labels of a namespace; `None` if there is no such namespace.
     pub fn namespace_labels(&self, name: Symbol) -> Option<&[(Symbol, Symbol)]> {
-        self.namespaces.labels(name)
+        self.topology.namespace_labels(name)
     }
 
     /// The selector by which a pod is spread if it has no constraints of its own; `None` if
     /// nothing selects it.
-    pub fn default_selector(&self, pod: &PodInfo, owner: Option<Owner>) -> Option<Selector> {
-        self.workloads.default_selector(pod.namespace, &pod.labels, owner)
+    pub fn default_selector(&self, pod: &PodInfo) -> Option<&Selector> {
+        self.topology.default_selector(pod)
+    }
+
+    /// What the cluster's pods are to each other.
+    pub(crate) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The images that nodes have.
+    pub(crate) fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// The places of nodes.
+    pub(crate) fn places(&self) -> Nodes<'_> {
+        Nodes(&self.slots)
     }
 
     /// How often the budgets have changed.

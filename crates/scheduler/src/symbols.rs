@@ -46,6 +46,11 @@ impl Symbols {
         Symbol(index)
     }
 
+    /// The symbol of a text, if it has one.
+    pub fn find(&self, text: &str) -> Option<Symbol> {
+        self.known.get(text).copied()
+    }
+
     /// Sorted label pairs of a map.
     pub fn intern_labels<'a>(
         &mut self,

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use flate2::read::GzDecoder;
 use serde_json::Value;
@@ -20,12 +20,17 @@ struct Case {
     expect: Value,
 }
 
-fn cases() -> Vec<Case> {
+/// Read once for all tests.
+static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     let mut text = String::new();
     GzDecoder::new(&include_bytes!("vectors/kubernetes-1.36.jsonl.gz")[..])
         .read_to_string(&mut text)
         .expect("the vectors are intact");
     text.lines().map(|line| Case::new(serde_json::from_str(line).unwrap())).collect()
+});
+
+fn cases() -> &'static [Case] {
+    &CASES
 }
 
 impl Case {
@@ -113,7 +118,7 @@ fn scores_agree() {
             compared += 1;
         }
     }
-    assert!(compared > 500, "only {compared} nodes compared");
+    assert!(compared > 2000, "only {compared} nodes compared");
 }
 
 #[test]
@@ -128,7 +133,7 @@ fn choices_agree() {
         assert!(strings(best).contains(name), "{}: {name} is not among {best}", case.id);
         compared += 1;
     }
-    assert!(compared > 50, "only {compared} choices compared");
+    assert!(compared > 250, "only {compared} choices compared");
 }
 
 #[test]
@@ -152,7 +157,12 @@ fn preemption_agrees() {
         let Decision::Unschedulable(answer) = case.decide(&Profile::default()) else {
             panic!("{} should be refused", case.id)
         };
-        let nomination = answer.preemption.nomination.expect("there is a way");
+        let nomination = answer.preemption.nomination;
+        if expected.is_null() {
+            assert!(nomination.is_none(), "{}: {nomination:?}", case.id);
+            continue;
+        }
+        let nomination = nomination.expect("there is a way");
         let victims: Vec<_> = nomination.victims.iter().map(|pod| pod.key.to_string()).collect();
         let matches = |choice: &&Value| {
             choice["node"] == case.name(nomination.node)

@@ -5,10 +5,11 @@
 //! that it is gone) to the snapshot, and wakes those whom the difference could help. Pods have a
 //! file of their own.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use wharf_model::kinds::Kind;
-use wharf_model::object::ObjectKey;
+use wharf_model::object::{Object, ObjectKey};
 use wharf_ports::view::View;
 use wharf_scheduler::{News, NodeChange, Snapshot};
 
@@ -41,6 +42,21 @@ pub(super) fn refeed(snapshot: &mut Snapshot, view: &View) {
     for budget in view.list::<PodDisruptionBudget>() {
         snapshot.set_budget(budget);
     }
+    for namespace in view.list::<Namespace>() {
+        snapshot.set_namespace(namespace);
+    }
+    for service in view.list::<Service>() {
+        snapshot.set_service(service);
+    }
+    for owner in view.list::<ReplicaSet>() {
+        snapshot.set_replica_set(owner);
+    }
+    for owner in view.list::<StatefulSet>() {
+        snapshot.set_stateful_set(owner);
+    }
+    for owner in view.list::<ReplicationController>() {
+        snapshot.set_replication_controller(owner);
+    }
 }
 
 impl Scheduler {
@@ -54,6 +70,14 @@ impl Scheduler {
             self.observe_node(&key.name, object.and_then(|object| object.typed::<Node>()))
         } else if kind == Kind::of::<PodDisruptionBudget>() {
             self.observe_budget(key, object.and_then(|object| object.typed()))
+        } else if kind == Kind::of::<Namespace>() {
+            let changed = match object.and_then(|object| object.typed()) {
+                Some(namespace) => self.snapshot.set_namespace(namespace),
+                None => self.snapshot.remove_namespace(&key.name),
+            };
+            changed && self.wake(&News::Namespace)
+        } else if self.observe_workload(kind, key, object.map(AsRef::as_ref)) {
+            self.wake(&News::Workloads)
         } else {
             false
         }
@@ -61,8 +85,9 @@ impl Scheduler {
 
     fn observe_node(&mut self, name: &str, node: Option<&Node>) -> bool {
         let Some(node) = node else {
+            let gone = self.snapshot.node_named(name).cloned();
             self.snapshot.remove_node(name);
-            return false;
+            return gone.is_some_and(|gone| self.wake(&News::NodeGone(&gone)));
         };
         let old = match self.snapshot.set_node(node) {
             NodeChange::Same => return false,
@@ -71,7 +96,35 @@ impl Scheduler {
         };
         // A copy, since the news goes to what holds the snapshot; it is rare news.
         let Some(new) = self.snapshot.node_named(name).cloned() else { return false };
-        self.wake(&News::Node { old: old.as_ref(), new: &new })
+        self.wake(&News::Node { old: old.as_deref(), new: &new })
+    }
+
+    /// Takes in a Service or a controller of pods. Returns whether decisions can see a change.
+    fn observe_workload(&mut self, kind: Kind, key: &ObjectKey, object: Option<&Object>) -> bool {
+        let snapshot = &mut self.snapshot;
+        if kind == Kind::of::<Service>() {
+            match object.and_then(|object| object.typed()) {
+                Some(service) => snapshot.set_service(service),
+                None => snapshot.remove_service(key),
+            }
+        } else if kind == Kind::of::<ReplicaSet>() {
+            match object.and_then(|object| object.typed()) {
+                Some(owner) => snapshot.set_replica_set(owner),
+                None => snapshot.remove_replica_set(key),
+            }
+        } else if kind == Kind::of::<StatefulSet>() {
+            match object.and_then(|object| object.typed()) {
+                Some(owner) => snapshot.set_stateful_set(owner),
+                None => snapshot.remove_stateful_set(key),
+            }
+        } else if kind == Kind::of::<ReplicationController>() {
+            match object.and_then(|object| object.typed()) {
+                Some(owner) => snapshot.set_replication_controller(owner),
+                None => snapshot.remove_replication_controller(key),
+            }
+        } else {
+            false
+        }
     }
 
     fn observe_budget(&mut self, key: &ObjectKey, budget: Option<&PodDisruptionBudget>) -> bool {

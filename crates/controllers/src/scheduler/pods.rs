@@ -78,14 +78,17 @@ impl Scheduler {
         }
         let old = self.snapshot.displace(uid);
         self.snapshot.place(info.clone(), node);
-        let Some(old) = old else { return work };
+        let Some(old) = old else { return self.wake(&News::PodPlaced(&info)) | work };
         if !there {
-            return self.wake(&News::PodGone(&old)) | work;
+            return self.wake(&News::PodGone(&old)) | self.wake(&News::PodPlaced(&info)) | work;
         }
-        if old.amounts == info.amounts {
-            return work;
+        if old.amounts != info.amounts {
+            work |= self.wake(&News::PodResized { old: &old, new: &info });
         }
-        self.wake(&News::PodResized { old: &old, new: &info }) | work
+        if old.labels != info.labels || old.terminating != info.terminating {
+            work |= self.wake(&News::PodChanged { old: &old, new: &info });
+        }
+        work
     }
 
     fn observe_pending(&mut self, pod: &Pod, profile: usize) -> bool {

@@ -5,12 +5,16 @@
 //! so asking is a match and not a call through a pointer, and nothing is allocated per node.
 
 pub(crate) mod balanced_allocation;
+pub(crate) mod image_locality;
+pub(crate) mod inter_pod_affinity;
 pub(crate) mod node_affinity;
+pub(crate) mod node_declared_features;
 pub(crate) mod node_name;
 pub(crate) mod node_ports;
 pub(crate) mod node_resources_fit;
 pub(crate) mod node_unschedulable;
 pub(crate) mod node_volume_limits;
+pub(crate) mod pod_topology_spread;
 pub(crate) mod scheduling_gates;
 pub(crate) mod taint_toleration;
 pub(crate) mod volume_binding;
@@ -24,7 +28,7 @@ use crate::pod::PodInfo;
 use crate::profile::{Plugin, PluginSet, Profile};
 use crate::scores::Scaling;
 use crate::snapshot::{NodeIndex, Snapshot};
-use crate::symbols::{Symbol, Symbols};
+use crate::symbols::Symbol;
 
 /// The highest score of a node.
 pub const MAX_SCORE: i64 = 100;
@@ -90,18 +94,34 @@ impl Rejection {
             Plugin::NodeVolumeLimits => vec![node_volume_limits::REASON.into()],
             Plugin::VolumeBinding => volume_binding::reasons(self.detail),
             Plugin::VolumeZone => vec![volume_zone::REASON.into()],
+            Plugin::PodTopologySpread => vec![pod_topology_spread::reason(self.detail).into()],
+            Plugin::InterPodAffinity => vec![inter_pod_affinity::reason(self.detail).into()],
+            Plugin::NodeDeclaredFeatures => vec![node_declared_features::REASON.into()],
             _ => Vec::new(),
         }
     }
 
     /// The refusal of one node with its numbers and names, for people.
-    pub fn explain(&self, pod: &PodInfo, node: &NodeInfo, symbols: &Symbols) -> String {
-        match self.plugin {
-            Plugin::NodeResourcesFit => node_resources_fit::explain(self.detail, pod, node),
-            Plugin::TaintToleration => taint_toleration::explain(pod, node, symbols),
-            Plugin::NodePorts => node_ports::explain(pod, node, symbols),
-            _ => self.reasons(pod).join(", "),
-        }
+    pub fn explain(&self, pod: &PodInfo, index: NodeIndex, snapshot: &Snapshot) -> String {
+        let (node, symbols) = (snapshot.node(index), snapshot.symbols());
+        let detail = self.detail;
+        let says = match self.plugin {
+            _ if self.narrowed_by().is_some() => None,
+            Plugin::NodeResourcesFit => Some(node_resources_fit::explain(detail, pod, node)),
+            Plugin::TaintToleration => Some(taint_toleration::explain(pod, node, symbols)),
+            Plugin::NodePorts => Some(node_ports::explain(pod, node, symbols)),
+            Plugin::PodTopologySpread => {
+                pod_topology_spread::explain(detail, pod, index, node, snapshot)
+            }
+            Plugin::InterPodAffinity => {
+                inter_pod_affinity::explain(detail, pod, index, node, snapshot)
+            }
+            Plugin::NodeDeclaredFeatures => {
+                Some(node_declared_features::explain(pod, node, symbols))
+            }
+            _ => None,
+        };
+        says.unwrap_or_else(|| self.reasons(pod).join(", "))
     }
 }
 
@@ -136,6 +156,9 @@ pub(crate) enum Filter<'a> {
     NodeVolumeLimits(node_volume_limits::State<'a>),
     VolumeBinding(volume_binding::State<'a>),
     VolumeZone(volume_zone::State<'a>),
+    PodTopologySpread(Box<pod_topology_spread::State<'a>>),
+    InterPodAffinity(Box<inter_pod_affinity::State<'a>>),
+    NodeDeclaredFeatures(node_declared_features::State<'a>),
 }
 
 /// What a plugin's PreFilter makes of a pod.
@@ -189,6 +212,13 @@ impl<'a> Filter<'a> {
                 volume_binding::State::new(pod, snapshot)?.map(Self::VolumeBinding)
             }
             Plugin::VolumeZone => volume_zone::State::new(pod, snapshot)?.map(Self::VolumeZone),
+            Plugin::PodTopologySpread => pod_topology_spread::State::new(pod, profile, snapshot)
+                .map(|state| Self::PodTopologySpread(Box::new(state))),
+            Plugin::InterPodAffinity => inter_pod_affinity::State::new(pod, snapshot)
+                .map(|state| Self::InterPodAffinity(Box::new(state))),
+            Plugin::NodeDeclaredFeatures => {
+                node_declared_features::State::new(pod).map(Self::NodeDeclaredFeatures)
+            }
             // The others have no filter.
             _ => None,
         };
@@ -205,6 +235,7 @@ impl<'a> Filter<'a> {
             Self::NodeAffinity(_) => Some(Plugin::NodeAffinity),
             Self::NodePorts(_) => Some(Plugin::NodePorts),
             Self::NodeResourcesFit(_) => Some(Plugin::NodeResourcesFit),
+            Self::NodeDeclaredFeatures(_) => Some(Plugin::NodeDeclaredFeatures),
             _ => None,
         }
     }
@@ -228,24 +259,35 @@ impl<'a> Filter<'a> {
             Self::NodeVolumeLimits(state) => state.check(index, node),
             Self::VolumeBinding(state) => state.check(node),
             Self::VolumeZone(state) => state.check(node),
+            Self::PodTopologySpread(state) => state.check(index),
+            Self::InterPodAffinity(state) => state.check(index),
+            Self::NodeDeclaredFeatures(state) => state.check(node),
         }
     }
 
     /// Tells a filter that counts pods beyond one node that a trial has put a pod on a node. The
     /// node itself already counts it.
     pub(crate) fn pod_added(&mut self, pod: &PodInfo, index: NodeIndex, _node: &NodeInfo) {
-        match self {
-            Self::VolumeRestrictions(state) => state.pod_added(pod),
-            Self::NodeVolumeLimits(state) => state.node_changed(index),
-            _ => {}
+        if let Self::VolumeRestrictions(state) = self {
+            state.pod_added(pod);
         }
+        self.pod_changed(pod, index, 1);
     }
 
     /// The same when a trial has taken a pod off a node.
     pub(crate) fn pod_removed(&mut self, pod: &PodInfo, index: NodeIndex, _node: &NodeInfo) {
+        if let Self::VolumeRestrictions(state) = self {
+            state.pod_removed(pod);
+        }
+        self.pod_changed(pod, index, -1);
+    }
+
+    fn pod_changed(&mut self, pod: &PodInfo, index: NodeIndex, by: i64) {
         match self {
-            Self::VolumeRestrictions(state) => state.pod_removed(pod),
             Self::NodeVolumeLimits(state) => state.node_changed(index),
+            Self::PodTopologySpread(state) => state.pod_changed(pod, index, by),
+            Self::InterPodAffinity(state) => state.pod_changed(pod, index, by),
+            // The others look no further than the node.
             _ => {}
         }
     }
@@ -257,6 +299,9 @@ pub(crate) enum Scorer<'a> {
     NodeAffinity(node_affinity::State<'a>),
     NodeResourcesFit(node_resources_fit::Scores<'a>),
     BalancedAllocation(balanced_allocation::State<'a>),
+    PodTopologySpread(Box<pod_topology_spread::Scores<'a>>),
+    InterPodAffinity(Box<inter_pod_affinity::Scores<'a>>),
+    ImageLocality(image_locality::State),
 }
 
 impl<'a> Scorer<'a> {
@@ -266,7 +311,7 @@ impl<'a> Scorer<'a> {
         pod: &'a PodInfo,
         profile: &'a Profile,
         snapshot: &'a Snapshot,
-        _feasible: &[NodeIndex],
+        feasible: &[NodeIndex],
     ) -> Option<Self> {
         match plugin {
             Plugin::TaintToleration => {
@@ -281,6 +326,15 @@ impl<'a> Scorer<'a> {
             Plugin::NodeResourcesBalancedAllocation => {
                 balanced_allocation::State::new(pod, &profile.balanced)
                     .map(Self::BalancedAllocation)
+            }
+            Plugin::PodTopologySpread => {
+                pod_topology_spread::Scores::new(pod, profile, snapshot, feasible)
+                    .map(|scores| Self::PodTopologySpread(Box::new(scores)))
+            }
+            Plugin::InterPodAffinity => inter_pod_affinity::Scores::new(pod, profile, snapshot)
+                .map(|scores| Self::InterPodAffinity(Box::new(scores))),
+            Plugin::ImageLocality => {
+                Some(Self::ImageLocality(image_locality::State::new(pod, snapshot)))
             }
             _ => None,
         }
@@ -303,24 +357,32 @@ impl<'a> Scorer<'a> {
         match self {
             Self::TaintToleration(_) => Scaling::HighestReversed,
             Self::NodeAffinity(_) => Scaling::Highest,
-            Self::NodeResourcesFit(_) | Self::BalancedAllocation(_) => Scaling::None,
+            // Some of these have rules of their own.
+            _ => Scaling::None,
         }
     }
 
     /// The score of a node before normalisation.
     #[inline]
-    pub(crate) fn score(&self, _index: NodeIndex, node: &NodeInfo) -> i64 {
+    pub(crate) fn score(&self, index: NodeIndex, node: &NodeInfo) -> i64 {
         match self {
             Self::TaintToleration(state) => state.score(node),
             Self::NodeAffinity(state) => state.score(node),
             Self::NodeResourcesFit(state) => state.score(node),
             Self::BalancedAllocation(state) => state.score(node),
+            Self::PodTopologySpread(state) => state.score(index, node),
+            Self::InterPodAffinity(state) => state.score(index),
+            Self::ImageLocality(state) => state.score(node),
         }
     }
 
     /// Brings the raw scores of all feasible nodes into 0 to [`MAX_SCORE`].
     pub(crate) fn normalize(&self, scores: &mut [i64]) {
-        normalize(scores, self.scaling());
+        match self {
+            Self::PodTopologySpread(state) => state.normalize(scores),
+            Self::InterPodAffinity(state) => state.normalize(scores),
+            _ => normalize(scores, self.scaling()),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ mod failure;
 mod preempt;
 
 use wharf_ports::controller::{Context, Step};
-use wharf_scheduler::{Decision, Placement, schedule_with};
+use wharf_scheduler::{Decision, News, Placement, schedule_with};
 
 use super::assumed::Assumed;
 use super::queue::Entry;
@@ -49,6 +49,7 @@ impl Scheduler {
         let node = self.snapshot.node(placement.node).facts.name.clone();
         self.release_nomination(&entry.pod);
         self.snapshot.place(entry.pod.clone(), &node);
+        self.wake(&News::PodPlaced(&entry.pod));
         let assumed = Assumed::new(entry, node, context.now);
         if let Some(assumed) = self.reserve(assumed, context, step) {
             self.go_on(assumed, context, step);

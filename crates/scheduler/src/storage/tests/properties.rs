@@ -315,7 +315,7 @@ proptest! {
                 Event::Set(object) if object["kind"] == "Node" => {
                     let change = snapshot.set_node(&read(&object));
                     let new = snapshot.node_named(object["metadata"]["name"].as_str().unwrap()).unwrap();
-                    let old = match &change { NodeChange::Updated(old) => Some(old), _ => None };
+                    let old = match &change { NodeChange::Updated(old) => Some(&**old), _ => None };
                     let news = (change != NodeChange::Same).then_some(News::Node { old, new });
                     stir(&mut asleep, news, &snapshot);
                 }
