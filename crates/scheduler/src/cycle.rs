@@ -425,6 +425,11 @@ impl<'a> Plan<'a> {
         if self.local_only {
             return refused;
         }
+        if refused.is_none() {
+            let info = self.snapshot.node(node);
+            let mut beyond = self.filters.iter().filter(|filter| !filter.is_local());
+            return beyond.find_map(|filter| filter.check(node, info));
+        }
         // The first filter that refuses is heard, be it local or not.
         for filter in &self.filters {
             match (filter.local(), refused) {

@@ -57,6 +57,8 @@ pub(crate) struct Page {
     priority: i32,
     bookmark: Bookmark,
     used: u64,
+    /// How many nodes had to be asked.
+    asked: u64,
     /// By node.
     verdicts: Vec<Verdict>,
     rejections: Vec<Rejection>,
@@ -114,6 +116,12 @@ impl Memo {
             seen: FxHashSet::default(),
             uses: 0,
         }
+    }
+
+    /// How many times a node has been asked because its answer was not known, pages that have gone
+    /// left out: what the memo could not save.
+    pub fn asked(&self) -> u64 {
+        self.pages.iter().map(|page| page.asked).sum()
     }
 
     /// The page for a plan's pod, up to date; `None` if it is not worth one.
@@ -196,6 +204,7 @@ impl Page {
             priority: plan.pod.priority,
             bookmark: plan.snapshot.journal().end(),
             used: 0,
+            asked: 0,
             verdicts: Vec::new(),
             rejections: Vec::new(),
             plain: Vec::new(),
@@ -212,6 +221,7 @@ impl Page {
         self.shape = plan.pod.shape.clone();
         self.priority = plan.pod.priority;
         self.bookmark = plan.snapshot.journal().end();
+        self.asked = 0;
         let mut spare = std::mem::take(&mut self.columns).into_iter().map(|column| column.raw);
         self.columns = plan
             .local_scorers()
@@ -294,6 +304,7 @@ impl Page {
 
     #[cold]
     fn ask(&mut self, plan: &Plan<'_>, node: NodeIndex) -> Option<Rejection> {
+        self.asked += 1;
         let info = plan.snapshot.node(node);
         let refused = plan.check_with(info, node, plan.local_filters());
         self.verdicts[node.get()] = match refused {

@@ -426,11 +426,20 @@ impl Snapshot {
     /// second of each, and so on.
     pub fn nodes(&self) -> &[NodeIndex] {
         self.order.get_or_init(|| {
-            let longest = self.zones.iter().map(|(_, nodes)| nodes.len()).max().unwrap_or(0);
-            (0..longest)
-                .flat_map(|round| self.zones.iter().filter_map(move |(_, nodes)| nodes.get(round)))
-                .copied()
-                .collect()
+            let mut order = Vec::new();
+            let mut zones: Vec<_> = self.zones.iter().map(|(_, nodes)| nodes.iter()).collect();
+            // A zone that has run out drops out, or a single large one would make many small ones
+            // be asked in vain.
+            while !zones.is_empty() {
+                zones.retain_mut(|nodes| match nodes.next() {
+                    Some(node) => {
+                        order.push(*node);
+                        true
+                    }
+                    None => false,
+                });
+            }
+            order.into_boxed_slice()
         })
     }
 

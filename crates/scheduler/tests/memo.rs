@@ -237,3 +237,28 @@ fn budgets_are_heard_of() {
     snapshot.set_budget(&budget(1, 20));
     assert_eq!(evicts(&snapshot), "p20");
 }
+
+/// What a decision costs does not grow with the cluster but by a look at a number per node: of
+/// thousands of nodes only those are asked on which something has changed.
+#[test]
+fn only_changed_nodes_are_asked_again() {
+    const NODES: usize = 2_000;
+    let mut snapshot = Snapshot::new();
+    for name in 0..NODES {
+        let mut node = node(0, 5);
+        node.metadata.name = Some(format!("n{name}"));
+        snapshot.set_node(&node);
+    }
+    let [_, profile] = profiles();
+    let mut memo = Memo::new();
+    let mut rotation = Rotation::default();
+    for index in 0..500 {
+        let pod = pod(index, 1, 1);
+        let info = snapshot.compile(&pod);
+        let decision = schedule_with(&mut memo, &snapshot, &info, &profile, &mut rotation);
+        carry_out(&mut snapshot, &pod, &decision);
+    }
+    assert_eq!(snapshot.pod_count(), 500);
+    let asked = usize::try_from(memo.asked()).unwrap();
+    assert!((NODES..NODES + 500).contains(&asked), "{asked} nodes were asked");
+}
