@@ -59,6 +59,9 @@ impl fmt::Display for ObjectKey {
     }
 }
 
+/// Room for the JSON of most objects, so that it does not have to grow in the making.
+const JSON_BYTES: usize = 2048;
+
 /// A typed API object behind a uniform face. Implemented for every [`Resource`].
 pub trait Typed: Any + Send + Sync {
     /// The kind.
@@ -67,8 +70,15 @@ pub trait Typed: Any + Send + Sync {
     fn meta(&self) -> &ObjectMeta;
     /// Its metadata, to change.
     fn meta_mut(&mut self) -> &mut ObjectMeta;
+    /// Appends its JSON, `apiVersion` and `kind` included.
+    fn encode_into(&self, json: &mut Vec<u8>);
     /// Its JSON, `apiVersion` and `kind` included.
-    fn encode(&self) -> Vec<u8>;
+    fn encode(&self) -> Vec<u8> {
+        let mut json = Vec::with_capacity(JSON_BYTES);
+        self.encode_into(&mut json);
+        json.shrink_to_fit();
+        json
+    }
     /// A copy.
     fn clone_box(&self) -> Box<dyn Typed>;
     /// For downcasts to the concrete type.
@@ -93,10 +103,10 @@ impl<T: Resource> Typed for T {
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         k8s_openapi::Metadata::metadata_mut(self)
     }
-    fn encode(&self) -> Vec<u8> {
+    fn encode_into(&self, json: &mut Vec<u8>) {
         // Plain data with string keys cannot fail to encode; an empty body would be refused on
         // decode, so the invariant is checked here.
-        serde_json::to_vec(self).expect("a typed API object always encodes as JSON")
+        serde_json::to_writer(json, self).expect("a typed API object always encodes as JSON");
     }
     fn clone_box(&self) -> Box<dyn Typed> {
         Box::new(self.clone())
@@ -288,6 +298,15 @@ impl Object {
             (Some(json), _) => json.clone(),
             (None, Some(Ok(typed))) => Bytes::from(typed.encode()),
             _ => Bytes::new(),
+        }
+    }
+
+    /// Appends the JSON form; what had to be encoded is not kept.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        match (self.json.get(), self.typed.get()) {
+            (Some(json), _) => out.extend_from_slice(json),
+            (None, Some(Ok(typed))) => typed.encode_into(out),
+            _ => {}
         }
     }
 

@@ -8,8 +8,10 @@
 //!
 //! This crate knows no HTTP, no clock and no rule of any kind: those are the registry's.
 
+mod data_file;
 mod disk;
 mod history;
+mod log;
 mod state;
 mod watch;
 

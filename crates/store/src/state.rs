@@ -10,6 +10,7 @@ use wharf_model::object::{Object, ObjectKey, Revision, Typed};
 use wharf_ports::cluster::Change;
 
 use crate::Expired;
+use crate::data_file::Restored;
 use crate::history::History;
 
 /// What a writer expects to be stored.
@@ -67,18 +68,30 @@ impl State {
         Self { kinds: Vec::new(), revision: 0, keep_json }
     }
 
-    /// The state as loaded from disk at `revision`; history begins here.
-    pub(crate) fn loaded(objects: Vec<Object>, revision: Revision) -> Self {
-        let mut state = Self::new(true);
-        state.revision = revision;
+    /// A state to be filled with what is on disk.
+    pub(crate) fn restoring() -> Self {
+        Self::new(true)
+    }
+
+    /// Takes in what is on disk; of one key the last one counts.
+    pub(crate) fn restore(&mut self, restored: Restored) {
+        match restored {
+            Restored::There(object) => {
+                let objects = &mut self.of_kind(object.kind()).objects;
+                objects.insert(object.key().clone(), object);
+            }
+            Restored::Gone(kind, key) => {
+                self.of_kind(kind).objects.remove(&key);
+            }
+        }
+    }
+
+    /// The disk ends at `revision`; history begins here.
+    pub(crate) fn restored(&mut self, revision: Revision) {
+        self.revision = revision;
         for kind in wharf_model::kinds::built_in() {
-            state.of_kind(*kind);
+            self.of_kind(*kind).history = History::after(revision);
         }
-        for object in objects {
-            let kind = object.kind();
-            state.of_kind(kind).objects.insert(object.key().clone(), Arc::new(object));
-        }
-        state
     }
 
     pub(crate) fn revision(&self) -> Revision {

@@ -100,6 +100,45 @@ fn what_was_flushed_is_there_after_reopening() {
     assert_eq!(next.revision(), 102);
 }
 
+/// What a kill would leave behind: the files as they are.
+fn image(of: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    for entry in std::fs::read_dir(of).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a file");
+        std::fs::copy(&path, copy.path().join(name)).expect("a readable file");
+    }
+    copy
+}
+
+#[test]
+fn what_was_flushed_survives_a_kill() {
+    let mut directory = tempfile::tempdir().expect("a temporary directory");
+    for round in 0..4_u64 {
+        let store = Store::open(directory.path()).expect("what was left behind");
+        assert_eq!(store.revision(), round * 103);
+        for index in 0..100 {
+            let text = format!("{round}/{index}");
+            store.put(config_map("n", &format!("c{index}"), &text), Expect::Any).expect("any");
+        }
+        for index in [7, 8, 9] {
+            let key = ObjectKey::namespaced("n", format!("c{index}"));
+            store.remove(kind(), &key, Expect::Any).expect("there");
+        }
+        store.set_clock(Time::from_seconds(i64::try_from(round).expect("a small number")));
+        store.flush().expect("a healthy disk");
+        let killed = image(directory.path());
+        let left = Store::open(killed.path()).expect("what a kill leaves behind");
+        assert_eq!(left.count(kind()), 97);
+        let object = left.get(kind(), &ObjectKey::namespaced("n", "c42")).expect("stored");
+        assert_eq!((value(&object), object.revision()), (format!("{round}/42"), round * 103 + 43));
+        let seconds = left.clock_at_open().map(Time::as_seconds);
+        assert_eq!(seconds.and_then(|seconds| u64::try_from(seconds).ok()), Some(round));
+        drop(left);
+        directory = killed;
+    }
+}
+
 #[test]
 fn a_second_opener_is_told_who_holds_it() {
     let directory = tempfile::tempdir().expect("a temporary directory");
