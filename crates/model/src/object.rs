@@ -218,17 +218,8 @@ pub struct Object {
 
 impl Object {
     /// From a typed value, which gets `revision` as its `resourceVersion`.
-    pub fn from_typed(mut value: Box<dyn Typed>, revision: Revision) -> Self {
-        value.meta_mut().resource_version = Some(revision.to_string());
-        let object = Self {
-            kind: value.kind(),
-            header: Header::of(value.meta()),
-            revision,
-            json: OnceLock::new(),
-            typed: OnceLock::new(),
-        };
-        let _ = object.typed.set(Ok(Arc::from(value)));
-        object
+    pub fn from_typed(value: Box<dyn Typed>, revision: Revision) -> Self {
+        Unsequenced::new(value).at(revision)
     }
 
     /// From stored JSON of a known kind. The bytes must already hold the `resourceVersion`.
@@ -345,6 +336,43 @@ impl Object {
         let kept = OnceLock::new();
         let _ = kept.set(json);
         Self { json: kept, typed: OnceLock::new(), ..self }
+    }
+}
+
+/// A typed value on its way to become an [`Object`]: all is there but its revision.
+pub struct Unsequenced {
+    header: Header,
+    value: Box<dyn Typed>,
+}
+
+impl Unsequenced {
+    /// Takes a value.
+    pub fn new(value: Box<dyn Typed>) -> Self {
+        Self { header: Header::of(value.meta()), value }
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        self.value.kind()
+    }
+
+    /// Namespace and name.
+    pub fn key(&self) -> &ObjectKey {
+        &self.header.key
+    }
+
+    /// The value back.
+    pub fn into_typed(self) -> Box<dyn Typed> {
+        self.value
+    }
+
+    /// The object under its revision, which the value gets as its `resourceVersion`.
+    pub fn at(self, revision: Revision) -> Object {
+        let Self { header, mut value } = self;
+        value.meta_mut().resource_version = Some(revision.to_string());
+        let kind = value.kind();
+        let typed = OnceLock::from(Ok(Arc::from(value)));
+        Object { kind, header, revision, json: OnceLock::new(), typed }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use compact_str::{CompactString, ToCompactString};
+use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rustc_hash::FxHashMap;
 use wharf_model::kinds::{Kind, Resource};
@@ -58,12 +58,18 @@ impl View {
     }
 
     fn replace(&mut self, kind: Kind, key: &ObjectKey, new: Option<Arc<Object>>) {
-        if let Some(old) = self.objects_mut(kind).remove(key) {
-            self.unindex(&old);
-        }
-        if let Some(new) = new {
-            self.index(&new);
-            self.objects_mut(kind).insert(key.clone(), new);
+        let objects = self.objects_mut(kind);
+        let old = match &new {
+            Some(new) => objects.insert(key.clone(), Arc::clone(new)),
+            None => objects.remove(key),
+        };
+        match (old, new) {
+            // Most changes are of what no index is about.
+            (Some(old), Some(new)) if are_indexed_alike(&old, &new) => {}
+            (old, new) => {
+                old.iter().for_each(|old| self.unindex(old));
+                new.iter().for_each(|new| self.index(new));
+            }
         }
     }
 
@@ -156,31 +162,38 @@ impl View {
     }
 
     fn index(&mut self, object: &Arc<Object>) {
-        let entry = (object.kind(), object.key().clone());
+        let (kind, key) = (object.kind(), object.key());
         for owner in &object.header().owners {
-            self.by_owner.entry(owner.uid.clone()).or_default().insert(entry.clone());
+            self.by_owner.entry(owner.uid.clone()).or_default().insert((kind, key.clone()));
         }
         if let Some(node) = node_of(object) {
-            self.pods_by_node.entry(node).or_default().insert(entry.1);
+            self.pods_by_node.entry(node.into()).or_default().insert(key.clone());
         } else if let Some(id) = provider_id_of(object) {
-            self.nodes_by_provider_id.entry(id).or_default().insert(entry.1);
+            self.nodes_by_provider_id.entry(id.into()).or_default().insert(key.clone());
         }
     }
 
     fn unindex(&mut self, object: &Arc<Object>) {
-        let entry = (object.kind(), object.key().clone());
         for owner in &object.header().owners {
+            let entry = (object.kind(), object.key().clone());
             remove(&mut self.by_owner, &owner.uid, &entry);
         }
         if let Some(node) = node_of(object) {
-            remove(&mut self.pods_by_node, &node, &entry.1);
+            remove(&mut self.pods_by_node, node, object.key());
         } else if let Some(id) = provider_id_of(object) {
-            remove(&mut self.nodes_by_provider_id, &id, &entry.1);
+            remove(&mut self.nodes_by_provider_id, id, object.key());
         }
     }
 }
 
-fn remove<V: Ord>(map: &mut FxHashMap<CompactString, BTreeSet<V>>, key: &CompactString, value: &V) {
+/// Whether every index has the same entries for two versions of an object.
+fn are_indexed_alike(old: &Object, new: &Object) -> bool {
+    old.header().owners == new.header().owners
+        && node_of(old) == node_of(new)
+        && provider_id_of(old) == provider_id_of(new)
+}
+
+fn remove<V: Ord>(map: &mut FxHashMap<CompactString, BTreeSet<V>>, key: &str, value: &V) {
     if let Some(set) = map.get_mut(key) {
         set.remove(value);
         if set.is_empty() {
@@ -189,19 +202,19 @@ fn remove<V: Ord>(map: &mut FxHashMap<CompactString, BTreeSet<V>>, key: &Compact
     }
 }
 
-fn node_of(object: &Object) -> Option<CompactString> {
+fn node_of(object: &Object) -> Option<&str> {
     if object.kind() != Kind::of::<Pod>() {
         return None;
     }
     let node = object.typed::<Pod>()?.spec.as_ref()?.node_name.as_deref()?;
-    (!node.is_empty()).then(|| node.to_compact_string())
+    (!node.is_empty()).then_some(node)
 }
 
-fn provider_id_of(object: &Object) -> Option<CompactString> {
+fn provider_id_of(object: &Object) -> Option<&str> {
     if object.kind() != Kind::of::<Node>() {
         return None;
     }
-    Some(object.typed::<Node>()?.spec.as_ref()?.provider_id.as_deref()?.to_compact_string())
+    object.typed::<Node>()?.spec.as_ref()?.provider_id.as_deref()
 }
 
 #[cfg(test)]

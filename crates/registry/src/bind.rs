@@ -27,14 +27,9 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Arc<Object>, ApiError> {
         let kind = Kind::of::<Pod>();
-        let topology: Vec<(&str, String)> = self
-            .typed::<Node>(&ObjectKey::cluster(node))
-            .and_then(|node| node.metadata.labels)
-            .map(|mut labels| {
-                let of = |key| labels.remove(key).map(|value| (key, value));
-                TOPOLOGY_LABELS.into_iter().filter_map(of).collect()
-            })
-            .unwrap_or_default();
+        let holder = self.store.get(Kind::of::<Node>(), &ObjectKey::cluster(node));
+        let label = |key| Some((key, holder.as_ref()?.header().label(key)?.to_owned()));
+        let topology: Vec<(&str, String)> = TOPOLOGY_LABELS.into_iter().filter_map(label).collect();
         let now = self.now();
         self.change(kind, key, options.dry_run, &|object| {
             let bound = strategy::typed_mut::<Pod>(object);

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey, Typed};
 use wharf_ports::error::{ApiError, StatusReason};
-use wharf_store::{Expect, PutError};
+use wharf_store::Expect;
 
 use crate::field::Errors;
 use crate::metadata;
@@ -98,21 +98,14 @@ impl Registry {
         let kind = object.kind();
         let name = |object: &dyn Typed| object.meta().name.clone().unwrap_or_default();
         for _ in 0..NAMES_MAX {
-            let key = ObjectKey::of(object.meta());
-            if self.store.get(kind, &key).is_none() {
-                if dry_run {
+            if dry_run {
+                if self.store.get(kind, &ObjectKey::of(object.meta())).is_none() {
                     return Ok(unstored(object, 0));
                 }
-                if !generated {
-                    let name = name(&*object);
-                    return self
-                        .store
-                        .put(object, Expect::Absent)
-                        .map_err(|_| ApiError::already_exists(kind, &name));
-                }
-                match self.store.put(object.clone_box(), Expect::Absent) {
+            } else {
+                match self.store.try_put(object, Expect::Absent) {
                     Ok(object) => return Ok(object),
-                    Err(PutError::Exists(_) | PutError::Missing | PutError::Changed(_)) => {}
+                    Err(refused) => object = refused.object,
                 }
             }
             if !generated {

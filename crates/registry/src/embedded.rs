@@ -2,7 +2,10 @@
 //! outcome and the changes come with the next poll.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
 
 use wharf_model::kinds::{Kind, built_in};
 use wharf_model::object::{Object, ObjectKey, Revision};
@@ -20,7 +23,25 @@ pub struct EmbeddedCluster {
     changes: Vec<Change>,
     /// What the reader has been told of, so that it can be told of deletions even after its watch
     /// has fallen out of the history.
-    told: BTreeMap<(Kind, ObjectKey), Arc<Object>>,
+    told: FxHashSet<Told>,
+}
+
+/// An object that the reader was told of. Stands for all versions: equal is what has the same kind
+/// and key.
+struct Told(Arc<Object>);
+
+impl PartialEq for Told {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.kind() == other.0.kind() && self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for Told {}
+
+impl Hash for Told {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.0.kind(), self.0.key()).hash(state);
+    }
 }
 
 impl EmbeddedCluster {
@@ -29,12 +50,17 @@ impl EmbeddedCluster {
     /// # Panics
     /// Never: the watch begins at the store's present revision.
     pub fn new(registry: Arc<Registry>) -> (Self, View) {
-        let (told, revision) = list_all(&registry);
+        let (all, revision) = list_all(&registry);
         let watch = watch_from(&registry, revision);
         let mut view = View::new();
-        for object in told.values() {
+        for object in all.values() {
             view.load(Arc::clone(object));
         }
+        #[expect(
+            clippy::mutable_key_type,
+            reason = "what an object fills in later has no part in its kind and key"
+        )]
+        let told = all.into_values().map(Told).collect();
         let (outcomes, changes) = (Vec::new(), Vec::new());
         (Self { registry, watch, outcomes, changes, told }, view)
     }
@@ -55,8 +81,8 @@ impl EmbeddedCluster {
         let (now, revision) = list_all(&self.registry);
         self.watch = watch_from(&self.registry, revision);
         self.changes.clear();
-        for (key, new) in &now {
-            let old = self.told.get(key);
+        for new in now.values() {
+            let old = self.told.get(&Told(Arc::clone(new))).map(|told| &told.0);
             if old.is_none_or(|old| old.revision() != new.revision()) {
                 let revision = new.revision();
                 let (old, new) = (old.cloned(), Some(Arc::clone(new)));
@@ -67,7 +93,13 @@ impl EmbeddedCluster {
         // is not taken by another change will do: the reader only needs them to be distinct.
         let taken: BTreeSet<Revision> = self.changes.iter().map(|change| change.revision).collect();
         let mut free = (missed_after + 1..).filter(|revision| !taken.contains(revision));
-        for (_, old) in self.told.iter().filter(|(key, _)| !now.contains_key(*key)) {
+        let told = self.told.iter().map(|told| &told.0);
+        let mut gone: Vec<&Arc<Object>> =
+            told.filter(|old| !now.contains_key(&(old.kind(), old.key().clone()))).collect();
+        gone.sort_unstable_by(|left, right| {
+            (left.kind(), left.key()).cmp(&(right.kind(), right.key()))
+        });
+        for old in gone {
             let revision = free.next().unwrap_or(revision);
             self.changes.push(Change { revision, old: Some(Arc::clone(old)), new: None });
         }
@@ -86,11 +118,12 @@ impl Cluster for EmbeddedCluster {
             self.relist();
         }
         for change in self.changes.drain(..) {
-            let key = (change.kind(), change.key().clone());
-            match &change.new {
-                Some(object) => self.told.insert(key, Arc::clone(object)),
-                None => self.told.remove(&key),
-            };
+            let told = Told(Arc::clone(change.object()));
+            if change.new.is_some() {
+                self.told.replace(told);
+            } else {
+                self.told.remove(&told);
+            }
             events.push(ClusterEvent::Changed(change));
         }
         // Outcomes come last: whoever learns that a write was carried out has seen its effect.

@@ -1,11 +1,11 @@
 //! Recording of Events as upstream's recorder does it: one object per thing said, and a count when
 //! it is said again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Event;
+use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
@@ -26,11 +26,13 @@ const NAMES_MAX: i64 = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     is_filled: bool,
-    said: BTreeMap<Saying, Said>,
+    said: FxHashMap<Saying, Said>,
+    /// Counts what is remembered, to tell what was said longest ago.
+    sequence: u64,
 }
 
 /// What makes one Event a repeat of another.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Saying {
     uid: String,
     kind: String,
@@ -48,6 +50,7 @@ struct Saying {
 struct Said {
     event: ObjectKey,
     last: Time,
+    sequence: u64,
 }
 
 impl Registry {
@@ -68,7 +71,7 @@ impl Registry {
             let event = said.event.clone();
             match self.count_up(&event, now) {
                 Ok(object) => {
-                    recorder.remember(saying, Said { event, last: now });
+                    recorder.remember(saying, event, now);
                     return Ok(object);
                 }
                 // It has been deleted meanwhile: say it anew.
@@ -77,7 +80,7 @@ impl Registry {
             }
         }
         let object = self.say(record, now)?;
-        recorder.remember(saying, Said { event: object.key().clone(), last: now });
+        recorder.remember(saying, object.key().clone(), now);
         Ok(object)
     }
 
@@ -119,23 +122,23 @@ impl Registry {
 impl Recorder {
     fn fill(&mut self, registry: &Registry, now: Time) {
         let (events, _) = registry.store.list(Kind::of::<Event>(), None);
-        for object in &events {
-            let last = last_seen(object);
+        let mut said: Vec<(Time, &Arc<Object>)> =
+            events.iter().map(|object| (last_seen(object), object)).collect();
+        said.retain(|(last, _)| now.since(*last) < EVENT_TTL);
+        // What was said longest ago is the first to be forgotten.
+        said.sort_by_key(|(last, _)| *last);
+        for (last, object) in said {
             // Decoded aside, since the store keeps Events as JSON only.
-            let event = serde_json::from_slice::<Event>(&object.json_unkept());
-            if let Ok(event) = event
-                && now.since(last) < EVENT_TTL
-            {
-                let event_key = object.key().clone();
-                self.remember(Saying::of_event(&event), Said { event: event_key, last });
+            if let Ok(event) = serde_json::from_slice::<Event>(&object.json_unkept()) {
+                self.remember(Saying::of_event(&event), object.key().clone(), last);
             }
         }
         self.is_filled = true;
     }
 
-    fn remember(&mut self, saying: Saying, said: Said) {
-        let now = said.last;
-        self.said.insert(saying, said);
+    fn remember(&mut self, saying: Saying, event: ObjectKey, now: Time) {
+        self.sequence += 1;
+        self.said.insert(saying, Said { event, last: now, sequence: self.sequence });
         if self.said.len() <= SAID_MAX {
             return;
         }
@@ -144,15 +147,10 @@ impl Recorder {
             return;
         }
         // Forget the older half, so that forgetting is rare.
-        let mut times: Vec<Time> = self.said.values().map(|said| said.last).collect();
-        times.sort_unstable();
-        let cut = times[times.len() / 2];
-        let mut surplus = self.said.len() - SAID_MAX / 2;
-        self.said.retain(|_, said| {
-            let is_kept = said.last > cut || surplus == 0;
-            surplus -= usize::from(!is_kept);
-            is_kept
-        });
+        let mut sequences: Vec<u64> = self.said.values().map(|said| said.sequence).collect();
+        sequences.sort_unstable();
+        let cut = sequences[sequences.len() / 2];
+        self.said.retain(|_, said| said.sequence >= cut);
     }
 }
 

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use parking_lot::Mutex;
-use wharf_model::kinds::{Kind, Resource};
+use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey, Typed};
 use wharf_model::random::Random;
 use wharf_model::time::Time;
@@ -152,10 +152,6 @@ impl Registry {
     /// `pods "x" not found`.
     pub fn get(&self, kind: Kind, key: &ObjectKey) -> Result<Arc<Object>, ApiError> {
         self.store.get(kind, key).ok_or_else(|| ApiError::not_found(kind, &key.name))
-    }
-
-    fn typed<T: Resource>(&self, key: &ObjectKey) -> Option<T> {
-        self.store.get(T::kind(), key)?.draft()
     }
 }
 

@@ -21,11 +21,11 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::sync::watch as channel;
 use wharf_model::kinds::Kind;
-use wharf_model::object::{Object, ObjectKey, Revision, Typed};
+use wharf_model::object::{Object, ObjectKey, Revision, Typed, Unsequenced};
 use wharf_model::time::Time;
 
 pub use disk::OpenError;
-pub use state::{Expect, Page, PutError};
+pub use state::{Expect, Page, PutError, Refused};
 pub use watch::{Visibility, Watch};
 
 use disk::Disk;
@@ -134,6 +134,16 @@ impl Store {
     /// # Errors
     /// If what is stored is not what `expect` says.
     pub fn put(&self, object: Box<dyn Typed>, expect: Expect) -> Result<Arc<Object>, PutError> {
+        self.try_put(object, expect).map_err(|refused| refused.error)
+    }
+
+    /// The same, giving the object back when it is refused, for a writer that tries another name.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn try_put(&self, object: Box<dyn Typed>, expect: Expect) -> Result<Arc<Object>, Refused> {
+        // All that does not depend on the revision is done before the lock is taken.
+        let object = Unsequenced::new(object);
         let mut state = self.inner.state.write();
         let object = state.put(object, expect)?;
         self.sequence(&state, &object, false);

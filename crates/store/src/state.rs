@@ -1,12 +1,13 @@
 //! The state in memory: the newest version of every object, the revision, the history.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use compact_str::CompactString;
 use wharf_model::kinds::{Keep, Kind};
-use wharf_model::object::{Object, ObjectKey, Revision, Typed};
+use wharf_model::object::{Object, ObjectKey, Revision, Typed, Unsequenced};
 use wharf_ports::cluster::Change;
 
 use crate::Expired;
@@ -36,6 +37,14 @@ pub enum PutError {
     /// The object is at another revision.
     #[error("the object has changed")]
     Changed(Arc<Object>),
+}
+
+/// A write that was refused, and what it was to write.
+pub struct Refused {
+    /// Why.
+    pub error: PutError,
+    /// The object, as it was given.
+    pub object: Box<dyn Typed>,
 }
 
 /// A part of a list.
@@ -112,24 +121,35 @@ impl State {
 
     pub(crate) fn put(
         &mut self,
-        object: Box<dyn Typed>,
+        object: Unsequenced,
         expect: Expect,
-    ) -> Result<Arc<Object>, PutError> {
+    ) -> Result<Arc<Object>, Refused> {
         let kind = object.kind();
         let keep_json = self.keep_json;
         let revision = self.revision + 1;
-        let key = ObjectKey::of(object.meta());
         let of_kind = self.of_kind(kind);
-        let old = of_kind.objects.get(&key);
-        check(old, expect)?;
-        let old = old.cloned();
-        let object = Object::from_typed(object, revision);
+        // Most writes are of objects that are there, or find nothing in their way: one search.
+        let entry = of_kind.objects.entry(object.key().clone());
+        let old = match &entry {
+            Entry::Occupied(entry) => Some(entry.get()),
+            Entry::Vacant(_) => None,
+        };
+        if let Err(error) = check(old, expect) {
+            return Err(Refused { error, object: object.into_typed() });
+        }
+        let object = object.at(revision);
         let object = match kind.keep {
             Keep::Json if keep_json => object.as_json_only(),
             _ => object,
         };
         let object = Arc::new(object);
-        of_kind.objects.insert(key, Arc::clone(&object));
+        let old = match entry {
+            Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&object))),
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(&object));
+                None
+            }
+        };
         of_kind.history.push(Change { revision, old, new: Some(Arc::clone(&object)) });
         self.revision = revision;
         Ok(object)

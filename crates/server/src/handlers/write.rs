@@ -208,14 +208,15 @@ async fn answer(
     options: &WriteOptions,
     warnings: &[String],
 ) -> Result<Response<Body>, ApiError> {
-    if !options.dry_run {
-        api.durable(object.revision()).await?;
-    }
+    // Made before the wait, so that what is written to disk need not be encoded another time.
     let mut response = if object.revision() == 0 {
         render::one(api, call, target, code, &unnumbered(object))?
     } else {
         render::one(api, call, target, code, object)?
     };
+    if !options.dry_run {
+        api.durable(object.revision()).await?;
+    }
     render::warn(&mut response, warnings);
     Ok(response)
 }
