@@ -130,12 +130,20 @@ impl Server {
         struct Version {
             git_version: String,
         }
-        match serde_json::from_slice::<Version>(&body) {
-            Ok(version) => Ok(Self { api, rate, url, version: version.git_version }),
-            Err(error) => Err(ConnectError::NotKubernetes {
-                server: url,
-                why: format!("its /version is not a version: {error}"),
-            }),
+        let version = match serde_json::from_slice::<Version>(&body) {
+            Ok(version) => version.git_version,
+            Err(error) => {
+                let why = format!("its /version is not a version: {error}");
+                return Err(ConnectError::NotKubernetes { server: url, why });
+            }
+        };
+        // The version is told to everybody, the API's groups only to those who are known.
+        let request = Request::get("/api".to_owned()).with(Again::Never);
+        match api.call(&request).await {
+            Err(Failure::Refused(error)) if error.reason == StatusReason::Unauthorized => {
+                Err(ConnectError::Unauthorized { server: url, why: error.message })
+            }
+            _ => Ok(Self { api, rate, url, version }),
         }
     }
 

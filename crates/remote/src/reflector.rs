@@ -67,6 +67,7 @@ pub(crate) struct Reflector {
     backoff: Backoff,
     log: Log,
     is_listed: bool,
+    is_absent: bool,
 }
 
 /// The reader has gone: there is nobody to tell.
@@ -91,7 +92,17 @@ impl Reflector {
         log: Log,
     ) -> Self {
         let backoff = Backoff::new(seed, &format!("remote watch of {}", kind.group_resource()));
-        Self { api, kind, sender, arrived, reached, backoff, log, is_listed: false }
+        Self {
+            api,
+            kind,
+            sender,
+            arrived,
+            reached,
+            backoff,
+            log,
+            is_listed: false,
+            is_absent: false,
+        }
     }
 
     /// Follows the kind until nobody listens.
@@ -103,25 +114,33 @@ impl Reflector {
         let kind = self.kind;
         match self.list().await {
             Ok((objects, revision)) => {
-                self.is_listed = true;
+                if self.is_absent {
+                    (self.log)(format!("the server serves {} now", kind.group_resource()));
+                }
+                (self.is_listed, self.is_absent) = (true, false);
                 self.recovered();
                 self.tell(News::Listed { kind, objects, revision }).await?;
                 self.watch_from(revision).await
             }
             Err(Failure::Refused(error)) if error.reason == StatusReason::NotFound => {
-                (self.log)(format!(
-                    "the server does not serve {}; looking again every minute",
-                    kind.group_resource()
-                ));
-                self.is_listed = true;
+                if !self.is_absent {
+                    (self.log)(format!(
+                        "the server does not serve {} in {}; looking again every minute",
+                        kind.group_resource(),
+                        kind.version
+                    ));
+                }
+                (self.is_listed, self.is_absent) = (true, true);
                 self.tell(News::Absent { kind }).await?;
                 tokio::time::sleep(ABSENT_PAUSE).await;
                 Ok(())
             }
             Err(failure) => {
                 let error = failure.into_error();
-                self.trouble("list", &error.message);
-                if !self.is_listed {
+                if self.is_listed {
+                    self.trouble("list", &error.message);
+                } else {
+                    // The reader says so itself.
                     self.tell(News::Unlistable { kind, error }).await?;
                 }
                 let pause = self.backoff.next();
@@ -181,31 +200,27 @@ impl Reflector {
             );
             let start = Instant::now();
             let before = revision;
-            let end = match self.api.watch(path).await {
-                Ok(body) => self.follow(body, lasts + WATCH_GRACE, &mut revision).await?,
+            let (end, is_refused) = match self.api.watch(path).await {
+                Ok(body) => (self.follow(body, lasts + WATCH_GRACE, &mut revision).await?, false),
                 Err(Failure::Refused(error)) => match error.reason {
-                    StatusReason::Expired | StatusReason::NotFound => End::Relist,
+                    StatusReason::Expired | StatusReason::NotFound => (End::Relist, true),
                     _ => {
                         self.trouble("watch", &error.message);
-                        End::Resume
+                        (End::Resume, true)
                     }
                 },
                 Err(Failure::Lost(why)) => {
                     self.trouble("watch", &why);
-                    End::Resume
+                    (End::Resume, true)
                 }
             };
-            if matches!(end, End::Relist) {
-                // A server that always says so must not be asked all the time.
-                if start.elapsed() < WATCH_BRIEF && revision == before {
-                    let pause = self.backoff.next();
-                    tokio::time::sleep(pause).await;
-                }
-                return Ok(());
-            }
-            if start.elapsed() < WATCH_BRIEF && revision == before {
+            let is_brief = start.elapsed() < WATCH_BRIEF && revision == before;
+            if is_refused || is_brief {
                 let pause = self.backoff.next();
                 tokio::time::sleep(pause).await;
+            }
+            if matches!(end, End::Relist) {
+                return Ok(());
             }
         }
     }

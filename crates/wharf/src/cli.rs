@@ -154,6 +154,9 @@ pub(crate) struct RunArgs {
     /// Requests at once [default: 100, or the file's]
     #[arg(long, value_name = "N")]
     pub(crate) burst: Option<u32>,
+    /// Answer /healthz, /livez and /readyz over plain HTTP at this address, for a kubelet's probes
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
+    pub(crate) health_listen: Option<SocketAddr>,
     /// Say more on stderr: decisions; twice for every change
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,

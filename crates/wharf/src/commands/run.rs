@@ -2,6 +2,7 @@
 
 mod clock;
 mod driver;
+mod health;
 mod journal;
 
 use std::future::Future;
@@ -29,6 +30,7 @@ use crate::lab::clock::WallClock;
 use crate::output;
 use clock::ClusterClock;
 use driver::Driver;
+use health::Readiness;
 
 /// Threads for connections. The decisions have a thread of their own.
 const WORKER_THREADS: usize = 2;
@@ -66,12 +68,21 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
             Some(connected) => connected.map_err(unreachable)?,
             None => return Ok(Exit::SUCCESS),
         };
-    let clock = ClusterClock::of(&server).await?;
+    let readiness = Readiness::default();
+    if let Some(address) = args.health_listen {
+        health::serve(address, readiness.clone()).await?;
+    }
+    let Some(clock) = stop.or(ClusterClock::of(&server)).await else {
+        return Ok(Exit::SUCCESS);
+    };
+    let clock = clock?;
     let cloud = cloud(&args, &server, &clock)?;
 
     let log = log();
     let mut election = election(&args, &configuration, &server, &scheduler_name, &log);
     if let Some(election) = &mut election {
+        // A copy that stands by is as ready as it can be: a rollout must not wait for it to lead.
+        readiness.set();
         match stop.or(election.acquire()).await {
             Some(leads) => leads.map_err(|error| {
                 Failure::bad_input(format!("cannot hold a lease at {}: {error}", server.url))
@@ -104,6 +115,7 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     event_loop.start(clock.clock().now(), view);
     let journal = clock.is_labs().then(|| journal::share(&server));
     let mut driver = Driver::start(event_loop, clock.scaled(), arrivals, args.verbose, journal)?;
+    readiness.set();
     let schedules_for =
         if schedules { format!(", scheduler name {scheduler_name}") } else { String::new() };
     output::data(&format!(
