@@ -141,6 +141,7 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
             Plugin::NodeVolumeLimits => node_volume_limits::wakes_on_pod_gone(gone),
             Plugin::PodTopologySpread => pod_topology_spread::wakes_on_pod(pod, gone, snapshot),
             Plugin::InterPodAffinity => inter_pod_affinity::wakes_on_pod_gone(pod, gone, snapshot),
+            Plugin::VolumeBinding => volume_binding::wakes_on_pod_gone(gone),
             _ => false,
         },
         News::PodChanged { old, new } => match plugin {

@@ -46,11 +46,6 @@ impl Symbols {
         Symbol(index)
     }
 
-    /// The symbol of a text, if it has one.
-    pub fn find(&self, text: &str) -> Option<Symbol> {
-        self.known.get(text).copied()
-    }
-
     /// Sorted label pairs of a map.
     pub fn intern_labels<'a>(
         &mut self,
@@ -60,6 +55,11 @@ impl Symbols {
             labels.into_iter().map(|(key, value)| (self.intern(key), self.intern(value))).collect();
         pairs.sort_unstable();
         pairs.into_boxed_slice()
+    }
+
+    /// The symbol of a text, if it has one.
+    pub fn find(&self, text: &str) -> Option<Symbol> {
+        self.known.get(text).copied()
     }
 
     /// The text of a symbol.

@@ -13,8 +13,8 @@ use wharf_model::object::{Object, ObjectKey};
 use wharf_ports::view::View;
 use wharf_scheduler::{News, NodeChange, Snapshot};
 
-use super::Scheduler;
 use super::pods::is_finished;
+use super::{Scheduler, storage};
 
 /// The cluster as a view shows it, for a question about a pod: with nobody assumed anywhere.
 pub fn snapshot_of(view: &View) -> Snapshot {
@@ -57,6 +57,7 @@ pub(super) fn refeed(snapshot: &mut Snapshot, view: &View) {
     for owner in view.list::<ReplicationController>() {
         snapshot.set_replication_controller(owner);
     }
+    storage::refeed(snapshot, view);
 }
 
 impl Scheduler {
@@ -79,7 +80,7 @@ impl Scheduler {
         } else if self.observe_workload(kind, key, object.map(AsRef::as_ref)) {
             self.wake(&News::Workloads)
         } else {
-            false
+            self.observe_storage(kind, key, view)
         }
     }
 

@@ -16,6 +16,8 @@ mod queue;
 mod reasons;
 mod renew;
 pub mod reserve;
+mod storage;
+mod volumes;
 mod writes;
 
 pub use feed::snapshot_of;
@@ -39,6 +41,7 @@ use assumed::{AssumedPods, may_hide_success};
 use cycle::Preemptions;
 use queue::{Backoff, SchedulingQueue, Wake};
 use reserve::Reserver;
+use volumes::VolumeBinder;
 
 /// The one key: a scheduling round.
 const ROUND: &str = "round";
@@ -124,7 +127,7 @@ impl Scheduler {
             queue: SchedulingQueue::new(backoff),
             tracked: FxHashMap::default(),
             assumed: AssumedPods::default(),
-            reservers: Vec::new(),
+            reservers: vec![Box::new(VolumeBinder::default())],
             touched: BTreeSet::new(),
             preemptions: Preemptions::default(),
             failed_bindings: Vec::new(),
@@ -134,9 +137,10 @@ impl Scheduler {
     }
 
     /// The same with a plugin's part between decision and binding. It takes part in the profiles
-    /// that have the plugin enabled there.
+    /// that have the plugin enabled there, in place of the part that the plugin has otherwise.
     #[must_use]
     pub fn with_reserver(mut self, reserver: Box<dyn Reserver>) -> Self {
+        self.reservers.retain(|known| known.plugin() != reserver.plugin());
         self.reservers.push(reserver);
         self
     }

@@ -18,6 +18,7 @@ use super::renew::SYMBOLS_MIN;
 use super::*;
 
 mod cycle;
+mod volumes;
 
 /// A cluster in a nutshell: carries writes out on a view and tells the scheduler of each change.
 struct Lab {
@@ -163,7 +164,7 @@ impl Lab {
                 bound.status.get_or_insert_default().nominated_node_name = None;
                 self.put(Box::new(bound));
             }
-            Write::Update { object, part: Part::Status } => {
+            Write::Update { object, part: Part::Status | Part::Main } => {
                 let key = ObjectKey::of(object.meta());
                 let held = self.view.object(object.kind(), &key);
                 let held = held.ok_or_else(|| ApiError::not_found(kind, &key.name))?;

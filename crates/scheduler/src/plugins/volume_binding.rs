@@ -61,6 +61,12 @@ pub(crate) fn wakes_on_node(old: Option<&NodeFacts>, new: &NodeFacts) -> bool {
     old.is_none_or(|old| old.labels != new.labels)
 }
 
+/// A pod with claims gave its place up before it was bound: what was set aside for it is free.
+/// (Upstream leaves this to chance.)
+pub(crate) fn wakes_on_pod_gone(gone: &PodInfo) -> bool {
+    gone.node_name.is_empty() && gone.volumes.as_ref().is_some_and(|it| !it.claims.is_empty())
+}
+
 /// Its claims, or what they may be bound to, have changed.
 pub(crate) fn wakes_on_storage(pod: &PodInfo, news: &StorageNews) -> bool {
     match news {

@@ -2,10 +2,10 @@
 //! fit, or new ones where new ones can be made.
 
 use std::fmt;
+use std::sync::Arc;
 
 use compact_str::CompactString;
 use smallvec::SmallVec;
-use std::sync::Arc;
 use wharf_model::object::ObjectKey;
 
 use super::objects::{BindingMode, Claim, Class, Volume};
@@ -94,23 +94,6 @@ struct Waiting<'a> {
 pub(crate) struct Found<'a> {
     bindings: SmallVec<[(&'a Arc<Claim>, &'a Arc<Volume>); 1]>,
     provisions: SmallVec<[&'a Arc<Claim>; 1]>,
-}
-
-/// The same, without a hold on the snapshot.
-pub(super) struct Chosen {
-    pub(super) bindings: Vec<(Arc<Claim>, Arc<Volume>)>,
-    pub(super) provisions: Vec<Arc<Claim>>,
-}
-
-impl Chosen {
-    pub(super) fn plan(&self) -> VolumePlan {
-        let binding =
-            |(claim, volume): &(Arc<Claim>, Arc<Volume>)| (claim.name.clone(), volume.name.clone());
-        VolumePlan {
-            bindings: self.bindings.iter().map(binding).collect(),
-            provisions: self.provisions.iter().map(|claim| claim.name.clone()).collect(),
-        }
-    }
 }
 
 impl<'a> Needs<'a> {
@@ -314,19 +297,23 @@ impl Storage {
 }
 
 /// The volumes for a pod on a node.
-pub(super) fn plan(snapshot: &Snapshot, pod: &PodInfo, node: &str) -> Result<Chosen, NoLongerFits> {
+pub(super) fn plan(
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    node: &str,
+) -> Result<VolumePlan, NoLongerFits> {
     let refused = || NoLongerFits { pod: pod.key.clone(), node: node.into() };
     let needs = match pod.volumes.as_deref() {
         Some(volumes) => Needs::of(pod, volumes, snapshot).map_err(|_| refused())?,
         None => None,
     };
-    let Some(needs) = needs else {
-        return Ok(Chosen { bindings: Vec::new(), provisions: Vec::new() });
-    };
+    let Some(needs) = needs else { return Ok(VolumePlan::default()) };
     let node = snapshot.node_named(node).ok_or_else(refused)?;
     let found = find(&needs, node, &snapshot.storage, snapshot.symbols()).map_err(|_| refused())?;
-    Ok(Chosen {
-        bindings: found.bindings.iter().map(|(c, v)| ((*c).clone(), (*v).clone())).collect(),
-        provisions: found.provisions.iter().map(|claim| (*claim).clone()).collect(),
+    let binding =
+        |(claim, volume): &(&Arc<Claim>, &Arc<Volume>)| (claim.name.clone(), volume.name.clone());
+    Ok(VolumePlan {
+        bindings: found.bindings.iter().map(binding).collect(),
+        provisions: found.provisions.iter().map(|claim| claim.name.clone()).collect(),
     })
 }

@@ -122,7 +122,7 @@ impl Snapshot {
 
     /// Forgets a claim.
     pub fn remove_claim(&mut self, key: &ObjectKey) {
-        let key = (self.symbols.intern(&key.namespace), self.symbols.intern(&key.name));
+        let key = self.claim_key(key);
         if let Some(old) = self.storage.claims.remove(&key) {
             self.storage.leave_volume(&old);
             self.storage.forget_attached_of_claim(key);
@@ -280,23 +280,42 @@ impl Snapshot {
             return Ok(VolumePlan::default());
         }
         self.release_volumes(&pod.uid);
-        let found = binding::plan(self, pod, node)?;
-        let reservation = Reservation {
-            volumes: found.bindings.iter().map(|(_, volume)| volume.symbol).collect(),
-            claims: found.provisions.iter().map(|claim| claim.key).collect(),
-        };
-        let plan = found.plan();
-        for (claim, volume) in found.bindings.iter() {
-            self.storage.set_volume_aside(volume, claim.key);
+        let plan = binding::plan(self, pod, node)?;
+        self.set_volumes_aside(&pod.uid, node, &plan);
+        Ok(plan)
+    }
+
+    /// Sets aside what was promised to a pod before this snapshot was built.
+    pub fn set_volumes_aside(&mut self, uid: &str, node: &str, plan: &VolumePlan) {
+        if plan.is_empty() {
+            return;
+        }
+        let mut reservation = Reservation::default();
+        for (claim, volume) in &plan.bindings {
+            let claim = self.claim_key(claim);
+            let volume = self.symbols.intern(volume);
+            self.storage.set_volume_aside(volume, claim);
+            reservation.volumes.push(volume);
         }
         let node = self.symbols.intern(node);
-        for claim in found.provisions.iter() {
-            self.storage.claims_set_aside.entry(claim.key).or_insert((node, 0)).1 += 1;
+        for claim in &plan.provisions {
+            let claim = self.claim_key(claim);
+            self.storage.claims_set_aside.entry(claim).or_insert((node, 0)).1 += 1;
+            reservation.claims.push(claim);
         }
-        if !plan.is_empty() {
-            self.storage.reserved.insert(pod.uid.clone(), reservation);
-        }
-        Ok(plan)
+        self.storage.reserved.insert(uid.into(), reservation);
+    }
+
+    /// Whether a node reaches a volume; `None` if one of them is not known.
+    pub fn reaches_volume(&self, node: &str, volume: &str) -> Option<bool> {
+        let node = self.node_named(node)?;
+        let volume = self.storage.volumes.get(&self.symbols.find(volume)?)?;
+        let migrated = volume.may_migrate() && self.storage.ebs_migrated(node.facts.symbol);
+        Some(volume.reachable(node, migrated, &self.symbols))
+    }
+
+    fn claim_key(&mut self, claim: &ObjectKey) -> ClaimKey {
+        (self.symbols.intern(&claim.namespace), self.symbols.intern(&claim.name))
     }
 
     /// Gives back what was set aside for a pod: its claims are bound by now, or it does not go to
@@ -442,10 +461,12 @@ impl Storage {
         }
     }
 
-    fn set_volume_aside(&mut self, volume: &Volume, claim: ClaimKey) {
-        self.leave_indexes(volume);
-        self.volumes_set_aside.entry(volume.symbol).or_insert((claim, 0)).1 += 1;
-        self.rejoin(volume.symbol);
+    fn set_volume_aside(&mut self, name: Symbol, claim: ClaimKey) {
+        if let Some(volume) = self.volumes.get(&name).cloned() {
+            self.leave_indexes(&volume);
+        }
+        self.volumes_set_aside.entry(name).or_insert((claim, 0)).1 += 1;
+        self.rejoin(name);
     }
 
     fn give_volume_back(&mut self, name: Symbol) {
