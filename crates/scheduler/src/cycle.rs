@@ -307,7 +307,8 @@ impl<'a> Plan<'a> {
         self.local_scorers.get_or_init(|| {
             let prepare =
                 |plugin| Scorer::prepare(plugin, self.pod, self.profile, self.snapshot, &[]);
-            let local = self.profile.scores.iter().filter(|(plugin, _)| Scorer::is_local(*plugin));
+            let local = self.profile.scores.iter();
+            let local = local.filter(|(plugin, _)| Scorer::is_local(*plugin, self.pod));
             local
                 .filter_map(|(plugin, weight)| Some((*plugin, *weight, prepare(*plugin)?)))
                 .collect()

@@ -20,7 +20,6 @@ use crate::journal::Bookmark;
 use crate::plugins::Rejection;
 use crate::preemption::Outcome;
 use crate::profile::{Plugin, Profile};
-use crate::scores::Scaling;
 use crate::shape::Shape;
 use crate::snapshot::{NodeIndex, Snapshot};
 
@@ -71,12 +70,13 @@ pub(crate) struct Page {
     budget_changes: u64,
 }
 
-/// The raw scores of one scorer.
+/// What is remembered of one scorer, its raw scores as a rule.
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
     pub(crate) plugin: Plugin,
     pub(crate) weight: i64,
-    pub(crate) scaling: Scaling,
+    /// Whether they are scores already.
+    pub(crate) plain: bool,
     /// By node, where it fits.
     raw: Vec<i64>,
     /// Whether all of them are and were 0.
@@ -229,7 +229,7 @@ impl Page {
             .map(|(plugin, weight, scorer)| Column {
                 plugin: *plugin,
                 weight: *weight,
-                scaling: scorer.scaling(),
+                plain: scorer.remembers_scores(),
                 raw: spare.next().unwrap_or_default(),
                 zero: true,
             })
@@ -329,10 +329,10 @@ impl Page {
         let info = plan.snapshot.node(node);
         self.plain[node.get()] = 0;
         for (column, (_, _, scorer)) in self.columns.iter_mut().zip(plan.local_scorers()) {
-            let raw = scorer.score(node, info);
+            let raw = scorer.remembered(node, info);
             column.raw[node.get()] = raw;
             column.zero &= raw == 0;
-            if column.scaling == Scaling::None {
+            if column.plain {
                 self.plain[node.get()] += column.weight * raw;
             }
         }

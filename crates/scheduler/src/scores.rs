@@ -24,31 +24,40 @@ pub(crate) enum Scaling {
 }
 
 /// A scaling among certain nodes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scale {
-    scaling: Scaling,
-    highest: i64,
+#[derive(Clone, Debug)]
+pub(crate) enum Scale {
+    /// The score is the raw one.
+    Same,
+    /// The highest raw score becomes [`MAX_SCORE`].
+    Highest(i64),
+    /// It becomes 0, and 0 [`MAX_SCORE`].
+    HighestReversed(i64),
+    /// The scores by the raw ones.
+    Table(Box<[i64]>),
 }
 
 impl Scaling {
     /// The rule for these raw scores.
     pub(crate) fn among(self, raw: impl Iterator<Item = i64>) -> Scale {
-        let highest = match self {
-            Self::None => 0,
-            Self::Highest | Self::HighestReversed => raw.fold(0, i64::max),
-        };
-        Scale { scaling: self, highest }
+        let highest = || raw.fold(0, i64::max);
+        match self {
+            Self::None => Scale::Same,
+            Self::Highest => Scale::Highest(highest()),
+            Self::HighestReversed => Scale::HighestReversed(highest()),
+        }
     }
 }
 
 impl Scale {
     /// The score for a raw one.
-    pub(crate) fn apply(self, raw: i64) -> i64 {
-        match (self.scaling, self.highest) {
-            (Scaling::None, _) | (Scaling::Highest, 0) => raw,
-            (Scaling::Highest, highest) => MAX_SCORE * raw / highest,
-            (Scaling::HighestReversed, 0) => MAX_SCORE,
-            (Scaling::HighestReversed, highest) => MAX_SCORE - MAX_SCORE * raw / highest,
+    #[inline]
+    pub(crate) fn apply(&self, raw: i64) -> i64 {
+        match self {
+            Self::Same | Self::Highest(0) => raw,
+            Self::Highest(highest) => MAX_SCORE * raw / highest,
+            Self::HighestReversed(0) => MAX_SCORE,
+            Self::HighestReversed(highest) => MAX_SCORE - MAX_SCORE * raw / highest,
+            Self::Table(scores) => scores[raw as usize],
         }
     }
 }
@@ -80,27 +89,24 @@ impl<'p> Scores<'p> {
         };
         for (plugin, weight) in &plan.profile.scores {
             let kept = page.map_or(&[][..], Page::columns);
-            if let Some(column) = kept.iter().find(|column| column.plugin == *plugin) {
-                scores.add_kept(column);
-                continue;
-            }
             let scorer = Scorer::prepare(*plugin, plan.pod, plan.profile, plan.snapshot, feasible);
-            // What a page has no column of is not local, or has nothing to say.
-            if let Some(scorer) = scorer {
-                scores.add_made(plan, *plugin, *weight, &scorer);
+            let Some(scorer) = scorer else { continue };
+            match kept.iter().find(|column| column.plugin == *plugin) {
+                Some(column) => scores.add_kept(column, &scorer),
+                None => scores.add_made(plan, *plugin, *weight, &scorer),
             }
         }
         scores
     }
 
-    fn add_kept(&mut self, column: &'p Column) {
+    fn add_kept(&mut self, column: &'p Column, scorer: &Scorer<'_>) {
         let feasible = self.feasible;
         let scale = if column.zero {
-            column.scaling.among(std::iter::empty())
+            scorer.scale(std::iter::empty())
         } else {
-            column.scaling.among(feasible.iter().map(|node| column.raw(*node)))
+            scorer.scale(feasible.iter().map(|node| column.raw(*node)))
         };
-        if column.scaling != Scaling::None {
+        if !column.plain {
             // With nothing but zeros all nodes get the same.
             let same = column.zero.then(|| scale.apply(0));
             if same != Some(0) {

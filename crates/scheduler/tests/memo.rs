@@ -44,6 +44,13 @@ fn node(name: u8, kind: u8) -> Node {
         1 | 2 => json!([{"key": "soft", "effect": "PreferNoSchedule"}]),
         _ => json!([]),
     };
+    let image = |name: &str| json!({"names": [format!("{name}:latest")], "sizeBytes": 400 << 20});
+    let images = match kind % 4 {
+        0 => json!([]),
+        1 => json!([image("a")]),
+        2 => json!([image("b")]),
+        _ => json!([image("a"), image("b")]),
+    };
     serde_json::from_value(json!({
         "metadata": {"name": format!("n{name}"), "labels": {
             "kubernetes.io/hostname": format!("n{name}"),
@@ -51,7 +58,7 @@ fn node(name: u8, kind: u8) -> Node {
             "size": (kind % 5).to_string(),
         }},
         "spec": {"taints": taints, "unschedulable": kind.is_multiple_of(17)},
-        "status": {"allocatable": {
+        "status": {"images": images, "allocatable": {
             "cpu": (1 + kind % 3).to_string(), "memory": "4Gi", "pods": (2 + kind % 4).to_string(),
             "example.com/gpu": (kind % 2).to_string(),
         }}
@@ -72,10 +79,19 @@ fn pod(index: usize, template: u8, priority: u8) -> Pod {
     };
     let ports =
         if template == 2 { json!([{"containerPort": 1, "hostPort": 80}]) } else { json!([]) };
-    let mut spec = json!({
-        "priority": i32::from(priority) - 1,
-        "containers": [{"name": "c", "image": "a", "ports": ports, "resources": {"requests": requests}}],
-    });
+    let images: &[&str] = match template {
+        0..4 => &["a"],
+        4..7 => &["a", "b:latest"],
+        // More than are remembered together.
+        7 => &["a", "b", "c", "d", "a"],
+        _ => &["c"],
+    };
+    let others = images[1..].iter().map(|image| json!({"name": "o", "image": image}));
+    let mut containers = vec![json!({
+        "name": "c", "image": images[0], "ports": ports, "resources": {"requests": requests},
+    })];
+    containers.extend(others);
+    let mut spec = json!({"priority": i32::from(priority) - 1, "containers": containers});
     let zone = |zone: &str| json!({"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone]}]});
     let others = |key: &str| json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": format!("a{template}")}}});
     match template {

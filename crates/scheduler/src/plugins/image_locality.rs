@@ -16,6 +16,10 @@ const LEAST_BYTES: i64 = 23 * MIB;
 /// The size per container that earns the full score.
 const MOST_BYTES: i64 = 1000 * MIB;
 
+/// Up to so many images of a pod, what a node holds of them is remembered: twice as many scores for
+/// each one more are worked out per decision.
+const TABULATED_MAX: usize = 4;
+
 /// The images of a pod's init containers, containers and image volumes.
 pub(crate) fn images_of(pod: &Pod, symbols: &mut Symbols) -> SmallVec<[Symbol; 2]> {
     let Some(spec) = pod.spec.as_ref() else { return SmallVec::new() };
@@ -37,39 +41,64 @@ fn normalized(name: &str) -> std::borrow::Cow<'_, str> {
 }
 
 /// The scorer for one pod.
-pub(crate) struct State {
-    /// Those of its images that some node has, with what each is worth.
-    images: SmallVec<[(Symbol, i64); 2]>,
+pub(crate) struct State<'a> {
+    images: &'a [Symbol],
+    /// What each of them is worth where it is: its size times the share of nodes that have it.
+    worth: SmallVec<[i64; 2]>,
     most: i64,
 }
 
-impl State {
-    pub(crate) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Self {
+impl<'a> State<'a> {
+    pub(crate) fn new(pod: &'a PodInfo, snapshot: &Snapshot) -> Self {
         let nodes = snapshot.nodes().len();
-        let images = pod
-            .images
-            .iter()
-            .filter_map(|name| {
-                let state = snapshot.images().get(*name)?;
+        let worth = |name: &Symbol| {
+            snapshot.images().get(*name).map_or(0, |state| {
                 let share = f64::from(state.nodes) / nodes as f64;
-                Some((*name, (state.size as f64 * share) as i64))
+                (state.size as f64 * share) as i64
             })
-            .collect();
-        Self { images, most: MOST_BYTES.saturating_mul(pod.containers) }
+        };
+        Self {
+            images: &pod.images,
+            worth: pod.images.iter().map(worth).collect(),
+            most: MOST_BYTES.saturating_mul(pod.containers),
+        }
     }
 
     #[inline]
     pub(crate) fn score(&self, node: &NodeInfo) -> i64 {
-        let has = |name: &Symbol| {
-            node.facts.images.binary_search_by_key(name, |(known, _)| *known).is_ok()
-        };
-        let images = self.images.iter().filter(|(name, _)| has(name));
-        let bytes: i64 = images.map(|(_, worth)| worth).sum();
+        self.score_with(self.images.iter().map(|name| has(node, *name)))
+    }
+
+    /// Which of the pod's images the node has, as bits: all that the score takes from the node.
+    pub(crate) fn held(&self, node: &NodeInfo) -> i64 {
+        let bits = self.images.iter().map(|name| i64::from(has(node, *name)));
+        bits.enumerate().map(|(place, bit)| bit << place).sum()
+    }
+
+    /// The score by what is held.
+    pub(crate) fn by_held(&self) -> Box<[i64]> {
+        let places = 0..self.images.len();
+        let score = |held: u32| self.score_with(places.clone().map(|place| held >> place & 1 == 1));
+        (0..1 << self.images.len()).map(score).collect()
+    }
+
+    fn score_with(&self, held: impl Iterator<Item = bool>) -> i64 {
+        let worth = self.worth.iter().zip(held).filter(|(_, held)| *held);
+        let bytes: i64 = worth.map(|(worth, _)| worth).sum();
         if bytes <= LEAST_BYTES || self.most <= LEAST_BYTES {
             return 0;
         }
         MAX_SCORE * (bytes.min(self.most) - LEAST_BYTES) / (self.most - LEAST_BYTES)
     }
+}
+
+fn has(node: &NodeInfo, image: Symbol) -> bool {
+    node.facts.images.binary_search_by_key(&image, |(known, _)| *known).is_ok()
+}
+
+/// Whether the pod has so few images that there is a score for every choice of them.
+pub(crate) fn is_tabulated(pod: &PodInfo) -> bool {
+    pod.images.len() <= TABULATED_MAX
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use std::borrow::Cow;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::profile::{Plugin, PluginSet, Profile};
-use crate::scores::Scaling;
+use crate::scores::{Scale, Scaling};
 use crate::snapshot::{NodeIndex, Snapshot};
 use crate::symbols::Symbol;
 
@@ -301,7 +301,7 @@ pub(crate) enum Scorer<'a> {
     BalancedAllocation(balanced_allocation::State<'a>),
     PodTopologySpread(Box<pod_topology_spread::Scores<'a>>),
     InterPodAffinity(Box<inter_pod_affinity::Scores<'a>>),
-    ImageLocality(image_locality::State),
+    ImageLocality(image_locality::State<'a>),
 }
 
 impl<'a> Scorer<'a> {
@@ -340,16 +340,39 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// Whether a plugin scores by the pod's [`crate::Shape`], the profile and the node alone. Such
-    /// scores are remembered.
-    pub(crate) fn is_local(plugin: Plugin) -> bool {
-        matches!(
-            plugin,
+    /// Whether all that a plugin takes from a node for the scores of a pod is told by the pod's
+    /// [`crate::Shape`], the profile and the node alone. That is remembered.
+    pub(crate) fn is_local(plugin: Plugin, pod: &PodInfo) -> bool {
+        match plugin {
             Plugin::TaintToleration
-                | Plugin::NodeAffinity
-                | Plugin::NodeResourcesFit
-                | Plugin::NodeResourcesBalancedAllocation
-        )
+            | Plugin::NodeAffinity
+            | Plugin::NodeResourcesFit
+            | Plugin::NodeResourcesBalancedAllocation => true,
+            Plugin::ImageLocality => image_locality::is_tabulated(pod),
+            _ => false,
+        }
+    }
+
+    /// What is remembered of a node: with upstream's rule for all the nodes together it makes the
+    /// score.
+    pub(crate) fn remembered(&self, index: NodeIndex, node: &NodeInfo) -> i64 {
+        match self {
+            Self::ImageLocality(state) => state.held(node),
+            _ => self.score(index, node),
+        }
+    }
+
+    /// How what is remembered becomes a score.
+    pub(crate) fn scale(&self, remembered: impl Iterator<Item = i64>) -> Scale {
+        match self {
+            Self::ImageLocality(state) => Scale::Table(state.by_held()),
+            _ => self.scaling().among(remembered),
+        }
+    }
+
+    /// Whether what is remembered is the score already.
+    pub(crate) fn remembers_scores(&self) -> bool {
+        !matches!(self, Self::ImageLocality(_)) && self.scaling() == Scaling::None
     }
 
     /// How a local scorer's raw scores are brought to one scale.
