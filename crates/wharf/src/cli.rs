@@ -95,8 +95,9 @@ pub(crate) struct UpArgs {
     /// Seed of everything random [default: 1, or the one the data directory began with]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Which controllers run in it: all, none, or names (scheduler, karpenter, kubelet, storage, workloads,
-    /// or one of the workloads' such as deployment-controller), for others to be run elsewhere
+    /// Which controllers run in it: all, none, or names (scheduler, karpenter, kubelet, storage,
+    /// workloads, or one of the workloads' such as deployment-controller), for others to be run
+    /// elsewhere
     #[arg(long, default_value = "all", value_name = "NAME,…")]
     pub(crate) controllers: String,
     /// Say more on stderr; twice for every change

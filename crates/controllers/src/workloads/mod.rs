@@ -14,7 +14,9 @@ mod owners;
 mod percentage;
 pub mod pod_gc;
 pub mod replica_set;
+pub mod resource_claim;
 pub mod service_account;
+pub mod stateful_set;
 pub mod taint_eviction;
 
 use std::time::Duration;
@@ -30,6 +32,9 @@ pub fn controllers(node_grace_period: Duration) -> Vec<Box<dyn Controller>> {
     vec![
         Box::new(deployment::DeploymentController::new()),
         Box::new(replica_set::ReplicaSetController::new()),
+        Box::new(replica_set::ReplicationManager::new()),
+        Box::new(stateful_set::StatefulSetController::new()),
+        Box::new(resource_claim::ResourceClaimController::default()),
         Box::new(garbage_collector::GarbageCollector::new()),
         Box::new(namespace::NamespaceController),
         Box::new(service_account::ServiceAccountController),

@@ -6,14 +6,16 @@
 //! the API server would generate it, so that it can be recognised when it appears.
 
 mod rank;
+mod replicated;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use compact_str::CompactString;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
@@ -30,8 +32,8 @@ use wharf_ports::view::View;
 use super::events::event;
 use super::owners::{controller_of, controller_reference};
 use rank::Candidate;
+pub use replicated::Replicated;
 
-const COMPONENT: &str = "replicaset-controller";
 /// The most pods created or deleted at a time, upstream's `burstReplicas`.
 const BURST: usize = 500;
 /// After so long changes that do not show up are no longer waited for.
@@ -47,11 +49,23 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 const SMALL: usize = 50;
 
 /// The ReplicaSet controller.
-#[derive(Debug, Default)]
-pub struct ReplicaSetController {
+pub type ReplicaSetController = PodReplicator<ReplicaSet>;
+/// The controller of ReplicationControllers, upstream's replication manager.
+pub type ReplicationManager = PodReplicator<ReplicationController>;
+
+/// Keeps as many pods as an object of kind `T` asks for.
+#[derive(Debug)]
+pub struct PodReplicator<T> {
     sets: FxHashMap<ObjectKey, Tracked>,
     /// Pods without a managing owner.
     orphans: BTreeSet<ObjectKey>,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> Default for PodReplicator<T> {
+    fn default() -> Self {
+        Self { sets: FxHashMap::default(), orphans: BTreeSet::new(), kind: PhantomData }
+    }
 }
 
 /// What is remembered of a ReplicaSet between looks.
@@ -84,7 +98,7 @@ impl Tracked {
     }
 }
 
-impl ReplicaSetController {
+impl<T: Replicated> PodReplicator<T> {
     /// A controller that expects nothing.
     pub fn new() -> Self {
         Self::default()
@@ -97,7 +111,7 @@ impl ReplicaSetController {
         } else {
             SETTLE_MAX.min(SETTLE_PER_POD * u32::try_from(size).unwrap_or(u32::MAX))
         };
-        queue.after(WorkKey::object(Kind::of::<ReplicaSet>(), key), wait);
+        queue.after(WorkKey::object(Kind::of::<T>(), key), wait);
     }
 
     fn observe_pod(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
@@ -105,7 +119,7 @@ impl ReplicaSetController {
         if change.new.is_some() && pod.header().controller().is_none() {
             if pod.header().deleting.is_none() {
                 self.orphans.insert(change.key().clone());
-                for set in matching_sets(pod, view) {
+                for set in matching_sets::<T>(pod, view) {
                     self.queue(set.key(), queue);
                 }
             }
@@ -113,7 +127,7 @@ impl ReplicaSetController {
             self.orphans.remove(change.key());
         }
         let owners = change.old.iter().chain(&change.new);
-        let owners = owners.filter_map(|version| controller_of::<ReplicaSet>(version, view));
+        let owners = owners.filter_map(|version| controller_of::<T>(version, view));
         let owners: BTreeSet<ObjectKey> = owners.map(|owner| owner.key().clone()).collect();
         for owner in owners {
             if let Some(tracked) = self.sets.get_mut(&owner) {
@@ -132,7 +146,8 @@ impl ReplicaSetController {
         }
     }
 
-    fn sync(&mut self, object: &Object, set: &ReplicaSet, context: &mut Context<'_>) -> Step {
+    fn sync(&mut self, object: &Object, owner: &T, context: &mut Context<'_>) -> Step {
+        let set = &*owner.as_set();
         let (now, view) = (context.now, context.view);
         let mut step = Step { independent: true, ..Step::default() };
         let Some(spec) = set.spec.as_ref() else { return step };
@@ -157,27 +172,26 @@ impl ReplicaSetController {
             tracked.retry_at = now + wait.min(RETRY_MAX);
             tracked.attempts += 1;
         }
-        tracked.tell(object, &mut step);
+        tracked.tell(T::COMPONENT, object, &mut step);
         if !deleting {
             let adopted = self
                 .orphans
                 .range(namespace_start(object.key())..)
                 .take_while(|key| key.namespace == object.key().namespace)
-                .filter_map(|key| adopt(key, &selector, set, view));
+                .filter_map(|key| adopt(key, &selector, owner, view));
             let before = step.writes.len();
             step.writes.extend(adopted);
             let adopting = step.writes.len() > before;
             if tracked.settled(now) && !adopting && tracked.retry_at <= now {
-                manage(tracked, object, set, &pods, context.random, now, view, &mut step);
+                manage(tracked, object, owner, set, &pods, context.random, now, view, &mut step);
             }
         }
         let failure = tracked.failure.as_deref();
         let all = pods.iter().map(|(_, pod)| *pod);
         let (status, next) = status::status(set, all, failure, now);
-        if set.status.as_ref() != Some(&status) {
-            let mut set = ReplicaSet { status: Some(status), ..set.clone() };
-            set.metadata.resource_version = None;
-            step.write(Write::Update { object: Box::new(set), part: Part::Status });
+        if let Some(mut changed) = owner.with_status(status) {
+            changed.metadata_mut().resource_version = None;
+            step.write(Write::Update { object: Box::new(changed), part: Part::Status });
         }
         let expectation = (!tracked.settled(now)).then(|| tracked.since + EXPECTATION_MAX);
         let retry = (tracked.retry_at > now).then_some(tracked.retry_at);
@@ -189,8 +203,8 @@ impl ReplicaSetController {
 
 impl Tracked {
     /// Writes the events of what has happened since the last look.
-    fn tell(&mut self, set: &Object, step: &mut Step) {
-        let normal = |reason, text| event(set, EventType::Normal, COMPONENT, reason, text);
+    fn tell(&mut self, component: &str, set: &Object, step: &mut Step) {
+        let normal = |reason, text| event(set, EventType::Normal, component, reason, text);
         for name in self.created.drain(..) {
             step.write(normal("SuccessfulCreate", format!("Created pod: {name}")));
         }
@@ -199,29 +213,28 @@ impl Tracked {
         }
         for error in self.failed.drain(..) {
             let text = format!("Error creating: {error}");
-            step.write(event(set, EventType::Warning, COMPONENT, "FailedCreate", text));
+            step.write(event(set, EventType::Warning, component, "FailedCreate", text));
         }
     }
 }
 
-impl Controller for ReplicaSetController {
+impl<T: Replicated> Controller for PodReplicator<T> {
     fn name(&self) -> &'static str {
-        COMPONENT
+        T::NAME
     }
 
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
         let kind = change.kind();
         if kind == Kind::of::<Pod>() {
             self.observe_pod(change, view, queue);
-        } else if kind == Kind::of::<ReplicaSet>() {
+        } else if kind == Kind::of::<T>() {
             queue.now(WorkKey::object(kind, change.key()));
         }
     }
 
     fn step(&mut self, key: &WorkKey, context: &mut Context<'_>) -> Step {
-        let object = context.view.object(Kind::of::<ReplicaSet>(), &key.key);
-        let Some((object, set)) =
-            object.and_then(|object| Some((object, object.typed::<ReplicaSet>()?)))
+        let object = context.view.object(Kind::of::<T>(), &key.key);
+        let Some((object, set)) = object.and_then(|object| Some((object, object.typed::<T>()?)))
         else {
             self.sets.remove(&key.key);
             return Step::done();
@@ -253,9 +266,10 @@ impl Controller for ReplicaSetController {
 
 /// Creates the pods that are missing or deletes those that are too many.
 #[expect(clippy::too_many_arguments, reason = "one look's facts, used here alone")]
-fn manage(
+fn manage<T: Replicated>(
     tracked: &mut Tracked,
     object: &Object,
+    owner: &T,
     set: &ReplicaSet,
     pods: &[(&Object, &Pod)],
     random: &mut Random,
@@ -271,7 +285,7 @@ fn manage(
     tracked.since = now;
     if active.len() < wanted {
         for _ in 0..(wanted - active.len()).min(BURST) {
-            let pod = new_pod(set, random);
+            let pod = new_pod(owner, set, random);
             let name: CompactString = pod.metadata.name.as_deref().unwrap_or_default().into();
             if tracked.creating.insert(name) {
                 step.write(Write::Create(Box::new(pod)));
@@ -318,7 +332,7 @@ fn pods_per_node<'v>(set: &Object, view: &'v View) -> BTreeMap<&'v str, usize> {
 }
 
 /// A pod of the set, named as the API server would name it.
-fn new_pod(set: &ReplicaSet, random: &mut Random) -> Pod {
+fn new_pod<T: Replicated>(owner: &T, set: &ReplicaSet, random: &mut Random) -> Pod {
     let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
     let from = template.metadata.unwrap_or_default();
     let generate = format!("{}-", set.metadata.name.as_deref().unwrap_or_default());
@@ -330,7 +344,7 @@ fn new_pod(set: &ReplicaSet, random: &mut Random) -> Pod {
     meta.labels = from.labels;
     meta.annotations = from.annotations;
     meta.finalizers = from.finalizers;
-    meta.owner_references = Some(vec![controller_reference(set)]);
+    meta.owner_references = Some(vec![controller_reference(owner)]);
     pod
 }
 
@@ -344,7 +358,12 @@ fn release(pod: &Pod, set: &Object) -> Write {
 }
 
 /// Takes a pod on that the selector matches and nobody manages.
-fn adopt(key: &ObjectKey, selector: &Selector, set: &ReplicaSet, view: &View) -> Option<Write> {
+fn adopt<T: Replicated>(
+    key: &ObjectKey,
+    selector: &Selector,
+    owner: &T,
+    view: &View,
+) -> Option<Write> {
     let object = view.object(Kind::of::<Pod>(), key)?;
     let header = object.header();
     let pod = object.typed::<Pod>().filter(|pod| is_active(pod))?;
@@ -352,15 +371,19 @@ fn adopt(key: &ObjectKey, selector: &Selector, set: &ReplicaSet, view: &View) ->
         return None;
     }
     let mut pod = pod.clone();
-    pod.metadata.owner_references.get_or_insert_default().push(controller_reference(set));
+    pod.metadata.owner_references.get_or_insert_default().push(controller_reference(owner));
     Some(Write::Update { object: Box::new(pod), part: Part::Main })
 }
 
 /// ReplicaSets that would take this pod on.
-fn matching_sets<'v>(pod: &'v Object, view: &'v View) -> impl Iterator<Item = &'v Object> {
-    view.objects_in(Kind::of::<ReplicaSet>(), &pod.key().namespace)
+fn matching_sets<'v, T: Replicated>(
+    pod: &'v Object,
+    view: &'v View,
+) -> impl Iterator<Item = &'v Object> {
+    view.objects_in(Kind::of::<T>(), &pod.key().namespace)
         .filter(|object| {
-            let spec = object.typed::<ReplicaSet>().and_then(|set| set.spec.as_ref());
+            let set = object.typed::<T>().map(Replicated::as_set);
+            let spec = set.as_ref().and_then(|set| set.spec.as_ref());
             spec.and_then(|spec| Selector::from_api(Some(&spec.selector)).ok())
                 .is_some_and(|selector| selector.matches_with(|key| pod.header().label(key)))
         })

@@ -151,3 +151,43 @@ fn five_thousand_pods_take_a_number_of_steps_that_grows_with_their_number() {
     assert_eq!(replicas(&world), (5_000, 5_000, 5_000));
     assert!(world.steps - before < 50, "{} looks at a set of 5,000", world.steps - before);
 }
+
+#[test]
+fn replication_controllers_are_worked_on_alike() {
+    use k8s_openapi::api::core::v1::ReplicationController;
+    let mut world = World::new(vec![
+        Box::new(ReplicaSetController::new()),
+        Box::new(ReplicationManager::new()),
+    ]);
+    let manifest = |replicas: i32| {
+        json!({"apiVersion": "v1", "kind": "ReplicationController",
+            "metadata": {"name": "old", "namespace": "default"},
+            "spec": {"replicas": replicas, "selector": {"app": "old"},
+                "template": {"metadata": {"labels": {"app": "old"}},
+                    "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+    };
+    world.apply(manifest(3));
+    world.apply(set(1));
+    seconds(&mut world, 1);
+    assert_eq!(world.list::<Pod>().len(), 4);
+    world.kubelet("n1");
+    seconds(&mut world, 1);
+    let status = |world: &World| {
+        let old: &ReplicationController = world.get("default", "old").expect("it is there");
+        old.status.clone().map(|status| (status.replicas, status.ready_replicas)).expect("a status")
+    };
+    assert_eq!(status(&world), (3, Some(3)));
+    let owners = world.list::<Pod>()[0].metadata.owner_references.clone().expect("an owner");
+    assert_eq!(
+        (owners[0].kind.as_str(), owners[0].api_version.as_str()),
+        ("ReplicationController", "v1")
+    );
+    let writes = world.writes;
+    seconds(&mut world, 3_600);
+    assert_eq!(world.writes, writes, "nothing happens, nothing is written");
+    world.apply(manifest(1));
+    seconds(&mut world, 1);
+    world.kubelet("n1");
+    seconds(&mut world, 1);
+    assert_eq!(status(&world), (1, Some(1)));
+}

@@ -1,0 +1,130 @@
+//! The history of a set's template: one ControllerRevision for each, numbered.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use serde_json::{Value, json};
+use wharf_model::kinds::Kind;
+use wharf_model::labels::CONTROLLER_REVISION_HASH;
+use wharf_model::object::Object;
+use wharf_model::random::fnv1a;
+use wharf_ports::cluster::{Delete, Part, Write};
+use wharf_ports::view::View;
+
+use crate::workloads::owners::controller_reference;
+
+/// The hash of a revision's data, by upstream's label.
+const HASH: &str = "controller.kubernetes.io/hash";
+
+/// The revisions of a set, by their numbers.
+pub(super) struct History<'v> {
+    revisions: Vec<(&'v Arc<Object>, &'v ControllerRevision)>,
+    /// The present template as a revision's data.
+    data: Value,
+}
+
+impl<'v> History<'v> {
+    pub(super) fn of(object: &Object, set: &StatefulSet, view: &'v View) -> Self {
+        let mut revisions: Vec<(&Arc<Object>, &ControllerRevision)> = view
+            .owned_by(object.uid(), Kind::of::<ControllerRevision>())
+            .filter_map(|object| Some((object, object.typed::<ControllerRevision>()?)))
+            .collect();
+        revisions.sort_by_key(|(object, revision)| (revision.revision, object.key().clone()));
+        Self { revisions, data: data(set) }
+    }
+
+    /// The revision of the present template; `None` until it has been written.
+    pub(super) fn update(&self) -> Option<&'v ControllerRevision> {
+        let is_present = |revision: &ControllerRevision| {
+            revision.data.as_ref().is_some_and(|RawExtension(data)| *data == self.data)
+        };
+        self.revisions.iter().rev().map(|(_, one)| *one).find(|one| is_present(one))
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<&'v ControllerRevision> {
+        let named = |one: &&ControllerRevision| one.metadata.name.as_deref() == Some(name);
+        self.revisions.iter().map(|(_, one)| *one).find(named)
+    }
+
+    /// Makes the revision of the present template the newest: writes it, or, for a template of
+    /// before, gives it the next number.
+    pub(super) fn write(&self, set: &StatefulSet) -> Option<Write> {
+        let last = self.revisions.last().map_or(0, |(_, revision)| revision.revision);
+        match self.update() {
+            Some(update) if update.revision == last => None,
+            Some(update) => {
+                let update = ControllerRevision { revision: last + 1, ..update.clone() };
+                Some(Write::Update { object: Box::new(update), part: Part::Main })
+            }
+            None => Some(Write::Create(Box::new(self.revision(set, last + 1)))),
+        }
+    }
+
+    fn revision(&self, set: &StatefulSet, number: i64) -> ControllerRevision {
+        let hash = hash(&self.data.to_string());
+        let set_name = set.metadata.name.as_deref().unwrap_or_default();
+        let template = set.spec.as_ref().and_then(|spec| spec.template.metadata.clone());
+        let mut labels = template.and_then(|meta| meta.labels).unwrap_or_default();
+        labels.insert(HASH.to_owned(), hash.clone());
+        labels.insert(CONTROLLER_REVISION_HASH.to_owned(), hash.clone());
+        ControllerRevision {
+            metadata: ObjectMeta {
+                name: Some(format!("{set_name}-{hash}")),
+                namespace: set.metadata.namespace.clone(),
+                labels: Some(labels),
+                owner_references: Some(vec![controller_reference(set)]),
+                ..ObjectMeta::default()
+            },
+            data: Some(RawExtension(self.data.clone())),
+            revision: number,
+        }
+    }
+
+    /// Deletes the oldest revisions that are beyond the limit and that nobody uses.
+    pub(super) fn surplus(&self, set: &StatefulSet, pods: &[(i32, &Object)]) -> Vec<Write> {
+        let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
+        let status = set.status.as_ref();
+        let mut live: BTreeSet<&str> = pods
+            .iter()
+            .filter_map(|(_, pod)| pod.header().label(CONTROLLER_REVISION_HASH))
+            .collect();
+        live.extend(status.and_then(|status| status.current_revision.as_deref()));
+        live.extend(self.update().and_then(|update| update.metadata.name.as_deref()));
+        let idle: Vec<&&Arc<Object>> = self
+            .revisions
+            .iter()
+            .map(|(object, _)| object)
+            .filter(|object| !live.contains(object.key().name.as_str()))
+            .collect();
+        let surplus = idle.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
+        idle.into_iter().take(surplus).map(|object| Write::Delete(Delete::of(object))).collect()
+    }
+}
+
+/// The template that a revision holds.
+pub(super) fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    let RawExtension(data) = revision.data.as_ref()?;
+    let mut template = data.get("spec")?.get("template")?.clone();
+    template.as_object_mut()?.remove("$patch");
+    serde_json::from_value(template).ok()
+}
+
+/// A revision's data is the patch that brings its template back.
+fn data(set: &StatefulSet) -> Value {
+    let template = set.spec.as_ref().map(|spec| &spec.template);
+    let mut template = serde_json::to_value(template).unwrap_or_default();
+    template["$patch"] = json!("replace");
+    json!({"spec": {"template": template}})
+}
+
+/// A short hash in the alphabet of generated names, as Deployments' templates have.
+fn hash(text: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let wide = fnv1a(text.as_bytes());
+    let digits = ((wide ^ (wide >> 32)) & u64::from(u32::MAX)).to_string();
+    digits.bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
+}
