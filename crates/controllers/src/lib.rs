@@ -6,6 +6,7 @@
 pub mod event_loop;
 pub mod journal;
 pub mod karpenter;
+pub mod metrics;
 pub mod scheduler;
 pub mod storage;
 pub mod workloads;

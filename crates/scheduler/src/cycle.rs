@@ -151,6 +151,14 @@ fn decide(
     }
 }
 
+/// Whether one node would take a pod as things stand.
+pub fn fits(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile, node: &str) -> bool {
+    let Some(node) = snapshot.find(node) else { return false };
+    Plan::new(snapshot, pod, profile).is_ok_and(|plan| {
+        plan.nodes.as_ref().is_none_or(|set| set.contains(&node)) && plan.check(node).is_none()
+    })
+}
+
 /// What every node says to a pod, without sampling, choosing or preempting.
 #[derive(Clone, Debug)]
 pub struct Evaluation {

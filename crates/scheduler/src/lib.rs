@@ -43,7 +43,7 @@ mod topology;
 mod workloads;
 
 pub use cycle::{
-    Candidate, Decision, Evaluation, Placement, Rotation, evaluate, schedule, schedule_with,
+    Candidate, Decision, Evaluation, Placement, Rotation, evaluate, fits, schedule, schedule_with,
 };
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
 pub use hints::{News, wakes, wakes_itself};

@@ -49,6 +49,11 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Extra: Send + Sync {
     /// Answers a request; `path` is what follows `/wharf/v1/`. `None` if there is no such path.
     fn handle<'a>(&'a self, request: ExtraRequest<'a>) -> Later<'a, Option<ExtraResponse>>;
+
+    /// What `/metrics` shows, with its media type; `None` if there is no such path.
+    fn metrics(&self) -> Option<(&'static str, String)> {
+        None
+    }
 }
 
 /// A request to an [`Extra`] endpoint.
@@ -184,6 +189,12 @@ impl Api {
                 handlers::resource(self, call).await
             }
             Route::Private(path) => self.private(head, path, &query, &body).await,
+            Route::Metrics => match self.parts.extra.metrics() {
+                Some((media_type, text)) => {
+                    only_get(head, || typed_response(text.into(), media_type))
+                }
+                None => Err(status::no_such_path()),
+            },
             _ => only_get(head, || self.document(head, &route))?,
         }
     }

@@ -30,6 +30,8 @@ pub(crate) enum Route<'a> {
     OpenApiV3,
     /// `/openapi/v3/…`: one group-version, `api/v1` or `apis/apps/v1`.
     OpenApiV3Path(&'a str),
+    /// `/metrics`.
+    Metrics,
     /// `/wharf/v1/…`: our own endpoints, the part after `/wharf/v1/`.
     Private(&'a str),
     /// Objects.
@@ -65,6 +67,7 @@ pub(crate) fn parse(path: &str) -> Option<Route<'_>> {
         ("", "") => Some(Route::Root),
         ("version", "") => Some(Route::Version),
         ("healthz" | "livez" | "readyz", check) => Some(Route::Health { endpoint: first, check }),
+        ("metrics", "") => Some(Route::Metrics),
         ("api", "") => Some(Route::Api),
         ("apis", "") => Some(Route::Apis),
         ("openapi", "v2") => Some(Route::OpenApiV2),

@@ -19,6 +19,7 @@ use wharf_ports::clock::VirtualClock;
 use wharf_ports::cluster::{Delete, Part, Propagation, Write};
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_registry::Registry;
+use wharf_scheduler::config::Configuration;
 use wharf_schema::decode::{FieldValidation, decode_any, decode_yaml_documents};
 use wharf_store::Store;
 
@@ -36,12 +37,14 @@ const REGION_DEFAULT: &str = "us-east-1";
 const SEED_DEFAULT: u64 = 1;
 
 /// What a run may set against the scenario.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// How long to run.
     pub until: Option<Duration>,
     /// The seed.
     pub seed: Option<u64>,
+    /// How the scheduler is configured.
+    pub scheduler: Configuration,
 }
 
 /// Why a rehearsal ended early.
@@ -127,8 +130,12 @@ impl Rehearsal {
         let until = options.until.or(scenario.until).unwrap_or(last_step + UNTIL_AFTER_LAST_STEP);
         let clock = Arc::new(VirtualClock::starting_at(START));
         let registry = Arc::new(Registry::new(Store::rehearsal(), clock.clone(), seed));
-        let settings =
-            WorldSettings { region: region.clone(), seed, controllers: Controllers::All };
+        let settings = WorldSettings {
+            region: region.clone(),
+            seed,
+            controllers: Controllers::All,
+            scheduler: options.scheduler.clone(),
+        };
         let world = World::new(Arc::clone(&registry), &settings)?;
         let mut rehearsal = Self {
             world,

@@ -15,7 +15,7 @@ use wharf_cloud::ec2::{Ec2Settings, SimulatedEc2};
 use wharf_cloud::none::NoCloud;
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
 use wharf_controllers::karpenter::{self, KarpenterSettings};
-use wharf_controllers::scheduler::Scheduler;
+use wharf_controllers::scheduler::{Scheduler, SchedulerMetrics};
 use wharf_controllers::{storage, workloads};
 use wharf_model::labels;
 use wharf_model::object::Object;
@@ -39,7 +39,7 @@ pub const COMPONENT: &str = "karpenter";
 const CONTROL_PLANE_NODE: &str = "wharf-control-plane";
 
 /// What a world is made with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct WorldSettings {
     /// EC2 region.
     pub region: String,
@@ -47,6 +47,8 @@ pub struct WorldSettings {
     pub seed: u64,
     /// Which controllers run.
     pub controllers: Controllers,
+    /// How the scheduler is configured.
+    pub scheduler: Configuration,
 }
 
 /// Which controllers run.
@@ -83,6 +85,7 @@ pub enum WorldError {
 pub struct World<C = EmbeddedCluster> {
     registry: Arc<Registry>,
     event_loop: EventLoop<C>,
+    metrics: Arc<SchedulerMetrics>,
 }
 
 impl World {
@@ -107,8 +110,10 @@ impl<C: Cluster> World<C> {
         wrap: impl FnOnce(EmbeddedCluster) -> C,
     ) -> Result<Self, WorldError> {
         let catalog = Arc::new(Catalog::load(&settings.region)?);
-        let all = controllers(&catalog, Configuration::default(), settings.seed);
-        let chosen = choose(&settings.controllers, all)?;
+        let scheduler = Scheduler::new(settings.scheduler.clone());
+        let metrics = scheduler.metrics();
+        let chosen =
+            choose(&settings.controllers, controllers(&catalog, scheduler, settings.seed))?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
             create_control_plane_pod(&registry)?;
@@ -123,7 +128,7 @@ impl<C: Cluster> World<C> {
         let controllers = chosen.into_iter().map(|(_, controller)| controller).collect();
         let mut event_loop = EventLoop::new(wrap(cluster), cloud, controllers, settings.seed);
         event_loop.start(registry.now(), view);
-        Ok(Self { registry, event_loop })
+        Ok(Self { registry, event_loop, metrics })
     }
 
     /// Cluster time.
@@ -134,6 +139,11 @@ impl<C: Cluster> World<C> {
     /// The world as the controllers see it.
     pub fn view(&self) -> &View {
         self.event_loop.view()
+    }
+
+    /// What the scheduler tells of its work.
+    pub fn scheduler_metrics(&self) -> Arc<SchedulerMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// The cluster adapter.
@@ -199,7 +209,7 @@ pub fn chosen_controllers(
     schedule: Configuration,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let chosen = choose(choice, controllers(&catalog, schedule, 0))?;
+    let chosen = choose(choice, controllers(&catalog, Scheduler::new(schedule), 0))?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
 
@@ -213,11 +223,11 @@ const STORAGE: &str = "storage";
 const KUBELET: &str = "kubelet";
 
 /// Every controller of a simulated world, in a fixed order: events reach them in it.
-fn controllers(catalog: &Arc<Catalog>, schedule: Configuration, seed: u64) -> Vec<Grouped> {
+fn controllers(catalog: &Arc<Catalog>, scheduler: Scheduler, seed: u64) -> Vec<Grouped> {
     let in_group = |group| move |controller| (group, controller);
     let mut controllers: Vec<Grouped> =
         workloads::controllers(NODE_GRACE_PERIOD).into_iter().map(in_group(WORKLOADS)).collect();
-    controllers.push((SCHEDULER, Box::new(Scheduler::new(schedule))));
+    controllers.push((SCHEDULER, Box::new(scheduler)));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
     controllers.extend(storage::controllers(seed).into_iter().map(in_group(STORAGE)));

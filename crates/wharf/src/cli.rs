@@ -100,6 +100,9 @@ pub(crate) struct UpArgs {
     /// elsewhere
     #[arg(long, default_value = "all", value_name = "NAME,…")]
     pub(crate) controllers: String,
+    /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scheduler_config: Option<PathBuf>,
     /// Say more on stderr; twice for every change
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -248,6 +251,9 @@ pub(crate) struct SimulateArgs {
     /// Seed of everything random [default: the scenario's, or 1]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+    /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scheduler_config: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
@@ -482,7 +488,7 @@ mod tests {
     #[test]
     fn every_verb_parses_as_documented() {
         for line in [
-            "wharf up --listen 127.0.0.1:0 --ephemeral --speed 60 --region us-east-1 --seed 3 -v -- kubectl get pods",
+            "wharf up --listen 127.0.0.1:0 --ephemeral --speed 60 --region us-east-1 --seed 3 --scheduler-config s.yaml -v -- kubectl get pods",
             "wharf up --controllers none",
             "wharf run --only scheduler --scheduler-name wharf-scheduler --qps 0 --burst 10 -v",
             "wharf run --cloud sim --kubeconfig f --context c --leader-elect --lease a/b",

@@ -23,6 +23,8 @@ pub(super) const DOUBTED_MAX: Duration = Duration::from_secs(5);
 /// How far a pod is on its way to its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// It waits for the others of its group.
+    Permit,
     /// Plugins have work to do that is not done.
     PreBind,
     /// The binding has been asked for.
@@ -158,7 +160,6 @@ impl AssumedPods {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.pods.len()
     }

@@ -8,6 +8,7 @@
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1alpha2::PodGroup;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_ports::view::View;
@@ -71,6 +72,8 @@ impl Scheduler {
             self.observe_node(&key.name, object.and_then(|object| object.typed::<Node>()))
         } else if kind == Kind::of::<PodDisruptionBudget>() {
             self.observe_budget(key, object.and_then(|object| object.typed()))
+        } else if kind == Kind::of::<PodGroup>() {
+            self.observe_group(key, object.and_then(|object| object.typed()))
         } else if kind == Kind::of::<Namespace>() {
             let changed = match object.and_then(|object| object.typed()) {
                 Some(namespace) => self.snapshot.set_namespace(namespace),
@@ -95,9 +98,7 @@ impl Scheduler {
             NodeChange::Added => None,
             NodeChange::Updated(old) => Some(old),
         };
-        // A copy, since the news goes to what holds the snapshot; it is rare news.
-        let Some(new) = self.snapshot.node_named(name).cloned() else { return false };
-        self.wake(&News::Node { old: old.as_deref(), new: &new })
+        self.wake_by_node(name, old.as_deref())
     }
 
     /// Takes in a Service or a controller of pods. Returns whether decisions can see a change.

@@ -11,6 +11,8 @@
 mod assumed;
 mod cycle;
 mod feed;
+mod gang;
+mod metrics;
 mod pods;
 mod queue;
 mod reasons;
@@ -21,6 +23,7 @@ mod volumes;
 mod writes;
 
 pub use feed::snapshot_of;
+pub use metrics::SchedulerMetrics;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,7 +42,9 @@ use wharf_scheduler::{Memo, PodInfo, Profile, Rotation, Snapshot};
 
 use assumed::{AssumedPods, may_hide_success};
 use cycle::Preemptions;
-use queue::{Backoff, SchedulingQueue, Wake};
+use gang::Groups;
+use metrics::Sizes;
+use queue::{Backoff, Entry, SchedulingQueue, Wake};
 use reserve::Reserver;
 use volumes::VolumeBinder;
 
@@ -91,12 +96,14 @@ pub struct Scheduler {
     /// Pods in PreBind that something has happened to.
     touched: BTreeSet<CompactString>,
     preemptions: Preemptions,
+    groups: Groups,
     /// Bindings that were answered with an error, and whether that means that the pod is not bound.
     failed_bindings: Vec<(CompactString, String, bool)>,
-    /// Pods now seen on the node this scheduler chose, to be announced, with their profile.
-    confirmed: Vec<(ObjectKey, CompactString, usize)>,
+    /// Pods now seen on the node this scheduler chose, to be announced.
+    confirmed: Vec<(ObjectKey, Entry, CompactString)>,
     /// How many strings the snapshot had when it was built.
     symbols_at_build: usize,
+    metrics: Arc<SchedulerMetrics>,
 }
 
 impl Default for Scheduler {
@@ -119,6 +126,7 @@ impl Scheduler {
         for profile in &mut profiles {
             snapshot.compile_profile(profile);
         }
+        let names = profiles.iter().map(|profile| profile.scheduler_name.to_string()).collect();
         Self {
             memos: profiles.iter().map(|_| Memo::new()).collect(),
             profiles,
@@ -130,9 +138,11 @@ impl Scheduler {
             reservers: vec![Box::new(VolumeBinder::default())],
             touched: BTreeSet::new(),
             preemptions: Preemptions::default(),
+            groups: Groups::default(),
             failed_bindings: Vec::new(),
             confirmed: Vec::new(),
             symbols_at_build: 0,
+            metrics: Arc::new(SchedulerMetrics::new(names)),
         }
     }
 
@@ -143,6 +153,11 @@ impl Scheduler {
         self.reservers.retain(|known| known.plugin() != reserver.plugin());
         self.reservers.push(reserver);
         self
+    }
+
+    /// What it tells of its work.
+    pub fn metrics(&self) -> Arc<SchedulerMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     fn key() -> WorkKey {
@@ -181,13 +196,17 @@ impl Controller for Scheduler {
     fn step(&mut self, _key: &WorkKey, context: &mut Context<'_>) -> Step {
         let mut step = Step { independent: true, ..Step::default() };
         self.renew_snapshot(context.view);
-        self.announce(context.view, &mut step);
+        self.announce(context.view, context.now, &mut step);
         self.end_assumptions(context, &mut step);
         self.go_on_with_touched(context, &mut step);
         for _ in 0..DECISIONS_MAX {
             let Some(entry) = self.queue.pop(context.now) else { break };
             self.decide(entry, context, &mut step);
         }
+        let (depth, assumed) = (self.queue.depth(), self.assumed.len());
+        let (nodes, pods) = (self.snapshot.nodes().len(), self.snapshot.pod_count());
+        let sizes = Sizes { nodes, pods, assumed };
+        self.metrics.stand(depth, sizes, self.queue.incoming(), self.queue.turned_down());
         let end = self.assumed.first_end().map(|end| end.since(context.now));
         step.again = self.queue.next(context.now).into_iter().chain(end).min();
         step
@@ -214,7 +233,7 @@ impl Controller for Scheduler {
                 if object.kind() == Kind::of::<Pod>() && error.reason == StatusReason::Conflict =>
             {
                 let uid = object.meta().uid.clone().unwrap_or_default();
-                self.queue.wake_one(&uid, Wake::AfterBackoff);
+                self.queue.wake_one(&uid, "ForceActivate", Wake::AfterBackoff);
                 OnError::Retry
             }
             // Somebody else changed what a plugin was to change: it looks again.

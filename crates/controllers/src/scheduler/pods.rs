@@ -1,16 +1,19 @@
 //! Pods as the scheduler follows them: pending ones into the queue, those on nodes into the
 //! snapshot, and what their coming and going means for others that wait.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use compact_str::CompactString;
 use k8s_openapi::api::core::v1::Pod;
 use wharf_model::object::ObjectKey;
 use wharf_scheduler::{
-    News, Plugin, PluginSet, PodInfo, Profile, Snapshot, admits, wakes, wakes_itself,
+    News, NodeFacts, Plugin, PluginSet, PodInfo, Profile, Snapshot, admits, wakes, wakes_itself,
 };
 
 use super::Scheduler;
-use super::queue::{Entry, Wake};
+use super::assumed::AssumedPods;
+use super::queue::{Entry, SchedulingQueue, Wake};
 
 impl Scheduler {
     /// Takes in a pod as it is now. Returns whether there is work.
@@ -28,12 +31,14 @@ impl Scheduler {
         }
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("");
         if !node.is_empty() {
+            work |= self.observe_member(&uid, pod);
             self.tracked.insert(key.clone(), uid);
             return self.observe_bound(pod, node) | work;
         }
         let Some(profile) = self.profiles.iter().position(|profile| profile.is_for(pod)) else {
             return self.forget(key, &uid) | work;
         };
+        work |= self.observe_member(&uid, pod);
         self.tracked.insert(key.clone(), uid);
         self.observe_pending(pod, profile) | work
     }
@@ -45,6 +50,7 @@ impl Scheduler {
             self.unreserve(&assumed);
         }
         self.preemptions.end(uid);
+        self.forget_member(uid);
         let mut work = match self.queue.remove(uid) {
             Some(waited) => self.release_nomination(&waited),
             None => false,
@@ -118,10 +124,14 @@ impl Scheduler {
     }
 
     /// PreEnqueue: who keeps a pod out of the queue.
-    fn gate(&self, pod: &PodInfo, profile: usize) -> Option<Plugin> {
+    pub(super) fn gate(&self, pod: &PodInfo, profile: usize) -> Option<Plugin> {
         let plugins = self.profiles[profile].pre_enqueue;
-        (plugins.contains(Plugin::SchedulingGates) && !admits(pod))
-            .then_some(Plugin::SchedulingGates)
+        if plugins.contains(Plugin::SchedulingGates) && !admits(pod) {
+            return Some(Plugin::SchedulingGates);
+        }
+        let incomplete =
+            plugins.contains(Plugin::GangScheduling) && self.groups.keeps_out(&pod.uid);
+        incomplete.then_some(Plugin::GangScheduling)
     }
 
     /// Follows `status.nominatedNodeName`, whoever set it. A pod without one may have a nomination
@@ -156,24 +166,61 @@ impl Scheduler {
     }
 
     fn wake_those(&mut self, news: &News<'_>, whom: impl Fn(&PodInfo) -> bool) -> bool {
-        let Self { snapshot, profiles, .. } = self;
-        if self.assumed.any_waiting() {
-            self.assumed.note(|assumed| {
-                let pod = &assumed.entry.pod;
-                let profile = &profiles[assumed.entry.profile];
-                let late = late_rejectors(profile).filter(|_| whom(pod)).map(PluginSet::from);
-                late.map(|by| (by, means(by, PluginSet::default(), pod, profile, news, snapshot)))
-                    .filter(|(_, wake)| *wake != Wake::No)
-                    .collect()
-            });
+        let Self { snapshot, profiles, assumed, queue, .. } = self;
+        spread(news, whom, snapshot, profiles, assumed, queue)
+    }
+
+    /// The same, besides some of them.
+    pub(super) fn wake_besides(&mut self, gone: &PodInfo, deaf: &BTreeSet<CompactString>) -> bool {
+        self.wake_those(&News::PodGone(gone), |pod| !deaf.contains(&pod.uid))
+    }
+
+    /// Tells of a node that is new or changed.
+    pub(super) fn wake_by_node(&mut self, name: &str, old: Option<&NodeFacts>) -> bool {
+        let Self { snapshot, profiles, assumed, queue, .. } = self;
+        let Some(new) = snapshot.node_named(name) else { return false };
+        spread(&News::Node { old, new }, |_| true, snapshot, profiles, assumed, queue)
+    }
+}
+
+/// Tells news to the pods that wait, and notes it for those that may be turned down yet.
+fn spread(
+    news: &News<'_>,
+    whom: impl Fn(&PodInfo) -> bool,
+    snapshot: &Snapshot,
+    profiles: &[Profile],
+    assumed: &mut AssumedPods,
+    queue: &mut SchedulingQueue,
+) -> bool {
+    if assumed.any_waiting() {
+        assumed.note(|assumed| {
+            let pod = &assumed.entry.pod;
+            let profile = &profiles[assumed.entry.profile];
+            let late = late_rejectors(profile).filter(|_| whom(pod)).map(PluginSet::from);
+            late.map(|by| (by, means(by, PluginSet::default(), pod, profile, news, snapshot)))
+                .filter(|(_, wake)| *wake != Wake::No)
+                .collect()
+        });
+    }
+    queue.wake(event_name(news), |entry| {
+        if !whom(&entry.pod) {
+            return Wake::No;
         }
-        self.queue.wake(|entry| {
-            if !whom(&entry.pod) {
-                return Wake::No;
-            }
-            let profile = &profiles[entry.profile];
-            means(entry.rejected_by, entry.pending_by, &entry.pod, profile, news, snapshot)
-        })
+        let profile = &profiles[entry.profile];
+        means(entry.rejected_by, entry.pending_by, &entry.pod, profile, news, snapshot)
+    })
+}
+
+/// What upstream calls the event.
+fn event_name(news: &News<'_>) -> &'static str {
+    match news {
+        News::Node { old: None, .. } => "NodeAdd",
+        News::Node { old: Some(_), .. } => "NodeUpdate",
+        News::PodPlaced(_) => "AssignedPodAdd",
+        News::PodGone(_) => "AssignedPodDelete",
+        News::PodResized { .. } => "AssignedPodUpdate",
+        News::Storage(_) => "StorageChange",
+        _ => "ClusterChange",
     }
 }
 

@@ -21,6 +21,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 pub(super) const SLEEP_MAX: Duration = Duration::from_secs(300);
 /// How often it is looked for pods that have slept so long.
 const SLEEP_CHECK: Duration = Duration::from_secs(30);
+/// What upstream calls it when a pod comes back from a try in vain.
+const FAILURE: &str = "ScheduleAttemptFailure";
 
 /// How long pods wait after failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +101,6 @@ enum Place {
 }
 
 /// How many pods wait in each part of the queue.
-#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Depth {
     pub(super) active: usize,
@@ -109,7 +110,7 @@ pub(super) struct Depth {
 }
 
 /// How the active queue sorts: higher priority, then longer waiting.
-type Rank = (Reverse<i32>, Time, u64, CompactString);
+pub(super) type Rank = (Reverse<i32>, Time, u64, CompactString);
 
 /// The queue. Every pod is in it once, by uid.
 #[derive(Debug, Default)]
@@ -127,6 +128,10 @@ pub(super) struct SchedulingQueue {
     asleep_since: BTreeSet<(Time, CompactString)>,
     gated: usize,
     sequence: u64,
+    /// How many pods have come to which part, and by what.
+    incoming: BTreeMap<(&'static str, &'static str), u64>,
+    /// How many sleepers each plugin has turned down, by profile.
+    turned_down: BTreeMap<(usize, Plugin), usize>,
     /// When it was first looked for pods that have slept long; the next looks follow at steps.
     first_check: Option<Time>,
 }
@@ -149,6 +154,7 @@ impl SchedulingQueue {
         let Some(mut entry) = self.take(&pod.uid) else {
             self.sequence += 1;
             let place = gate.map_or(Place::New, |plugin| Place::Gated(plugin, false));
+            self.count(place, "PodAdd");
             self.put(Entry {
                 pod,
                 profile,
@@ -173,8 +179,33 @@ impl SchedulingQueue {
             self.awaken(&mut entry, woken);
         }
         let moved = entry.place != before;
+        if moved {
+            self.count(entry.place, "PodUpdate");
+        }
         self.put(entry);
         moved
+    }
+
+    /// Lets a pod in, or keeps it out, as its plugins now say. Returns whether there is something
+    /// to do.
+    pub(super) fn regate(&mut self, uid: &str, gate: Option<Plugin>) -> bool {
+        let Some(mut entry) = self.take(uid) else { return false };
+        let before = entry.place;
+        entry.regate(gate);
+        let opened = entry.place != before && gate.is_none();
+        self.put(entry);
+        opened
+    }
+
+    /// The profile of a pod that waits here.
+    pub(super) fn profile_of(&self, uid: &str) -> Option<usize> {
+        self.entries.get(uid).map(|entry| entry.profile)
+    }
+
+    /// Whether a pod sleeps because this plugin turned it down.
+    pub(super) fn is_turned_down_by(&self, uid: &str, plugin: Plugin) -> bool {
+        let sleeper = self.entries.get(uid).filter(|entry| entry.place == Place::Asleep);
+        sleeper.is_some_and(|entry| entry.rejected_by.contains(plugin))
     }
 
     /// Whether the pod waits here; what was last known of it.
@@ -188,7 +219,7 @@ impl SchedulingQueue {
     }
 
     /// Wakes those sleepers for which the news means something. Returns whether there were any.
-    pub(super) fn wake(&mut self, means: impl Fn(&Entry) -> Wake) -> bool {
+    pub(super) fn wake(&mut self, event: &'static str, means: impl Fn(&Entry) -> Wake) -> bool {
         let asleep = self.asleep.iter().map(|uid| (uid, means(&self.entries[uid])));
         let woken: Vec<_> = asleep
             .filter(|(_, wake)| *wake != Wake::No)
@@ -196,19 +227,22 @@ impl SchedulingQueue {
             .collect();
         let mut any = false;
         for (uid, wake) in woken {
-            any |= self.wake_one(&uid, wake);
+            any |= self.wake_one(&uid, event, wake);
         }
         any
     }
 
     /// Wakes a sleeper. Returns whether it is to be tried.
-    pub(super) fn wake_one(&mut self, uid: &str, wake: Wake) -> bool {
+    pub(super) fn wake_one(&mut self, uid: &str, event: &'static str, wake: Wake) -> bool {
         let Some(mut entry) = self.take(uid) else { return false };
         let asleep = entry.place == Place::Asleep;
         if asleep {
             self.awaken(&mut entry, wake);
         }
         let woken = asleep && entry.place != Place::Asleep;
+        if woken {
+            self.count(entry.place, event);
+        }
         self.put(entry);
         woken
     }
@@ -231,7 +265,7 @@ impl SchedulingQueue {
     pub(super) fn release(&mut self, uid: &str) -> bool {
         let Some(entry) = self.entries.get_mut(uid) else { return false };
         let wake = entry.held.take().unwrap_or(Wake::No);
-        self.wake_one(uid, wake)
+        self.wake_one(uid, "ForceActivate", wake)
     }
 
     /// The next pod to try. It is no longer here: it comes back by [`SchedulingQueue::fail`] or
@@ -269,6 +303,7 @@ impl SchedulingQueue {
         entry.rejected_by = rejected_by;
         entry.place = Place::Asleep;
         self.awaken(&mut entry, wake);
+        self.count(entry.place, FAILURE);
         self.put(entry);
     }
 
@@ -278,6 +313,7 @@ impl SchedulingQueue {
         entry.errors = entry.errors.saturating_add(1);
         entry.rejected_by = PluginSet::default();
         entry.place = Place::ErrorBackoff(entry.backoff_end(self.backoff_of));
+        self.count(entry.place, FAILURE);
         self.put(entry);
     }
 
@@ -305,8 +341,17 @@ impl SchedulingQueue {
         }
     }
 
+    /// How many pods have come to which part, and by what, in upstream's words.
+    pub(super) fn incoming(&self) -> &BTreeMap<(&'static str, &'static str), u64> {
+        &self.incoming
+    }
+
+    /// How many sleepers each plugin has turned down, by profile.
+    pub(super) fn turned_down(&self) -> &BTreeMap<(usize, Plugin), usize> {
+        &self.turned_down
+    }
+
     /// How many pods wait where.
-    #[cfg(test)]
     pub(super) fn depth(&self) -> Depth {
         let backoff = self.backoff.len() + self.error_backoff.len();
         let (unschedulable, gated) = (self.asleep.len(), self.gated);
@@ -343,6 +388,7 @@ impl SchedulingQueue {
                 // The longest sleep ends also what has been held: nothing came of it.
                 entry.held = None;
                 self.awaken(&mut entry, Wake::AfterBackoff);
+                self.count(entry.place, "UnschedulableTimeout");
                 self.put(entry);
             }
         }
@@ -356,8 +402,26 @@ impl SchedulingQueue {
         for uid in over {
             if let Some(mut entry) = self.take(&uid) {
                 entry.place = Place::Active;
+                self.count(entry.place, "BackoffComplete");
                 self.put(entry);
             }
+        }
+    }
+
+    fn count(&mut self, place: Place, event: &'static str) {
+        let queue = match place {
+            Place::New | Place::Active => "active",
+            Place::Backoff(_) | Place::ErrorBackoff(_) => "backoff",
+            Place::Asleep => "unschedulable",
+            Place::Gated(..) => "gated",
+        };
+        *self.incoming.entry((queue, event)).or_default() += 1;
+    }
+
+    fn count_sleeper(&mut self, entry: &Entry, by: isize) {
+        for plugin in entry.rejected_by.iter() {
+            let count = self.turned_down.entry((entry.profile, plugin)).or_default();
+            *count = count.saturating_add_signed(by);
         }
     }
 
@@ -397,6 +461,7 @@ impl SchedulingQueue {
                 self.error_backoff.remove(&(end, entry.rank()));
             }
             Place::Asleep => {
+                self.count_sleeper(&entry, -1);
                 self.asleep.remove(uid);
                 self.asleep_since.remove(&(entry.timestamp, uid.into()));
             }
@@ -426,6 +491,7 @@ impl SchedulingQueue {
                 self.error_backoff.insert((end, entry.rank()));
             }
             Place::Asleep => {
+                self.count_sleeper(&entry, 1);
                 self.asleep.insert(uid.clone());
                 self.asleep_since.insert((entry.timestamp, uid.clone()));
             }
@@ -441,7 +507,8 @@ impl SchedulingQueue {
 }
 
 impl Entry {
-    fn rank(&self) -> Rank {
+    /// Its place in the line.
+    pub(super) fn rank(&self) -> Rank {
         (Reverse(self.pod.priority), self.timestamp, self.sequence, self.pod.uid.clone())
     }
 

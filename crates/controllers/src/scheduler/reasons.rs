@@ -67,6 +67,19 @@ pub(super) fn rejected(pod: &PodInfo, by: PluginSet, message: &str) -> Reason {
     reason(pod, format!("stays pending: {message}"), because)
 }
 
+/// Why a pod that has a place is not bound yet: its group is not complete.
+pub(super) fn waits(
+    pod: &PodInfo,
+    node: &str,
+    group: &str,
+    placed: usize,
+    needed: usize,
+) -> Reason {
+    let says = format!("pod group {group} has places for {placed} of {needed} pods");
+    let because = vec![Because::new(Plugin::GangScheduling.name(), says)];
+    reason(pod, format!("waits at node {node} for the others of its group"), because)
+}
+
 fn reason(pod: &PodInfo, decision: String, because: Vec<Because>) -> Reason {
     Reason { kind: Kind::of::<Pod>(), key: pod.key.clone(), by: BY, decision, because }
 }

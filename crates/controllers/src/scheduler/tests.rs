@@ -18,6 +18,7 @@ use super::renew::SYMBOLS_MIN;
 use super::*;
 
 mod cycle;
+mod gang;
 mod volumes;
 
 /// A cluster in a nutshell: carries writes out on a view and tells the scheduler of each change.

@@ -24,6 +24,7 @@ use wharf_model::time::Time;
 use wharf_ports::clock::VirtualClock;
 use wharf_ports::cluster::{Delete, Part, Propagation, Write};
 use wharf_registry::Registry;
+use wharf_scheduler::config::Configuration;
 use wharf_schema::decode::{FieldValidation, decode_any, decode_yaml_documents};
 use wharf_sim::world::{Controllers, World, WorldSettings};
 use wharf_store::Store;
@@ -191,8 +192,12 @@ fn world(
     random: &mut Random,
     faults: Faults,
 ) -> World<FaultyCluster> {
-    let settings =
-        WorldSettings { region: "us-east-1".to_owned(), seed, controllers: Controllers::All };
+    let settings = WorldSettings {
+        region: "us-east-1".to_owned(),
+        seed,
+        controllers: Controllers::All,
+        scheduler: Configuration::default(),
+    };
     let stream = random.next_u64();
     let writes = (random.below(4) > 0).then(|| 1 + random.below(150));
     World::on(Arc::clone(registry), &settings, |cluster| {

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     let mut scenario =
         scenario::parse(SCENARIO, Path::new("demo.yaml")).map_err(Failure::failed)?;
     scenario.region = Some(args.region.clone());
-    let options = Options { until: None, seed: Some(args.seed) };
+    let options = Options { seed: Some(args.seed), ..Options::default() };
     let mut rehearsal = Rehearsal::new(scenario, &options).map_err(to_failure)?;
     output::data(&output::strong("wharf demo"));
     output::data(INTRODUCTION);

@@ -13,7 +13,9 @@ pub(crate) mod verify;
 pub(crate) mod version;
 pub(crate) mod why;
 
-use wharf_scheduler::config::Configuration;
+use std::path::Path;
+
+use wharf_scheduler::config::{self, Configuration};
 use wharf_sim::world::{Controllers, chosen_controllers};
 
 use crate::failure::Failure;
@@ -25,4 +27,23 @@ fn controllers(names: &str) -> Result<Controllers, Failure> {
     chosen_controllers(REGION_DEFAULT, &choice, Configuration::default())
         .map_err(|error| Failure::bad_input(format!("{error}, all and none")))?;
     Ok(choice)
+}
+
+/// The scheduler's configuration from a file, or upstream's default one.
+pub(crate) fn scheduler_config(file: Option<&Path>) -> Result<Configuration, Failure> {
+    let Some(file) = file else { return Ok(Configuration::default()) };
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::bad_input(format!("{}: {error}", file.display())))?;
+    config::load(&text, &file.display().to_string()).map_err(Failure::bad_input)
+}
+
+/// Refuses extenders, which cannot be asked here.
+pub(crate) fn without_extenders(configuration: &Configuration) -> Result<(), Failure> {
+    match configuration.extenders.first() {
+        None => Ok(()),
+        Some(extender) => Err(Failure::bad_input(format!(
+            "extenders are not available here: take {} out of the scheduler's configuration",
+            extender.url_prefix
+        ))),
+    }
 }

@@ -31,7 +31,10 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let controllers = super::controllers(&args.controllers)?;
+    let scheduler = super::scheduler_config(args.scheduler_config.as_deref())?;
+    super::without_extenders(&scheduler)?;
     let options = LabOptions {
+        scheduler,
         listen: args.listen,
         data: data_directory(&args),
         speed: args.speed,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wharf_controllers::journal::Journal;
+use wharf_controllers::metrics::MEDIA_TYPE;
+use wharf_controllers::scheduler::SchedulerMetrics;
 use wharf_model::instance::Instance;
 use wharf_model::kinds::Kind;
 use wharf_model::object::Object;
@@ -25,6 +27,7 @@ pub(super) struct LabEndpoints {
     registry: Arc<Registry>,
     clock: Arc<ScaledClock>,
     journal: Arc<Mutex<Journal>>,
+    metrics: Arc<SchedulerMetrics>,
 }
 
 impl LabEndpoints {
@@ -32,8 +35,9 @@ impl LabEndpoints {
         registry: Arc<Registry>,
         clock: Arc<ScaledClock>,
         journal: Arc<Mutex<Journal>>,
+        metrics: Arc<SchedulerMetrics>,
     ) -> Self {
-        Self { registry, clock, journal }
+        Self { registry, clock, journal, metrics }
     }
 
     /// Takes in what controllers in another process say.
@@ -107,6 +111,10 @@ impl LabEndpoints {
 }
 
 impl Extra for LabEndpoints {
+    fn metrics(&self) -> Option<(&'static str, String)> {
+        Some((MEDIA_TYPE, self.metrics.to_text()))
+    }
+
     fn handle<'a>(&'a self, request: ExtraRequest<'a>) -> Later<'a, Option<ExtraResponse>> {
         Box::pin(async move {
             let json = |value: Value| ExtraResponse::Json(value.to_string().into());

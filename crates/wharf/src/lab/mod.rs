@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use wharf_controllers::journal::Journal;
 use wharf_ports::clock::Clock;
 use wharf_registry::Registry;
+use wharf_scheduler::config::Configuration;
 use wharf_server::{Api, Pki, ServerParts, Tokens, serve};
 use wharf_sim::world::{Controllers, World, WorldSettings};
 use wharf_store::Store;
@@ -43,6 +44,8 @@ pub(crate) struct LabOptions {
     pub(crate) region: Option<String>,
     /// The seed, if asked for.
     pub(crate) seed: Option<u64>,
+    /// How the scheduler is configured.
+    pub(crate) scheduler: Configuration,
     /// How much to say on stderr.
     pub(crate) verbose: u8,
     /// Which controllers run.
@@ -96,8 +99,11 @@ impl Lab {
             region: settings.region.clone(),
             seed: settings.seed,
             controllers: options.controllers.clone(),
+            scheduler: options.scheduler.clone(),
         };
         let world = World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
+        let metrics = world.scheduler_metrics();
+        metrics.measure_with(|| process_start().elapsed());
         let journal = Arc::new(Mutex::new(Journal::default()));
         let (stop, stopping) = watch::channel(false);
         let driver = Driver::start(
@@ -128,6 +134,7 @@ impl Lab {
                 Arc::clone(&registry),
                 Arc::clone(&clock),
                 journal,
+                metrics,
             )),
             cloud_is_elsewhere: !options.controllers.run_cloud(),
             stop: stopping.clone(),

@@ -2,16 +2,20 @@
 //! fails. Nothing here waits: a pod that has to stands among the assumed ones until news or time
 //! moves it on.
 
+use std::time::Duration;
+
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::Pod;
 use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
+use wharf_model::time::Time;
 use wharf_ports::cluster::Write;
 use wharf_ports::controller::{Context, Step};
 use wharf_ports::view::View;
 use wharf_scheduler::{Plugin, PluginSet};
 
 use super::super::assumed::{Assumed, BINDING_MAX, DOUBTED_MAX, Stage};
+use super::super::metrics::Outcome;
 use super::super::reserve::{PreBind, Refusal};
 use super::super::{Scheduler, writes};
 
@@ -49,7 +53,12 @@ impl Scheduler {
     }
 
     /// PreBind and Bind, as far as they get now.
-    pub(super) fn go_on(&mut self, mut assumed: Assumed, context: &Context<'_>, step: &mut Step) {
+    pub(in super::super) fn go_on(
+        &mut self,
+        mut assumed: Assumed,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
         let Context { view, now, .. } = *context;
         let mut patience = None;
         for plugin in assumed.work.iter().collect::<Vec<_>>() {
@@ -92,7 +101,7 @@ impl Scheduler {
     }
 
     /// Says ahead of a long wait where the pod is going, so that others see the room taken.
-    pub(super) fn announce_node(&self, assumed: &Assumed, view: &View, step: &mut Step) {
+    pub(in super::super) fn announce_node(&self, assumed: &Assumed, view: &View, step: &mut Step) {
         let object = self.object_of(&assumed.entry.pod, view);
         step.writes.extend(object.and_then(|object| writes::nominated(object, &assumed.node)));
     }
@@ -132,17 +141,26 @@ impl Scheduler {
             }
         }
         for uid in self.assumed.ended(context.now) {
-            let Some(assumed) = self.assumed.remove(&uid) else { continue };
+            let Some(assumed) = self.assumed.get(&uid) else { continue };
             let waited = context.now.since(assumed.since);
             let text =
                 wharf_model::duration::format(i64::try_from(waited.as_nanos()).unwrap_or(i64::MAX));
-            match assumed.stage {
+            let stage = assumed.stage;
+            if stage == Stage::Permit {
+                let message = format!(
+                    "rejected due to timeout after waiting {text} at plugin GangScheduling"
+                );
+                self.give_up(&uid, &message, context, step);
+                continue;
+            }
+            let Some(assumed) = self.assumed.remove(&uid) else { continue };
+            match stage {
                 Stage::PreBind => {
                     let plugin = assumed.work.iter().next().unwrap_or(Plugin::DefaultBinder);
                     let refusal = Refusal::Error(format!("not done after waiting {text}"));
                     self.take_back(assumed, plugin, "PreBind", refusal, context, step);
                 }
-                Stage::Binding => {
+                Stage::Binding | Stage::Permit => {
                     let message = assumed.doubt.clone();
                     let message =
                         message.unwrap_or_else(|| format!("no answer after waiting {text}"));
@@ -168,6 +186,7 @@ impl Scheduler {
         self.vacate(&assumed.entry.pod.uid);
         match refusal {
             Refusal::Error(error) => {
+                self.metrics.attempt(assumed.entry.profile, Outcome::Error, Duration::ZERO);
                 let message = format!("running {point} plugin {:?}: {error}", plugin.name());
                 self.fail_with_error(assumed.entry, &message, context, step);
             }
@@ -193,10 +212,12 @@ impl Scheduler {
     }
 
     /// Announces the pods that are now where this scheduler sent them.
-    pub(in super::super) fn announce(&mut self, view: &View, step: &mut Step) {
-        for (key, node, profile) in std::mem::take(&mut self.confirmed) {
+    pub(in super::super) fn announce(&mut self, view: &View, now: Time, step: &mut Step) {
+        for (key, entry, node) in std::mem::take(&mut self.confirmed) {
+            let latency = now.since(entry.ready_since.unwrap_or(now));
+            self.metrics.scheduled(entry.attempts, latency);
             if let Some(object) = view.object(Kind::of::<Pod>(), &key) {
-                step.write(writes::scheduled(object, &node, self.name_of(profile)));
+                step.write(writes::scheduled(object, &node, self.name_of(entry.profile)));
             }
         }
     }
@@ -219,7 +240,7 @@ impl Scheduler {
                 reserver.bound(&assumed.entry.pod, &mut self.snapshot);
             }
         }
-        self.confirmed.push((key.clone(), assumed.node, assumed.entry.profile));
+        self.confirmed.push((key.clone(), assumed.entry, assumed.node));
         true
     }
 }

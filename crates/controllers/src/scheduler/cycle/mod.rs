@@ -9,6 +9,7 @@ use wharf_ports::controller::{Context, Step};
 use wharf_scheduler::{Decision, News, Placement, schedule_with};
 
 use super::assumed::Assumed;
+use super::metrics::Outcome;
 use super::queue::Entry;
 use super::{Scheduler, reasons, writes};
 
@@ -17,42 +18,58 @@ pub(super) use preempt::Preemptions;
 impl Scheduler {
     /// Decides about a pod that was taken from the queue.
     pub(super) fn decide(&mut self, entry: Entry, context: &Context<'_>, step: &mut Step) {
+        if self.goes_in_a_group(&entry) {
+            self.decide_group(entry, context, step);
+            return;
+        }
         if entry.pod.terminating {
             self.skip(&entry, context, step);
             return;
         }
         let profile = &self.profiles[entry.profile];
         let memo = &mut self.memos[entry.profile];
-        match schedule_with(memo, &self.snapshot, &entry.pod, profile, &mut self.rotation) {
-            Decision::Bind(placement) => self.place(entry, &placement, context, step),
-            Decision::Unschedulable(answer) => self.turn_down(entry, &answer, context, step),
-        }
+        let start = self.metrics.clock();
+        let index = entry.profile;
+        let decision = schedule_with(memo, &self.snapshot, &entry.pod, profile, &mut self.rotation);
+        self.metrics.algorithm(self.metrics.clock().saturating_sub(start));
+        let outcome = match decision {
+            Decision::Bind(placement) => match self.assume(entry, &placement, context, step) {
+                Some(assumed) => {
+                    self.wake(&News::PodPlaced(&assumed.entry.pod));
+                    self.go_on(assumed, context, step);
+                    Outcome::Scheduled
+                }
+                None => Outcome::Unschedulable,
+            },
+            Decision::Unschedulable(answer) => {
+                self.turn_down(entry, &answer, context, step);
+                Outcome::Unschedulable
+            }
+        };
+        self.metrics.attempt(index, outcome, self.metrics.clock().saturating_sub(start));
     }
 
     /// A pod that is being deleted needs no node. It is forgotten until it changes.
-    fn skip(&self, entry: &Entry, context: &Context<'_>, step: &mut Step) {
+    pub(super) fn skip(&self, entry: &Entry, context: &Context<'_>, step: &mut Step) {
         if let Some(object) = self.object_of(&entry.pod, context.view) {
             let message = format!("skip schedule deleting pod: {}", entry.pod.key);
             step.write(writes::failed(object, &message, self.name_of(entry.profile)));
         }
     }
 
-    /// A node has been found.
-    fn place(
+    /// A node has been found: it counts the pod, and plugins set aside what the pod needs. `None` if
+    /// one of them refuses.
+    pub(super) fn assume(
         &mut self,
         entry: Entry,
         placement: &Placement,
         context: &Context<'_>,
         step: &mut Step,
-    ) {
+    ) -> Option<Assumed> {
         step.reasons.push(reasons::placed(&entry.pod, placement, &self.snapshot));
         let node = self.snapshot.node(placement.node).facts.name.clone();
         self.release_nomination(&entry.pod);
         self.snapshot.place(entry.pod.clone(), &node);
-        self.wake(&News::PodPlaced(&entry.pod));
-        let assumed = Assumed::new(entry, node, context.now);
-        if let Some(assumed) = self.reserve(assumed, context, step) {
-            self.go_on(assumed, context, step);
-        }
+        self.reserve(Assumed::new(entry, node, context.now), context, step)
     }
 }

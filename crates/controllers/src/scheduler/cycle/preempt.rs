@@ -90,6 +90,7 @@ impl Scheduler {
         let component = self.name_of(profile).clone();
         let node = self.snapshot.node(nomination.node).facts.name.clone();
         self.snapshot.nominate(pod.clone(), &node);
+        self.metrics.preempted(nomination.victims.len());
         let mut told = BTreeSet::new();
         for victim in &nomination.victims {
             let object = view.object(Kind::of::<Pod>(), &victim.key);
@@ -121,7 +122,7 @@ impl Scheduler {
         if told.is_empty() {
             // Whoever was in the way has only been on its way there.
             if nomination.victims.iter().all(|victim| !victim.terminating) {
-                self.queue.wake_one(&pod.uid, Wake::AfterBackoff);
+                self.queue.wake_one(&pod.uid, "ForceActivate", Wake::AfterBackoff);
             }
         } else {
             self.queue.hold(&pod.uid);
@@ -148,7 +149,7 @@ impl Scheduler {
         for pod in self.preemptions.beneficiaries(uid) {
             self.preemptions.end(&pod);
             self.queue.release(&pod);
-            work |= self.queue.wake_one(&pod, Wake::Now);
+            work |= self.queue.wake_one(&pod, "ForceActivate", Wake::Now);
         }
         work
     }

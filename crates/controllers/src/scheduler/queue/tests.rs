@@ -56,8 +56,8 @@ fn sleepers_wake_only_when_it_helps_or_at_the_look_after_five_minutes() {
     queue.fail(entry, fit(), Wake::No, at(0));
     assert!(queue.pop(at(200_000)).is_none());
     assert_eq!(queue.next(at(100_000)), Some(Duration::from_secs(230)));
-    assert!(!queue.wake(wake_if(Plugin::NodePorts)));
-    assert!(queue.wake(wake_if(Plugin::NodeResourcesFit)));
+    assert!(!queue.wake("NodeAdd", wake_if(Plugin::NodePorts)));
+    assert!(queue.wake("NodeAdd", wake_if(Plugin::NodeResourcesFit)));
     let entry = queue.pop(at(10)).expect("with nothing active, the backoff is cut short");
     assert_eq!(entry.attempts, 2);
     queue.fail(entry, fit(), Wake::No, at(10));
@@ -82,13 +82,13 @@ fn a_backoff_holds_while_others_are_active() {
     set(&mut queue, "p", 5, false);
     let entry = queue.pop(at(100)).unwrap();
     queue.fail(entry, fit(), Wake::No, at(100));
-    queue.wake(|_| Wake::AfterBackoff);
+    queue.wake("NodeAdd", |_| Wake::AfterBackoff);
     set(&mut queue, "q", 0, false);
     assert_eq!(popped(&mut queue, at(200)), ["q", "p"], "p's priority does not help it");
     set(&mut queue, "p", 5, false);
     let entry = queue.pop(at(100)).unwrap();
     queue.fail(entry, fit(), Wake::No, at(100));
-    queue.wake(|_| Wake::AfterBackoff);
+    queue.wake("NodeAdd", |_| Wake::AfterBackoff);
     set(&mut queue, "q", 0, false);
     assert_eq!(popped(&mut queue, at(2_000)), ["p", "q"], "its backoff is over");
 }
@@ -99,7 +99,7 @@ fn what_only_waited_has_no_backoff() {
     set(&mut queue, "p", 5, false);
     let entry = queue.pop(at(100)).unwrap();
     queue.fail(entry, fit(), Wake::No, at(100));
-    queue.wake(|_| Wake::Now);
+    queue.wake("NodeAdd", |_| Wake::Now);
     set(&mut queue, "q", 0, false);
     assert_eq!(popped(&mut queue, at(200)), ["p", "q"]);
 }
@@ -146,7 +146,7 @@ fn gates_keep_a_pod_out_but_not_its_place_in_the_line() {
     assert_eq!(queue.next(at(1_000)), None);
     assert_eq!(queue.depth(), Depth { gated: 1, ..Depth::default() });
     set(&mut queue, "later", 0, false);
-    assert!(!queue.wake(|_| Wake::Now), "no news lets it in");
+    assert!(!queue.wake("NodeAdd", |_| Wake::Now), "no news lets it in");
     assert!(queue.pull("gated", at(2_000)).is_none());
     assert!(set(&mut queue, "gated", 0, false));
     assert_eq!(popped(&mut queue, at(2_000)), ["gated", "later"]);
@@ -159,7 +159,7 @@ fn a_held_pod_sleeps_on_and_hears_the_news_afterwards() {
     let entry = queue.pop(at(0)).unwrap();
     queue.fail(entry, fit(), Wake::No, at(0));
     queue.hold("p");
-    assert!(!queue.wake(|_| Wake::AfterBackoff));
+    assert!(!queue.wake("NodeAdd", |_| Wake::AfterBackoff));
     assert!(queue.pop(at(1_000)).is_none() && queue.is_held("p"));
     assert!(queue.release("p"));
     assert!(queue.pop(at(1_000)).is_some());
@@ -241,7 +241,7 @@ proptest! {
                     }
                 }
                 Event::Wake(at_once) => {
-                    queue.wake(|_| if at_once { Wake::Now } else { Wake::AfterBackoff });
+                    queue.wake("NodeAdd", |_| if at_once { Wake::Now } else { Wake::AfterBackoff });
                 }
                 Event::Hold(name) => queue.hold(&format!("p{name}")),
                 Event::Release(name) => {

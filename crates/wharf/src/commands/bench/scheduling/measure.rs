@@ -66,6 +66,7 @@ pub(super) fn run(workload: &Workload, size: &Size, options: &Options) -> Result
         .build()
         .map_err(Failure::failed)?;
     let lab = runtime.block_on(Lab::start(&LabOptions {
+        scheduler: wharf_scheduler::config::Configuration::default(),
         listen: ([127, 0, 0, 1], 0).into(),
         data: Some(options.folder.clone()),
         speed: 1,

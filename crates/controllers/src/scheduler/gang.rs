@@ -1,0 +1,389 @@
+//! GangScheduling: the pods of a PodGroup go to their nodes together or not at all.
+//!
+//! A pod of a group enters the queue once as many pods exist as the group needs (PreEnqueue). When
+//! one of them has its turn, all that wait are decided in one go. Those that have a place wait
+//! there (Permit) until there are enough; then all are bound. If there are not enough, the places
+//! are held for a while, so that the rest may get theirs: by evictions, by new nodes.
+//!
+//! **Two half-placed groups never wait for each other**, because at most one group that is
+//! incomplete holds places. Any other that cannot be completed in its turn gives its places back
+//! in the same turn; nobody is told, since nobody has been refused for them. The one that holds
+//! gives up after five minutes; its own pods do not hear of the room this makes, so that others
+//! have the first go at it.
+//!
+//! Nothing is evicted for a group that would be incomplete all the same.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::scheduling::v1alpha2::PodGroup;
+use rustc_hash::FxHashMap;
+use wharf_model::object::ObjectKey;
+use wharf_ports::controller::{Context, Step};
+use wharf_scheduler::{Decision, News, Plugin, PodInfo, Unschedulable, fits, schedule_with};
+
+use super::assumed::Stage;
+use super::metrics::Outcome;
+use super::queue::{Entry, Wake};
+use super::reserve::Refusal;
+use super::{Scheduler, reasons};
+
+/// How long an incomplete group holds places.
+pub(super) const HOLD_MAX: Duration = Duration::from_secs(300);
+
+/// The groups there are, and who belongs to which.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: FxHashMap<ObjectKey, Group>,
+    member_of: FxHashMap<CompactString, ObjectKey>,
+    /// The incomplete group that holds places.
+    holder: Option<ObjectKey>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    policy: Policy,
+    members: BTreeSet<CompactString>,
+    /// Those on their nodes.
+    bound: BTreeSet<CompactString>,
+}
+
+/// What a PodGroup asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Policy {
+    /// There is no such object.
+    #[default]
+    Unknown,
+    /// Nothing: its pods are scheduled one by one.
+    Basic,
+    /// So many pods at once.
+    Gang(usize),
+}
+
+impl Groups {
+    /// The group whose pods go together to which a pod belongs, and how many it needs.
+    fn gang_of(&self, uid: &str) -> Option<(&ObjectKey, usize)> {
+        let key = self.member_of.get(uid)?;
+        match self.groups.get(key)?.policy {
+            Policy::Gang(count) => Some((key, count)),
+            Policy::Unknown | Policy::Basic => None,
+        }
+    }
+
+    /// Whether a pod has to stay out of the queue: its group is not there, or not all of it.
+    pub(super) fn keeps_out(&self, uid: &str) -> bool {
+        let group = self.member_of.get(uid).and_then(|key| self.groups.get(key));
+        group.is_some_and(|group| match group.policy {
+            Policy::Unknown => true,
+            Policy::Basic => false,
+            Policy::Gang(count) => group.members.len() < count,
+        })
+    }
+
+    fn members(&self, key: &ObjectKey) -> Vec<CompactString> {
+        self.groups.get(key).into_iter().flat_map(|group| &group.members).cloned().collect()
+    }
+
+    /// Takes note of a pod. Returns its group if that has changed.
+    fn join(&mut self, uid: &CompactString, key: ObjectKey, bound: bool) -> Option<ObjectKey> {
+        let group = self.groups.entry(key.clone()).or_default();
+        let mut changed = group.members.insert(uid.clone());
+        changed |= bound && group.bound.insert(uid.clone());
+        self.member_of.insert(uid.clone(), key.clone());
+        changed.then_some(key)
+    }
+
+    /// Forgets a pod. Returns its group.
+    fn leave(&mut self, uid: &str) -> Option<ObjectKey> {
+        let key = self.member_of.remove(uid)?;
+        if let Some(group) = self.groups.get_mut(&key) {
+            group.members.remove(uid);
+            group.bound.remove(uid);
+            if group.members.is_empty() && group.policy == Policy::Unknown {
+                self.groups.remove(&key);
+            }
+        }
+        Some(key)
+    }
+
+    fn set_policy(&mut self, key: &ObjectKey, policy: Policy) {
+        let group = self.groups.entry(key.clone()).or_default();
+        group.policy = policy;
+        if group.members.is_empty() && policy == Policy::Unknown {
+            self.groups.remove(key);
+        }
+    }
+}
+
+impl Scheduler {
+    /// Whether any profile schedules groups.
+    fn heeds_groups(&self) -> bool {
+        self.profiles.iter().any(|it| it.permit.contains(&Plugin::GangScheduling))
+    }
+
+    /// Takes note of a pod's group.
+    pub(super) fn observe_member(&mut self, uid: &CompactString, pod: &Pod) -> bool {
+        if !self.heeds_groups() {
+            return false;
+        }
+        let spec = pod.spec.as_ref();
+        let name = spec
+            .and_then(|spec| spec.scheduling_group.as_ref())
+            .and_then(|group| group.pod_group_name.as_deref());
+        let Some(name) = name else { return false };
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let bound = spec.is_some_and(|spec| spec.node_name.is_some());
+        let changed = self.groups.join(uid, ObjectKey::namespaced(namespace, name), bound);
+        changed.is_some_and(|key| self.group_changed(&key))
+    }
+
+    /// A pod is gone.
+    pub(super) fn forget_member(&mut self, uid: &str) -> bool {
+        match self.groups.leave(uid) {
+            Some(key) => self.group_changed(&key),
+            None => false,
+        }
+    }
+
+    /// Takes note of a PodGroup.
+    pub(super) fn observe_group(&mut self, key: &ObjectKey, group: Option<&PodGroup>) -> bool {
+        if !self.heeds_groups() {
+            return false;
+        }
+        let policy = match group.map(|group| &group.spec.scheduling_policy) {
+            None => Policy::Unknown,
+            Some(policy) => match &policy.gang {
+                Some(gang) => Policy::Gang(usize::try_from(gang.min_count).unwrap_or(0)),
+                None => Policy::Basic,
+            },
+        };
+        self.groups.set_policy(key, policy);
+        self.group_changed(key)
+    }
+
+    /// Lets in or keeps out the pods of a group, and wakes those that waited for the others.
+    fn group_changed(&mut self, key: &ObjectKey) -> bool {
+        let mut work = false;
+        for uid in self.groups.members(key) {
+            let Some(pod) = self.queue.get(&uid).cloned() else { continue };
+            let profile = self.queue.profile_of(&uid).unwrap_or(0);
+            work |= self.queue.regate(&uid, self.gate(&pod, profile));
+            if self.queue.is_turned_down_by(&uid, Plugin::GangScheduling) {
+                work |= self.queue.wake_one(&uid, "PodGroupChange", Wake::AfterBackoff);
+            }
+        }
+        work
+    }
+
+    /// Whether a pod is decided together with others.
+    pub(super) fn goes_in_a_group(&self, entry: &Entry) -> bool {
+        self.profiles[entry.profile].permit.contains(&Plugin::GangScheduling)
+            && self.groups.gang_of(&entry.pod.uid).is_some()
+    }
+
+    /// Decides about a pod and all of its group that wait.
+    pub(super) fn decide_group(&mut self, first: Entry, context: &Context<'_>, step: &mut Step) {
+        let Some((key, needed)) = self.groups.gang_of(&first.pod.uid) else { return };
+        let key = key.clone();
+        let others = self.groups.members(&key);
+        let others = others.iter().filter_map(|uid| self.queue.pull(uid, context.now));
+        let mut entries: Vec<_> = others.collect();
+        entries.push(first);
+        entries.sort_by_cached_key(Entry::rank);
+        let mut refused: Vec<(Entry, Box<Unschedulable>)> = Vec::new();
+        for entry in entries {
+            if entry.pod.terminating {
+                self.skip(&entry, context, step);
+                continue;
+            }
+            let (profile, start) = (entry.profile, self.metrics.clock());
+            let rules = &self.profiles[profile];
+            let memo = &mut self.memos[profile];
+            let decision =
+                schedule_with(memo, &self.snapshot, &entry.pod, rules, &mut self.rotation);
+            let outcome = match decision {
+                Decision::Bind(placement) => match self.assume(entry, &placement, context, step) {
+                    Some(mut assumed) => {
+                        assumed.wait(Stage::Permit, context.now, context.now + HOLD_MAX);
+                        self.assumed.insert(assumed);
+                        Outcome::Scheduled
+                    }
+                    None => Outcome::Unschedulable,
+                },
+                Decision::Unschedulable(answer) => {
+                    // The next ones of the group look for room elsewhere.
+                    if let Some(nomination) = &answer.preemption.nomination {
+                        let node = self.snapshot.node(nomination.node).facts.name.clone();
+                        self.snapshot.nominate(entry.pod.clone(), &node);
+                    }
+                    refused.push((entry, answer));
+                    Outcome::Unschedulable
+                }
+            };
+            self.metrics.attempt(profile, outcome, self.metrics.clock().saturating_sub(start));
+        }
+        if self.groups.holder.as_ref() == Some(&key) {
+            self.review(&key, context, step);
+        }
+        let placed = self.placed(&key);
+        if placed >= needed {
+            self.permit(&key, context, step);
+            self.turn_down_members(refused, true, context, step);
+            return;
+        }
+        let rescued = refused.iter().filter(|(_, it)| it.preemption.nomination.is_some()).count();
+        let evict = placed + rescued >= needed;
+        if self.may_hold(&key) {
+            self.turn_down_members(refused, evict, context, step);
+            self.hold(&key, placed, needed, context, step);
+        } else {
+            // Before the refused ones are back: what is given back here is no news to them.
+            let message =
+                format!("pod group {} has places for {placed} of {needed} pods", key.name);
+            self.give_back(&key, &message, false, context, step);
+            self.turn_down_members(refused, false, context, step);
+        }
+    }
+
+    fn turn_down_members(
+        &mut self,
+        refused: Vec<(Entry, Box<Unschedulable>)>,
+        evict: bool,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
+        for (entry, mut answer) in refused {
+            if !evict && answer.preemption.nomination.take().is_some() {
+                self.snapshot.withdraw_nomination(&entry.pod.uid);
+                answer.preemption.message =
+                    Some("not tried, since the pod group would be incomplete.".to_owned());
+            }
+            self.turn_down(entry, &answer, context, step);
+        }
+    }
+
+    /// How many pods of a group are on their nodes or on their way.
+    fn placed(&self, key: &ObjectKey) -> usize {
+        let Some(group) = self.groups.groups.get(key) else { return 0 };
+        let has_place =
+            |uid: &&CompactString| group.bound.contains(*uid) || self.assumed.get(uid).is_some();
+        group.members.iter().filter(has_place).count()
+    }
+
+    /// The pods of a group that wait for the others, each at its node.
+    fn waiting_members(&self, key: &ObjectKey) -> Vec<CompactString> {
+        let waits = |uid: &CompactString| {
+            self.assumed.get(uid).is_some_and(|assumed| assumed.stage == Stage::Permit)
+        };
+        self.groups.members(key).into_iter().filter(waits).collect()
+    }
+
+    /// Whether an incomplete group may hold its places: no other does.
+    fn may_hold(&self, key: &ObjectKey) -> bool {
+        let holder = self.groups.holder.as_ref();
+        holder.is_none_or(|holder| holder == key || self.waiting_members(holder).is_empty())
+    }
+
+    /// Takes back the places of those that waited whose nodes have changed so that they would not
+    /// do any more.
+    fn review(&mut self, key: &ObjectKey, context: &Context<'_>, step: &mut Step) {
+        for uid in self.waiting_members(key) {
+            let Some(assumed) = self.assumed.get(&uid) else { continue };
+            let (node, profile) = (assumed.node.clone(), assumed.entry.profile);
+            // It must not be in its own way.
+            let Some(pod) = self.snapshot.displace(&uid) else { continue };
+            let fits = fits(&self.snapshot, &pod, &self.profiles[profile], &node);
+            self.snapshot.place(pod, &node);
+            if !fits && let Some(assumed) = self.assumed.remove(&uid) {
+                let refusal = Refusal::Rejected("node(s) changed while it waited".to_owned());
+                self.take_back(assumed, Plugin::GangScheduling, "Permit", refusal, context, step);
+            }
+        }
+    }
+
+    /// There are enough: all that waited go on.
+    fn permit(&mut self, key: &ObjectKey, context: &Context<'_>, step: &mut Step) {
+        if self.groups.holder.as_ref() == Some(key) {
+            self.groups.holder = None;
+        }
+        for uid in self.waiting_members(key) {
+            let Some(assumed) = self.assumed.remove(&uid) else { continue };
+            let waited = context.now.since(assumed.since);
+            self.metrics.permit_wait(Outcome::Scheduled, waited);
+            self.wake(&News::PodPlaced(&assumed.entry.pod));
+            self.go_on(assumed, context, step);
+        }
+    }
+
+    /// Has a group wait where it has places.
+    fn hold(
+        &mut self,
+        key: &ObjectKey,
+        placed: usize,
+        needed: usize,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
+        let members = self.waiting_members(key);
+        self.groups.holder = (!members.is_empty()).then(|| key.clone());
+        for uid in members {
+            let Some(pod) = self.assumed.get(&uid).map(|it| it.entry.pod.clone()) else { continue };
+            self.wake(&News::PodPlaced(&pod));
+            let Some(assumed) = self.assumed.get(&uid) else { continue };
+            let pod = &assumed.entry.pod;
+            step.reasons.push(reasons::waits(pod, &assumed.node, &key.name, placed, needed));
+            self.announce_node(assumed, context.view, step);
+        }
+    }
+
+    /// Patience is at its end for one of a group: with it, for all.
+    pub(super) fn give_up(
+        &mut self,
+        uid: &CompactString,
+        message: &str,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
+        let key = self.groups.member_of.get(uid).cloned();
+        let alone = key.as_ref().is_none_or(|key| !self.waiting_members(key).contains(uid));
+        if let Some(key) = key.filter(|_| !alone) {
+            if self.groups.holder.as_ref() == Some(&key) {
+                self.groups.holder = None;
+            }
+            self.give_back(&key, message, true, context, step);
+        } else if let Some(assumed) = self.assumed.remove(uid) {
+            let refusal = Refusal::Rejected(message.to_owned());
+            self.take_back(assumed, Plugin::GangScheduling, "Permit", refusal, context, step);
+        }
+    }
+
+    /// Takes back the places of a group's pods that wait. `tell` says whether that is news to
+    /// others; it never is to the group itself.
+    fn give_back(
+        &mut self,
+        key: &ObjectKey,
+        message: &str,
+        tell: bool,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
+        let group: BTreeSet<_> = self.groups.members(key).into_iter().collect();
+        let mut gone: Vec<std::sync::Arc<PodInfo>> = Vec::new();
+        for uid in self.waiting_members(key) {
+            let Some(assumed) = self.assumed.remove(&uid) else { continue };
+            self.metrics.permit_wait(Outcome::Unschedulable, context.now.since(assumed.since));
+            self.unreserve(&assumed);
+            gone.extend(self.snapshot.displace(&uid));
+            let by = Plugin::GangScheduling.into();
+            let wake = assumed.wake(by);
+            self.reject(assumed.entry, by, message, wake, context, step);
+        }
+        if tell {
+            for pod in gone {
+                self.wake_besides(&pod, &group);
+            }
+        }
+    }
+}
