@@ -112,11 +112,24 @@ impl EventRecord {
                 host: optional(&self.host),
             }),
             reporting_component: Some(self.component.clone()),
-            reporting_instance: Some(self.host.clone()),
+            reporting_instance: Some(self.instance()),
             ..Event::default()
         }
     }
+
+    /// Which copy of the component says it. Recorders of the new interface name themselves and
+    /// their host; those of the old one only the host.
+    fn instance(&self) -> String {
+        match (self.action.as_str(), self.host.as_str()) {
+            ("", host) => host.to_owned(),
+            (_, "") => format!("{}-{HOST}", self.component),
+            (_, host) => format!("{}-{host}", self.component),
+        }
+    }
 }
+
+/// Where recorders of the new interface run that name no host: the one process there is.
+const HOST: &str = "wharf";
 
 fn optional(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())

@@ -74,8 +74,13 @@ fn startup(runs: u32, objects: u32, format: Output) -> Result<(), Failure> {
 }
 
 fn simulate(file: &Path, runs: u32, format: Output) -> Result<(), Failure> {
-    let args =
-        SimulateArgs { file: file.to_owned(), until: None, seed: None, output: Output::Json };
+    let args = SimulateArgs {
+        file: file.to_owned(),
+        until: None,
+        seed: None,
+        scheduler_config: None,
+        output: Output::Json,
+    };
     let mut times = Vec::new();
     for _ in 0..runs {
         let begun = machine_instant();

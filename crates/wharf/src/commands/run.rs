@@ -152,6 +152,7 @@ fn configuration(args: &RunArgs) -> Result<Configuration, Failure> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::bad_input(format!("{name} cannot be read: {error}")))?;
     let mut configuration = config::load(&text, &name).map_err(Failure::bad_input)?;
+    super::without_extenders(&configuration)?;
     configuration.leader_election.leader_elect |= args.leader_elect;
     Ok(configuration)
 }
