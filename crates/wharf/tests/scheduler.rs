@@ -104,7 +104,7 @@ fn a_wrong_configuration_is_told_in_one_line() {
         std::fs::write(&file, text).expect("it can be written");
         let mut command = Command::new(wharf_binary());
         command.args(["up", "--ephemeral", "--listen", "127.0.0.1:0", "--scheduler-config", &file]);
-        let error = run(&mut command).fails_with(2);
+        let error = run(command).fails_with(2);
         assert!(error.contains(message) && error.trim_end().lines().count() == 1, "{error}");
     }
 }
