@@ -213,7 +213,7 @@ pub struct Object {
     header: Header,
     revision: Revision,
     json: OnceLock<Bytes>,
-    typed: OnceLock<Result<Arc<dyn Typed>, DecodeError>>,
+    typed: OnceLock<Result<Arc<dyn Typed>, Box<DecodeError>>>,
 }
 
 impl Object {
@@ -309,13 +309,13 @@ impl Object {
         self.typed
             .get_or_init(|| {
                 let json = self.json.get().cloned().unwrap_or_default();
-                (self.kind.decode)(&json).map(Arc::from).map_err(|message| DecodeError {
-                    kind: self.kind.kind,
-                    key: self.header.key.clone(),
-                    message,
+                (self.kind.decode)(&json).map(Arc::from).map_err(|message| {
+                    let key = self.header.key.clone();
+                    Box::new(DecodeError { kind: self.kind.kind, key, message })
                 })
             })
             .as_ref()
+            .map_err(|error| &**error)
     }
 
     /// The typed form as `T`; `None` if the object is of another kind or does not decode (such an
