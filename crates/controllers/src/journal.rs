@@ -9,7 +9,7 @@ use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::controller::LogLine;
-use wharf_ports::reason::Reason;
+use wharf_ports::reason::{Because, Reason, Says};
 
 use crate::event_loop::Recorder;
 
@@ -86,8 +86,11 @@ impl Journal {
                 told.first, told.reason.by, told.reason.decision
             ));
             for because in &told.reason.because {
-                text.push_str(&format!("    {}: {}\n", because.rule, because.says));
+                if let Says::Text(says) = &because.says {
+                    text.push_str(&format!("    {}: {says}\n", because.rule));
+                }
             }
+            text.push_str(&score_table(&told.reason.because));
         }
         text
     }
@@ -133,6 +136,38 @@ impl Journal {
     }
 }
 
+/// The candidates that were scored, with a column for each who gave scores.
+fn score_table(facts: &[Because]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    let mut scored = Vec::new();
+    for fact in facts {
+        let Says::Scores { total, by } = &fact.says else { continue };
+        scored.push((&fact.rule, total, by));
+        for (name, _) in by {
+            if !names.contains(&name.as_ref()) {
+                names.push(name);
+            }
+        }
+    }
+    if scored.is_empty() {
+        return String::new();
+    }
+    let first = scored.iter().map(|(candidate, ..)| candidate.len()).max().unwrap_or(0);
+    let mut text = format!("    {:<first$}  {:>5}", "", "TOTAL");
+    names.iter().for_each(|name| text.push_str(&format!("  {name}")));
+    text.push('\n');
+    for (candidate, total, by) in scored {
+        text.push_str(&format!("    {candidate:<first$}  {total:>5}"));
+        for name in &names {
+            let score = by.iter().find(|(known, _)| known == name);
+            let score = score.map_or_else(|| "-".to_owned(), |(_, score)| score.to_string());
+            text.push_str(&format!("  {score:>width$}", width = name.len()));
+        }
+        text.push('\n');
+    }
+    text
+}
+
 impl Recorder for Journal {
     fn reason(&mut self, now: Time, reason: Reason) {
         let subject = (reason.kind, reason.key.clone());
@@ -163,10 +198,8 @@ impl Recorder for Journal {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-    use wharf_ports::reason::Because;
-
     use super::*;
+    use k8s_openapi::api::core::v1::Pod;
 
     fn reason(name: &str, decision: &str) -> Reason {
         Reason {
@@ -209,6 +242,34 @@ mod tests {
             text,
             "1970-01-01T00:00:05Z  scheduler: no node fits (told 2 times, last at 1970-01-01T00:01:05Z)\n    \
              NodeResourcesFit: asked 2, free 1\n"
+        );
+    }
+
+    #[test]
+    fn scores_are_told_as_a_table() {
+        let mut journal = Journal::default();
+        let mut placed = reason("a", "goes to node n1");
+        placed.because = vec![
+            Because::new("nodes", "2 of 3 looked at will do"),
+            Because::scored(
+                "n1",
+                470,
+                vec![("TaintToleration".into(), 300), ("NodeAffinity".into(), 170)],
+            ),
+            Because::scored("node-2", 99, vec![("TaintToleration".into(), 99)]),
+        ];
+        journal.reason(Time::EPOCH, placed);
+        assert_eq!(
+            journal.to_text(Kind::of::<Pod>(), &ObjectKey::namespaced("default", "a")),
+            [
+                "1970-01-01T00:00:00Z  scheduler: goes to node n1",
+                "    nodes: 2 of 3 looked at will do",
+                "            TOTAL  TaintToleration  NodeAffinity",
+                "    n1        470              300           170",
+                "    node-2     99               99             -",
+                "",
+            ]
+            .join("\n")
         );
     }
 

@@ -31,6 +31,7 @@ mod profile;
 mod refusals;
 pub mod remedy;
 mod requests;
+pub mod review;
 mod scores;
 mod selector;
 mod shape;

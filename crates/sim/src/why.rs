@@ -1,14 +1,21 @@
 //! The answer to `wharf why`: what an object is now, what was decided about it and why, and what
 //! its machine costs.
 
+mod chances;
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use wharf_controllers::journal::Journal;
+use wharf_controllers::scheduler::snapshot_of;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::NodeClaim;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
+use wharf_ports::view::View;
+use wharf_scheduler::Profile;
+use wharf_scheduler::review::{Review, review};
 
+pub use self::chances::Telling;
 use crate::ledger::Line;
 use crate::scenario::Target;
 
@@ -20,6 +27,14 @@ pub struct Answer {
     reasons_text: String,
     reasons: Value,
     machine: Option<Line>,
+    chances: Option<Chances>,
+}
+
+/// What becomes of a pod by the scheduler's rules, as things are.
+#[derive(Clone, Debug, PartialEq)]
+struct Chances {
+    text: String,
+    review: Value,
 }
 
 /// Answers for one object; `None` if there is no such object and nothing was ever told of it.
@@ -51,10 +66,36 @@ pub fn answer<'a>(
         reasons: journal.to_json(target.kind, &target.key)["reasons"].clone(),
         reasons_text,
         machine,
+        chances: None,
     })
 }
 
+/// What the nodes say of a pod as things are; `None` for one that has ended.
+pub fn pod_review(pod: &Pod, view: &View, profile: &Profile) -> Option<Review> {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    Some(review(&mut snapshot_of(view), pod, profile))
+}
+
 impl Answer {
+    /// The same with what the nodes say of the pod. People are told it of a pod that waits, and
+    /// of one that runs if it is not known how it came to where it is.
+    #[must_use]
+    pub fn with_chances(mut self, review: &Review, waits: bool, telling: Telling<'_>) -> Self {
+        let text = if waits {
+            chances::text(review, telling)
+        } else if self.reasons_text.is_empty() {
+            format!("if it had to be placed again:\n{}", chances::text(review, telling))
+        } else {
+            String::new()
+        };
+        let review = serde_json::to_value(review).unwrap_or_default();
+        self.chances = Some(Chances { text, review });
+        self
+    }
+
     /// For people.
     pub fn to_text(&self) -> String {
         let mut text = format!("{}: {}\n", self.subject, self.state.join("; "));
@@ -69,6 +110,9 @@ impl Answer {
                 machine.cost.rounded(6)
             ));
         }
+        if let Some(chances) = &self.chances {
+            text.push_str(&chances.text);
+        }
         if self.reasons_text.is_empty() {
             text.push_str("nothing was decided about it since the lab started\n");
         } else {
@@ -82,6 +126,7 @@ impl Answer {
         json!({
             "object": self.subject,
             "state": self.state,
+            "now": self.chances.as_ref().map(|chances| &chances.review),
             "reasons": self.reasons,
             "machine": self.machine.as_ref().map(|machine| json!({
                 "instance": machine.instance,

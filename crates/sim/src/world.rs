@@ -332,7 +332,7 @@ mod tests {
     fn controllers_are_chosen_by_name_or_group() {
         let all = || {
             let catalog = Arc::new(Catalog::load("us-east-1").expect("there is one"));
-            controllers(&catalog, Configuration::default(), 1)
+            controllers(&catalog, Scheduler::new(Configuration::default()), 1)
         };
         let names = |choice: &str| -> Vec<&str> {
             let chosen = choose(&Controllers::named(choice), all()).expect("they are known");

@@ -264,6 +264,7 @@ pub(crate) struct SimulateArgs {
 #[command(after_help = "Examples:
   wharf why pod/inflate-b6b45f8d4-8xzbm
   wharf why pod/web-0 -n shop
+  wharf why pod/web-0 -n shop --nodes        what every single node says
   wharf why nodeclaim/default-x7ntc -o json")]
 pub(crate) struct WhyArgs {
     /// TYPE/NAME: a pod, node or nodeclaim
@@ -272,6 +273,9 @@ pub(crate) struct WhyArgs {
     /// Namespace of the object
     #[arg(short, long, default_value = "default")]
     pub(crate) namespace: String,
+    /// Of a pod, what every node says, instead of groups of those that say the same
+    #[arg(long)]
+    pub(crate) nodes: bool,
     #[command(flatten)]
     pub(crate) lab: LabArgs,
     /// Output format
@@ -499,7 +503,7 @@ mod tests {
             "wharf clock step 10m",
             "wharf clock speed 60",
             "wharf simulate f.yaml --until 2h --seed 1 -o json",
-            "wharf why pod/x -n n",
+            "wharf why pod/x -n n --nodes",
             "wharf catalog --region us-east-1 -o wide c5a",
             "wharf token --ttl 1h",
             "wharf version",

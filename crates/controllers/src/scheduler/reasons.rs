@@ -12,12 +12,11 @@ pub(super) fn placed(pod: &PodInfo, placement: &Placement, snapshot: &Snapshot) 
     let name = &snapshot.node(placement.node).facts.name;
     let mut because = vec![Because::new("nodes", choice(placement))];
     for candidate in &placement.best {
-        let scores =
-            candidate.scores.iter().map(|(plugin, score)| format!("{} {score}", plugin.name()));
-        let scores: Vec<_> = scores.collect();
-        because.push(Because::new(
+        let scores = candidate.scores.iter().map(|(plugin, score)| (plugin.name().into(), *score));
+        because.push(Because::scored(
             snapshot.node(candidate.node).facts.name.to_string(),
-            format!("score {}: {}", candidate.total, scores.join(", ")),
+            candidate.total,
+            scores.collect(),
         ));
     }
     reason(pod, format!("goes to node {name}"), because)

@@ -280,7 +280,10 @@ fn what_cannot_fit_says_so_and_sleeps() {
     );
     let reason = &lab.reasons[0];
     assert_eq!(reason.because[0].rule, "NodeResourcesFit");
-    assert_eq!(reason.because[0].says, "a: memory: asks 1000Gi, free 8Gi of 8Gi, short 992Gi");
+    assert_eq!(
+        reason.because[0].says.to_string(),
+        "a: memory: asks 1000Gi, free 8Gi of 8Gi, short 992Gi"
+    );
     let revision = lab.revision;
     lab.node("a", "5", json!([]));
     lab.wait(Duration::from_secs(299));

@@ -54,8 +54,12 @@ fn untolerated<'n>(pod: &PodInfo, node: &'n NodeFacts) -> Option<&'n Taint> {
 }
 
 pub(crate) fn explain(pod: &PodInfo, node: &NodeInfo, symbols: &Symbols) -> String {
-    let Some(taint) = untolerated(pod, &node.facts) else { return REASON.to_owned() };
-    format!("does not tolerate taint {}", taint.display(symbols))
+    let refusing = node.facts.taints.iter().filter(|taint| {
+        matches!(taint.effect, Effect::NoSchedule | Effect::NoExecute) && !pod.tolerates(taint)
+    });
+    let refusing: Vec<_> = refusing.map(|taint| taint.display(symbols)).collect();
+    let taints = if refusing.len() == 1 { "taint" } else { "taints" };
+    format!("does not tolerate {taints} {}", refusing.join(", "))
 }
 
 /// A node came whose taints are tolerated, or its taints became so.

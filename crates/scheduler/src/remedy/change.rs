@@ -90,6 +90,8 @@ pub enum Change {
         pod: ObjectKey,
         /// Where it is.
         node: CompactString,
+        /// Whether it has a higher priority than the pod that waits.
+        outranks: bool,
     },
     /// The pod does without a volume.
     Volume {
@@ -127,7 +129,13 @@ impl Change {
             Self::Spread { to: None, .. }
             | Self::PodAffinity { .. }
             | Self::PodAntiAffinity { .. } => 40,
-            Self::PodGone { .. } => 50,
+            Self::PodGone { outranks, .. } => {
+                if *outranks {
+                    80
+                } else {
+                    50
+                }
+            }
             Self::Volume { .. } | Self::Device { .. } => 60,
         }
     }
@@ -162,7 +170,7 @@ impl fmt::Display for Change {
             Self::PodAntiAffinity { key, .. } => {
                 write!(f, "do without required pod anti-affinity by {key}")
             }
-            Self::PodGone { pod, node } => write!(f, "take pod {pod} off {node}"),
+            Self::PodGone { pod, node, .. } => write!(f, "take pod {pod} off {node}"),
             Self::Volume { claim } => write!(f, "do without volume claim {claim}"),
             Self::Device { claim } => write!(f, "do without device claim {claim}"),
         }
@@ -380,7 +388,11 @@ mod tests {
                 "spread over zone with maxSkew 2 instead of 1",
             ),
             (
-                Change::PodGone { pod: ObjectKey::namespaced("a", "b"), node: "n".into() },
+                Change::PodGone {
+                    pod: ObjectKey::namespaced("a", "b"),
+                    node: "n".into(),
+                    outranks: false,
+                },
                 "take pod a/b off n",
             ),
         ] {

@@ -4,7 +4,8 @@
 //! The search tries sets of changes in the order of their cost. A set under which no node will do is
 //! extended by what the nodes then say; so the first set that works is the cheapest of those that
 //! were thought of. [`Change::cost`] has the costs: in short, a request costs the percents that are
-//! cut, a toleration 20, a node selector 30, a term of affinity 40, another pod 50, a volume 60.
+//! cut, a toleration 20, a node selector 30, a term of affinity 40, another pod 50 (80 if it
+//! has a higher priority), a volume 60.
 //! What is not thought of: a higher priority (preemption has its own answer), other labels of nodes,
 //! and taints that say that a node is not well.
 
@@ -128,7 +129,7 @@ impl Search<'_> {
     fn take_away(&mut self, changes: &[Change]) -> Vec<(Arc<PodInfo>, CompactString)> {
         let mut away = Vec::new();
         for change in changes {
-            let Change::PodGone { pod, node } = change else { continue };
+            let Change::PodGone { pod, node, .. } = change else { continue };
             let on_node = self.snapshot.node_named(node);
             let found = on_node.and_then(|on| on.pods.iter().find(|other| other.key == *pod));
             let Some(uid) = found.map(|found| found.uid.clone()) else { continue };
@@ -239,7 +240,7 @@ impl Search<'_> {
                 });
             self.snapshot.place(other.clone(), &node);
             if refused != Some(Plugin::InterPodAffinity) {
-                found = Some(vec![gone(&other, self.snapshot.node(index))]);
+                found = Some(vec![gone(&other, self.snapshot.node(index), info)]);
                 break;
             }
         }

@@ -123,13 +123,17 @@ fn ports(info: &PodInfo, node: &NodeInfo, symbols: &Symbols) -> Proposals {
         let mut pairs = info.host_ports.iter().filter(taken);
         pairs.all(|wanted| other.host_ports.iter().any(|held| wanted.conflicts_with(held)))
     };
-    proposals.extend(node.pods.iter().find(holds).map(|holder| vec![gone(holder, node)]));
+    proposals.extend(node.pods.iter().find(holds).map(|holder| vec![gone(holder, node, info)]));
     proposals
 }
 
 /// That a pod goes from its node.
-pub(super) fn gone(pod: &PodInfo, node: &NodeInfo) -> Change {
-    Change::PodGone { pod: pod.key.clone(), node: node.facts.name.clone() }
+pub(super) fn gone(other: &PodInfo, node: &NodeInfo, waits: &PodInfo) -> Change {
+    Change::PodGone {
+        pod: other.key.clone(),
+        node: node.facts.name.clone(),
+        outranks: other.priority > waits.priority,
+    }
 }
 
 /// To ask for what is free; or that the least important pod goes without which it would fit.
@@ -157,7 +161,7 @@ fn resources(rejection: &Rejection, info: &PodInfo, node: &NodeInfo) -> Proposal
     let goes = node.pods.iter().filter(|other| enough(other)).min_by_key(|other| {
         (other.priority, other.amounts.requests.get(CPU), Reverse(other.started), &other.key)
     });
-    proposals.extend(goes.map(|other| vec![gone(other, node)]));
+    proposals.extend(goes.map(|other| vec![gone(other, node, info)]));
     proposals
 }
 

@@ -12,10 +12,11 @@ pub(crate) fn run(args: &WhyArgs) -> Result<(), Failure> {
     let target = Target::parse(&args.object, Some(&args.namespace)).map_err(Failure::bad_input)?;
     let format = if args.output == Output::Json { "json" } else { "text" };
     let path = format!(
-        "/wharf/v1/why?object={}/{}&namespace={}&output={format}",
+        "/wharf/v1/why?object={}/{}&namespace={}&output={format}&nodes={}",
         target.kind.singular,
         escape(&target.key.name),
-        escape(&args.namespace)
+        escape(&args.namespace),
+        if args.nodes { "all" } else { "groups" }
     );
     output::data(&client::ask_well(args.lab.kubeconfig.as_deref(), "GET", &path, "")?);
     Ok(())

@@ -3,20 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{Event, Pod};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use wharf_cloud::catalog::Catalog;
 use wharf_controllers::journal::Journal;
 use wharf_controllers::metrics::MEDIA_TYPE;
 use wharf_controllers::scheduler::SchedulerMetrics;
 use wharf_model::instance::Instance;
-use wharf_model::kinds::Kind;
+use wharf_model::karpenter::NodePool;
+use wharf_model::kinds::{Kind, built_in};
 use wharf_model::object::Object;
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::view::View;
 use wharf_registry::Registry;
+use wharf_scheduler::Profile;
 use wharf_server::{Extra, ExtraRequest, ExtraResponse, Later};
 use wharf_sim::ledger::Ledger;
 use wharf_sim::scenario::Target;
-use wharf_sim::why;
+use wharf_sim::why::{self, Telling};
 use wharf_sim::world::create_control_plane_pod;
 
 use super::clock::{Reading, ScaledClock};
@@ -28,6 +33,7 @@ pub(super) struct LabEndpoints {
     clock: Arc<ScaledClock>,
     journal: Arc<Mutex<Journal>>,
     metrics: Arc<SchedulerMetrics>,
+    catalog: Catalog,
 }
 
 impl LabEndpoints {
@@ -36,8 +42,9 @@ impl LabEndpoints {
         clock: Arc<ScaledClock>,
         journal: Arc<Mutex<Journal>>,
         metrics: Arc<SchedulerMetrics>,
+        catalog: Catalog,
     ) -> Self {
-        Self { registry, clock, journal, metrics }
+        Self { registry, clock, journal, metrics, catalog }
     }
 
     /// Takes in what controllers in another process say.
@@ -90,13 +97,37 @@ impl LabEndpoints {
         let instances = self.instances();
         let machines = instances.iter().filter_map(|object| object.typed::<Instance>());
         let journal = self.journal.lock();
-        let answer = why::answer(&target, object.as_deref(), machines, &journal, now)
-            .ok_or_else(|| ApiError::not_found(target.kind, &target.key.name))?;
+        let answer = why::answer(&target, object.as_deref(), machines, &journal, now);
+        drop(journal);
+        let mut answer =
+            answer.ok_or_else(|| ApiError::not_found(target.kind, &target.key.name))?;
+        if let Some(pod) = object.as_ref().and_then(|object| object.typed::<Pod>())
+            && let Some(review) = why::pod_review(pod, &self.view(), &Profile::default())
+        {
+            let buys = self.registry.store().count(Kind::of::<NodePool>()) > 0;
+            let telling = Telling {
+                every_node: request.query.get("nodes") == Some("all"),
+                catalog: buys.then_some(&self.catalog),
+            };
+            let waits = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
+            answer = answer.with_chances(&review, waits, telling);
+        }
         Ok(if request.query.get("output") == Some("json") {
             ExtraResponse::Json(answer.to_json().to_string().into())
         } else {
             ExtraResponse::Text(answer.to_text())
         })
+    }
+
+    /// The cluster as it is, for a question that the controllers have not been asked.
+    fn view(&self) -> View {
+        let mut view = View::new();
+        for kind in built_in().iter().filter(|kind| **kind != Kind::of::<Event>()) {
+            for object in self.registry.store().list(*kind, None).0 {
+                view.load(object);
+            }
+        }
+        view
     }
 
     fn ledger(&self) -> Value {

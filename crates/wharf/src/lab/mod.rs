@@ -16,6 +16,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use wharf_cloud::catalog::Catalog;
 use wharf_controllers::journal::Journal;
 use wharf_ports::clock::Clock;
 use wharf_registry::Registry;
@@ -135,6 +136,7 @@ impl Lab {
                 Arc::clone(&clock),
                 journal,
                 metrics,
+                Catalog::load(&settings.region).map_err(Failure::bad_input)?,
             )),
             cloud_is_elsewhere: !options.controllers.run_cloud(),
             stop: stopping.clone(),

@@ -8,7 +8,7 @@ use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::controller::LogLine;
-use wharf_ports::reason::{Because, Reason};
+use wharf_ports::reason::{Because, Reason, Says};
 use wharf_sim::world::COMPONENT;
 
 /// Where a lab takes it, below `/wharf/v1/`.
@@ -47,8 +47,42 @@ pub(crate) enum Entry {
         /// What.
         decision: String,
         /// The rules and what they said.
-        because: Vec<(String, String)>,
+        because: Vec<Fact>,
     },
+}
+
+/// A rule or candidate, and what it said or what was said of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Fact {
+    /// Words.
+    Text(String, String),
+    /// The sum of scores, and who gave how much.
+    Scores(String, i64, Vec<(String, i64)>),
+}
+
+impl From<Because> for Fact {
+    fn from(Because { rule, says }: Because) -> Self {
+        match says {
+            Says::Text(says) => Self::Text(rule.into_owned(), says),
+            Says::Scores { total, by } => {
+                let by = by.into_iter().map(|(name, score)| (name.into_owned(), score));
+                Self::Scores(rule.into_owned(), total, by.collect())
+            }
+        }
+    }
+}
+
+impl From<Fact> for Because {
+    fn from(fact: Fact) -> Self {
+        match fact {
+            Fact::Text(rule, says) => Self::new(rule, says),
+            Fact::Scores(rule, total, by) => {
+                let by = by.into_iter().map(|(name, score)| (name.into(), score));
+                Self::scored(rule, total, by.collect())
+            }
+        }
+    }
 }
 
 impl Entry {
@@ -69,10 +103,7 @@ impl Entry {
             name: key.name.to_string(),
             by: by.to_owned(),
             decision,
-            because: because
-                .into_iter()
-                .map(|Because { rule, says }| (rule.into_owned(), says))
-                .collect(),
+            because: because.into_iter().map(Fact::from).collect(),
         }
     }
 
@@ -90,8 +121,7 @@ impl Entry {
             Self::Reason { at, group, kind, namespace, name, by, decision, because } => {
                 let Some(kind) = Kind::by_kind(&group, &kind) else { return false };
                 let known = DECIDERS.iter().find(|known| **known == by);
-                let because =
-                    because.into_iter().map(|(rule, says)| Because::new(rule, says)).collect();
+                let because = because.into_iter().map(Because::from).collect();
                 let reason = Reason {
                     kind,
                     key: ObjectKey::namespaced(namespace, name),
@@ -120,7 +150,10 @@ mod tests {
             key: ObjectKey::namespaced("shop", "web"),
             by: "provisioner",
             decision: "a new machine".to_owned(),
-            because: vec![Because::new("price", "the cheapest")],
+            because: vec![
+                Because::new("price", "the cheapest"),
+                Because::scored("n1", 5, vec![("NodeResourcesFit".into(), 5)]),
+            ],
         };
         let line = LogLine { component: COMPONENT, line: "launched nodeclaim".to_owned() };
         let sent = [Entry::reason(now, reason.clone()), Entry::log(now, line)];

@@ -79,7 +79,7 @@ fn a_group_that_does_not_fit_holds_its_places_until_the_rest_fits() {
     assert_eq!(lab.status("g1").nominated_node_name.as_deref(), Some("a"));
     assert!(lab.message("g3").unwrap().starts_with("0/1 nodes are available: 1 Insufficient cpu."));
     let waits = lab.reasons.iter().find(|reason| reason.decision.starts_with("waits")).unwrap();
-    assert_eq!(waits.because[0].says, "pod group g has places for 2 of 3 pods");
+    assert_eq!(waits.because[0].says.to_string(), "pod group g has places for 2 of 3 pods");
     lab.node("b", "1", json!([]));
     lab.settle();
     assert_eq!(lab.placed(), ["g1", "g2", "g3"]);
