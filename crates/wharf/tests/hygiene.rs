@@ -16,6 +16,7 @@ const LINES_MAX: usize = 800;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("ports", &["model"]),
+    ("cel", &["model"]),
     ("scheduler", &["model"]),
     ("autoscale", &["model"]),
     ("provision", &["model"]),
