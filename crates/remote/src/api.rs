@@ -90,6 +90,13 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Whether the server no longer holds the revision asked for, or no longer serves the kind at
+    /// all: a list tells how things are.
+    pub(crate) fn is_expired(&self) -> bool {
+        let Self::Refused(error) = self else { return false };
+        matches!(error.reason, StatusReason::Expired | StatusReason::NotFound)
+    }
+
     /// As an outcome. What has become of a request whose answer was lost is open, and that is what
     /// [`StatusReason::Timeout`] says.
     pub(crate) fn into_error(self) -> ApiError {

@@ -15,6 +15,7 @@ use wharf_ports::event::EventRecord;
 use wharf_ports::view::View;
 
 use crate::connect::Server;
+use crate::link::Link;
 use crate::reflector::{News, Reflector};
 use crate::told::{HistoryLost, Told};
 use crate::writer::{self, Job, Outcomes};
@@ -93,6 +94,7 @@ impl RemoteCluster {
         let arrived = Arc::new(Notify::new());
         let (news_sender, news) = mpsc::channel(NEWS_MAX);
         let mut reflectors = JoinSet::new();
+        let link = Arc::new(Link::new(log));
         let mut reached = BTreeMap::new();
         for kind in &kinds {
             let (far, how_far) = watch::channel(0);
@@ -104,7 +106,7 @@ impl RemoteCluster {
                 Arc::clone(&arrived),
                 far,
                 seed,
-                Arc::clone(&log),
+                Arc::clone(&link),
             );
             reflectors.spawn(reflector.run());
         }

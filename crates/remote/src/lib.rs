@@ -35,6 +35,7 @@ mod connect;
 mod decode;
 mod election;
 mod limiter;
+mod link;
 mod merge;
 mod path;
 mod recorder;

@@ -17,10 +17,10 @@ use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, Revision};
 use wharf_ports::error::{ApiError, StatusReason};
 
-use crate::Log;
-use crate::api::{Again, Api, Failure, Request, explain};
+use crate::api::{Again, Api, Failure, Request};
 use crate::backoff::Backoff;
 use crate::decode::{self, WatchEvent};
+use crate::link::Link;
 use crate::{path, status};
 
 /// Objects a page; client-go's reflectors ask for as many.
@@ -65,7 +65,7 @@ pub(crate) struct Reflector {
     /// How far this has told.
     reached: watch::Sender<Revision>,
     backoff: Backoff,
-    log: Log,
+    link: Arc<Link>,
     is_listed: bool,
     is_absent: bool,
 }
@@ -89,7 +89,7 @@ impl Reflector {
         arrived: Arc<Notify>,
         reached: watch::Sender<Revision>,
         seed: u64,
-        log: Log,
+        link: Arc<Link>,
     ) -> Self {
         let backoff = Backoff::new(seed, &format!("remote watch of {}", kind.group_resource()));
         Self {
@@ -99,7 +99,7 @@ impl Reflector {
             arrived,
             reached,
             backoff,
-            log,
+            link,
             is_listed: false,
             is_absent: false,
         }
@@ -115,32 +115,35 @@ impl Reflector {
         match self.list().await {
             Ok((objects, revision)) => {
                 if self.is_absent {
-                    (self.log)(format!("the server serves {} now", kind.group_resource()));
+                    self.link.say(format!("the server serves {} now", kind.group_resource()));
                 }
                 (self.is_listed, self.is_absent) = (true, false);
-                self.recovered();
+                // The back-off stays until a watch works: a server that lists but expires every
+                // watch at once must not be asked for lists all the time.
+                self.link.answers(kind);
                 self.tell(News::Listed { kind, objects, revision }).await?;
                 self.watch_from(revision).await
             }
             Err(Failure::Refused(error)) if error.reason == StatusReason::NotFound => {
                 if !self.is_absent {
-                    (self.log)(format!(
+                    self.link.say(format!(
                         "the server does not serve {} in {}; looking again every minute",
                         kind.group_resource(),
                         kind.version
                     ));
                 }
                 (self.is_listed, self.is_absent) = (true, true);
+                self.link.answers(kind);
                 self.tell(News::Absent { kind }).await?;
                 tokio::time::sleep(ABSENT_PAUSE).await;
                 Ok(())
             }
             Err(failure) => {
-                let error = failure.into_error();
                 if self.is_listed {
-                    self.trouble("list", &error.message);
+                    self.trouble("list", &failure);
                 } else {
                     // The reader says so itself.
+                    let error = failure.into_error();
                     self.tell(News::Unlistable { kind, error }).await?;
                 }
                 let pause = self.backoff.next();
@@ -180,7 +183,7 @@ impl Reflector {
             let page =
                 decode::page(self.kind, &body).map_err(|error| Failure::Lost(error.to_string()))?;
             for problem in page.problems {
-                (self.log)(format!("{problem}; it is left out"));
+                self.link.say(format!("{problem}; it is left out"));
             }
             objects.extend(page.objects);
             next = page.next;
@@ -201,17 +204,13 @@ impl Reflector {
             let start = Instant::now();
             let before = revision;
             let (end, is_refused) = match self.api.watch(path).await {
-                Ok(body) => (self.follow(body, lasts + WATCH_GRACE, &mut revision).await?, false),
-                Err(Failure::Refused(error)) => match error.reason {
-                    StatusReason::Expired | StatusReason::NotFound => (End::Relist, true),
-                    _ => {
-                        self.trouble("watch", &error.message);
-                        (End::Resume, true)
-                    }
-                },
-                Err(Failure::Lost(why)) => {
-                    self.trouble("watch", &why);
-                    (End::Resume, true)
+                Ok(body) => {
+                    self.link.answers(self.kind);
+                    (self.follow(body, lasts + WATCH_GRACE, &mut revision).await?, false)
+                }
+                Err(failure) => {
+                    self.trouble("watch", &failure);
+                    (if failure.is_expired() { End::Relist } else { End::Resume }, true)
                 }
             };
             let is_brief = start.elapsed() < WATCH_BRIEF && revision == before;
@@ -236,15 +235,8 @@ impl Reflector {
         loop {
             let frame = match tokio::time::timeout(silence_max, body.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(None) => return Ok(End::Resume),
-                Ok(Some(Err(error))) => {
-                    self.trouble("watch", &explain(&error));
-                    return Ok(End::Resume);
-                }
-                Err(_) => {
-                    self.trouble("watch", "the connection is silent");
-                    return Ok(End::Resume);
-                }
+                // It ended, broke, or is silent beyond its time: all of that happens to watches.
+                _ => return Ok(End::Resume),
             };
             let Ok(data) = frame.into_data() else { continue };
             buffer.extend_from_slice(&data);
@@ -259,7 +251,7 @@ impl Reflector {
                 }
             }
             if buffer.len() > LINE_BYTES_MAX {
-                self.trouble("watch", "an event is too long");
+                self.set_aside("an event is too long");
                 return Ok(End::Relist);
             }
         }
@@ -276,16 +268,13 @@ impl Reflector {
             Ok(WatchEvent::Gone(object)) => News::Gone(object),
             Ok(WatchEvent::Bookmark(revision)) => News::Reached { kind, revision },
             Ok(WatchEvent::Error(text)) => {
-                let error = status::refusal_in_watch(&text);
-                if error.reason == StatusReason::Expired {
-                    return Ok(Some(End::Relist));
-                }
-                self.trouble("watch", &error.message);
-                return Ok(Some(End::Resume));
+                let failure = Failure::Refused(status::refusal_in_watch(&text));
+                self.trouble("watch", &failure);
+                return Ok(Some(if failure.is_expired() { End::Relist } else { End::Resume }));
             }
             // What an unreadable event was about is not known: only a list can tell.
             Err(error) => {
-                self.trouble("watch", &error.to_string());
+                self.set_aside(&error.to_string());
                 return Ok(Some(End::Relist));
             }
         };
@@ -314,19 +303,27 @@ impl Reflector {
     }
 
     /// Says that something fails, the first time in a row.
-    fn trouble(&self, verb: &str, why: &str) {
-        if self.backoff.failures() == 0 {
-            (self.log)(format!(
-                "cannot {verb} {}: {why}; trying again",
-                self.kind.group_resource()
-            ));
+    fn trouble(&self, verb: &str, failure: &Failure) {
+        match failure {
+            Failure::Lost(why) => self.link.lost(self.kind, why),
+            // A list that follows tells what was missed.
+            Failure::Refused(_) if failure.is_expired() => {}
+            Failure::Refused(error) if self.backoff.failures() == 0 => self.link.say(format!(
+                "cannot {verb} {}: {}; trying again",
+                self.kind.group_resource(),
+                error.message
+            )),
+            Failure::Refused(_) => {}
         }
     }
 
+    /// Says that something the server told cannot be read; a new list comes round it.
+    fn set_aside(&self, why: &str) {
+        self.link.say(format!("{why}; listing {} again", self.kind.group_resource()));
+    }
+
     fn recovered(&mut self) {
-        if self.backoff.failures() > 0 {
-            (self.log)(format!("following {} again", self.kind.group_resource()));
-            self.backoff.reset();
-        }
+        self.link.answers(self.kind);
+        self.backoff.reset();
     }
 }

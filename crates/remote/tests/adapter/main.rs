@@ -79,7 +79,7 @@ async fn a_list_whose_pages_expire_is_taken_whole() {
 }
 
 #[tokio::test]
-async fn writes_arrive_with_every_field_that_only_the_server_knows() {
+async fn writes_say_what_changed_and_insist_on_what_was_seen() {
     let lab = Lab::new();
     lab.create(node("n"));
     lab.create(pod("p"));
