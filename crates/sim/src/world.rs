@@ -116,8 +116,7 @@ impl<C: Cluster> World<C> {
             choose(&settings.controllers, controllers(&catalog, scheduler, settings.seed))?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
-            create_control_plane_pod(&registry)?;
-            crate::addons::create_storage(&registry)?;
+            create_cloud_objects(&registry)?;
         }
         let cloud: Box<dyn Cloud> = if settings.controllers.run_cloud() {
             Box::new(simulated_cloud(&settings.region, settings.seed))
@@ -206,10 +205,11 @@ pub fn simulated_cloud(region: &str, seed: u64) -> SimulatedEc2 {
 pub fn chosen_controllers(
     region: &str,
     choice: &Controllers,
-    schedule: Configuration,
+    scheduler: Scheduler,
+    seed: u64,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let chosen = choose(choice, controllers(&catalog, Scheduler::new(schedule), 0))?;
+    let chosen = choose(choice, controllers(&catalog, scheduler, seed))?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
 
@@ -252,13 +252,20 @@ fn choose(choice: &Controllers, mut controllers: Vec<Grouped>) -> Result<Vec<Gro
     Ok(controllers)
 }
 
+/// Creates what a cluster in the simulated cloud has besides: Karpenter's pod, and the storage
+/// add-on's objects.
+///
+/// # Errors
+/// The API's refusal. That something is there already is none.
+pub fn create_cloud_objects(registry: &Registry) -> Result<(), ApiError> {
+    create_control_plane_pod(registry)?;
+    crate::addons::create_storage(registry)
+}
+
 /// Karpenter's own pod, so that `kubectl logs` finds its log where its users look for it. It runs
 /// outside the cluster's nodes, as EKS runs what it manages; the mirror annotation, which marks
 /// pods that no API client controls, keeps the garbage collectors off it.
-///
-/// # Errors
-/// The API's refusal. That it is there already is none.
-pub fn create_control_plane_pod(registry: &Registry) -> Result<(), ApiError> {
+fn create_control_plane_pod(registry: &Registry) -> Result<(), ApiError> {
     let name = "karpenter-7d9c8f6b5-wharf";
     let labels = [("app.kubernetes.io/instance", COMPONENT), ("app.kubernetes.io/name", COMPONENT)];
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());

@@ -158,7 +158,7 @@ pub(crate) struct RunArgs {
     /// Requests at once [default: 100, or the file's]
     #[arg(long, value_name = "N")]
     pub(crate) burst: Option<u32>,
-    /// Answer /healthz, /livez and /readyz over plain HTTP at this address, for a kubelet's probes
+    /// Answer /healthz, /livez, /readyz and /metrics over plain HTTP at this address
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
     pub(crate) health_listen: Option<SocketAddr>,
     /// Say more on stderr: decisions; twice for every change

@@ -15,6 +15,7 @@ pub(crate) mod why;
 
 use std::path::Path;
 
+use wharf_controllers::scheduler::Scheduler;
 use wharf_scheduler::config::{self, Configuration};
 use wharf_sim::world::{Controllers, chosen_controllers};
 
@@ -24,7 +25,7 @@ use crate::lab::REGION_DEFAULT;
 /// The controllers that a flag names, all of which there must be.
 fn controllers(names: &str) -> Result<Controllers, Failure> {
     let choice = Controllers::named(names);
-    chosen_controllers(REGION_DEFAULT, &choice, Configuration::default())
+    chosen_controllers(REGION_DEFAULT, &choice, Scheduler::default(), 0)
         .map_err(|error| Failure::bad_input(format!("{error}, all and none")))?;
     Ok(choice)
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wharf_cloud::none::NoCloud;
 use wharf_controllers::event_loop::EventLoop;
+use wharf_controllers::scheduler::Scheduler;
 use wharf_model::instance::Instance;
 use wharf_model::kinds::{Kind, built_in};
 use wharf_model::object::ObjectKey;
@@ -21,12 +22,13 @@ use wharf_ports::controller::Controller;
 use wharf_remote::{
     ConnectError, Election, LeaseSettings, Log, Place, Rate, RemoteCluster, Server, Settings,
 };
-use wharf_scheduler::config::{self, Configuration};
+use wharf_scheduler::config::Configuration;
 use wharf_sim::world::{chosen_controllers, simulated_cloud};
 
 use crate::cli::{CloudChoice, RunArgs};
 use crate::failure::Failure;
 use crate::lab::clock::WallClock;
+use crate::lab::process_start;
 use crate::output;
 use clock::ClusterClock;
 use driver::Driver;
@@ -55,7 +57,10 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     let scheduler_name = names.join(", ");
     let names = args.only.as_deref().unwrap_or("all");
     let choice = super::controllers(names)?;
-    let controllers = chosen_controllers(&args.region, &choice, configuration.clone())
+    let scheduler = Scheduler::new(configuration.clone());
+    let metrics = scheduler.metrics();
+    metrics.measure_with(|| process_start().elapsed());
+    let controllers = chosen_controllers(&args.region, &choice, scheduler, args.seed)
         .map_err(Failure::bad_input)?;
     if controllers.is_empty() {
         return Err(Failure::bad_input("--only names no controller; there is nothing to run"));
@@ -70,13 +75,13 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
         };
     let readiness = Readiness::default();
     if let Some(address) = args.health_listen {
-        health::serve(address, readiness.clone()).await?;
+        health::serve(address, readiness.clone(), metrics).await?;
     }
     let Some(clock) = stop.or(ClusterClock::of(&server)).await else {
         return Ok(Exit::SUCCESS);
     };
     let clock = clock?;
-    let cloud = cloud(&args, &server, &clock)?;
+    let cloud = cloud(&args, &server, &clock).await?;
 
     let log = log();
     let mut election = election(&args, &configuration, &server, &scheduler_name, &log);
@@ -148,10 +153,8 @@ fn configuration(args: &RunArgs) -> Result<Configuration, Failure> {
         }
         return Ok(configuration);
     };
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::bad_input(format!("{name} cannot be read: {error}")))?;
-    let mut configuration = config::load(&text, &name).map_err(Failure::bad_input)?;
+    let mut configuration = super::scheduler_config(Some(file.as_path()))?;
+    super::without_extenders(&configuration)?;
     super::without_extenders(&configuration)?;
     configuration.leader_election.leader_elect |= args.leader_elect;
     Ok(configuration)
@@ -172,7 +175,11 @@ fn rate(args: &RunArgs, configuration: &Configuration) -> Rate {
 
 /// The cloud. The simulated one keeps its machines as objects, which only a Wharf API server
 /// without a cloud of its own takes; and its kubelets would play the nodes of a real cluster.
-fn cloud(args: &RunArgs, server: &Server, clock: &ClusterClock) -> Result<Box<dyn Cloud>, Failure> {
+async fn cloud(
+    args: &RunArgs,
+    server: &Server,
+    clock: &ClusterClock,
+) -> Result<Box<dyn Cloud>, Failure> {
     if args.cloud != Some(CloudChoice::Sim) {
         return Ok(Box::new(NoCloud::default()));
     }
@@ -182,6 +189,7 @@ fn cloud(args: &RunArgs, server: &Server, clock: &ClusterClock) -> Result<Box<dy
             server.url
         )));
     }
+    server.post("/wharf/v1/cloud", "{}".to_owned()).await.map_err(Failure::bad_input)?;
     Ok(Box::new(simulated_cloud(&args.region, args.seed)))
 }
 

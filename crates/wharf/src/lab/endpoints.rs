@@ -22,7 +22,7 @@ use wharf_server::{Extra, ExtraRequest, ExtraResponse, Later};
 use wharf_sim::ledger::Ledger;
 use wharf_sim::scenario::Target;
 use wharf_sim::why::{self, Telling};
-use wharf_sim::world::create_control_plane_pod;
+use wharf_sim::world::create_cloud_objects;
 
 use super::clock::{Reading, ScaledClock};
 use super::shared_journal::{self, Entry};
@@ -34,6 +34,7 @@ pub(super) struct LabEndpoints {
     journal: Arc<Mutex<Journal>>,
     metrics: Arc<SchedulerMetrics>,
     catalog: Catalog,
+    cloud_is_elsewhere: bool,
 }
 
 impl LabEndpoints {
@@ -43,8 +44,9 @@ impl LabEndpoints {
         journal: Arc<Mutex<Journal>>,
         metrics: Arc<SchedulerMetrics>,
         catalog: Catalog,
+        cloud_is_elsewhere: bool,
     ) -> Self {
-        Self { registry, clock, journal, metrics, catalog }
+        Self { registry, clock, journal, metrics, catalog, cloud_is_elsewhere }
     }
 
     /// Takes in what controllers in another process say.
@@ -52,15 +54,21 @@ impl LabEndpoints {
         let entries: Vec<Entry> = serde_json::from_slice(body)
             .map_err(|error| refusal(format!("the journal's entries are not valid: {error}")))?;
         let mut journal = self.journal.lock();
-        let mut is_karpenter_there = false;
         for entry in entries {
-            is_karpenter_there |= entry.tell(&mut journal);
+            entry.tell(&mut journal);
         }
-        drop(journal);
-        if is_karpenter_there {
-            // Its log is read through its pod.
-            create_control_plane_pod(&self.registry)?;
+        Ok(json!({}))
+    }
+
+    /// Welcomes a simulated cloud in another process: two of them would both move the machines on.
+    fn cloud(&self) -> Result<Value, ApiError> {
+        if !self.cloud_is_elsewhere {
+            return Err(ApiError::new(
+                StatusReason::Conflict,
+                "this lab has a cloud of its own; start it with `wharf up --controllers none`",
+            ));
         }
+        create_cloud_objects(&self.registry)?;
         Ok(json!({}))
     }
 
@@ -152,6 +160,7 @@ impl Extra for LabEndpoints {
             let answer = match (request.method.as_str(), request.path) {
                 ("GET", "clock") => Ok(json(show(self.clock.read()))),
                 ("PUT" | "POST", "clock") => self.clock(request.body).await.map(json),
+                ("POST", "cloud") => self.cloud().map(json),
                 ("POST", shared_journal::NAME) => self.journal(request.body).map(json),
                 ("GET", "why") => self.why(&request),
                 ("GET", "ledger") => Ok(json(self.ledger())),

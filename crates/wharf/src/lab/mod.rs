@@ -122,6 +122,7 @@ impl Lab {
             certificate: pki.client_cert_pem.clone(),
             key: pki.client_key_pem.clone(),
         };
+        let cloud_is_elsewhere = !options.controllers.run_cloud();
         let api = Api::new(ServerParts {
             registry: Arc::clone(&registry),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -137,8 +138,9 @@ impl Lab {
                 journal,
                 metrics,
                 Catalog::load(&settings.region).map_err(Failure::bad_input)?,
+                cloud_is_elsewhere,
             )),
-            cloud_is_elsewhere: !options.controllers.run_cloud(),
+            cloud_is_elsewhere,
             stop: stopping.clone(),
         });
         let server = tokio::spawn(serve(api, pki.tls, listener, stopping));

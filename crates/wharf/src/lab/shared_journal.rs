@@ -108,18 +108,15 @@ impl Entry {
     }
 
     /// Writes it into a journal. What is of a kind or component that is not known here is left out.
-    /// Returns whether it was a line of Karpenter's log.
-    pub(crate) fn tell(self, journal: &mut Journal) -> bool {
+    pub(crate) fn tell(self, journal: &mut Journal) {
         match self {
             Self::Log { at, component, line } => {
-                let is_karpenters = component == COMPONENT;
-                if is_karpenters {
+                if component == COMPONENT {
                     journal.log(Time::from_nanos(at), LogLine { component: COMPONENT, line });
                 }
-                is_karpenters
             }
             Self::Reason { at, group, kind, namespace, name, by, decision, because } => {
-                let Some(kind) = Kind::by_kind(&group, &kind) else { return false };
+                let Some(kind) = Kind::by_kind(&group, &kind) else { return };
                 let known = DECIDERS.iter().find(|known| **known == by);
                 let because = because.into_iter().map(Because::from).collect();
                 let reason = Reason {
@@ -130,7 +127,6 @@ impl Entry {
                     because,
                 };
                 journal.reason(Time::from_nanos(at), reason);
-                false
             }
         }
     }
@@ -160,8 +156,7 @@ mod tests {
         let wire = serde_json::to_string(&sent).expect("plain data");
         let received: Vec<Entry> = serde_json::from_str(&wire).expect("its own form");
         let mut journal = Journal::default();
-        let told: Vec<bool> = received.into_iter().map(|entry| entry.tell(&mut journal)).collect();
-        assert_eq!(told, [false, true]);
+        received.into_iter().for_each(|entry| entry.tell(&mut journal));
         let kept = journal.told(reason.kind, &reason.key).next().expect("a reason");
         assert_eq!((kept.first, &kept.reason), (now, &reason));
         assert_eq!(journal.lines(COMPONENT, 0).0[0].line, "launched nodeclaim");

@@ -1,6 +1,6 @@
 //! What a kubelet asks of a pod that runs `wharf run`: `/healthz` and `/livez` answer while the
 //! program works, `/readyz` once it acts or stands by for another copy. Plain HTTP, since kubelets
-//! bring no certificates to a probe.
+//! bring no certificates to a probe. `/metrics` has what Prometheus asks for: the scheduler's.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use wharf_controllers::metrics::MEDIA_TYPE;
+use wharf_controllers::scheduler::SchedulerMetrics;
 
 use crate::failure::Failure;
 
@@ -32,7 +34,11 @@ impl Readiness {
 }
 
 /// Answers probes at `address` from now on, for as long as the program runs.
-pub(super) async fn serve(address: SocketAddr, ready: Readiness) -> Result<(), Failure> {
+pub(super) async fn serve(
+    address: SocketAddr,
+    ready: Readiness,
+    metrics: Arc<SchedulerMetrics>,
+) -> Result<(), Failure> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::bad_input(format!(
             "cannot listen at {address}: {error}; choose another address with --health-listen"
@@ -47,10 +53,10 @@ pub(super) async fn serve(address: SocketAddr, ready: Readiness) -> Result<(), F
                 tokio::time::sleep(TIMEOUT / 100).await;
                 continue;
             };
-            let ready = ready.clone();
+            let (ready, metrics) = (ready.clone(), Arc::clone(&metrics));
             tokio::spawn(async move {
                 // What goes wrong here concerns the client alone.
-                let _ = tokio::time::timeout(TIMEOUT, answer(stream, &ready)).await;
+                let _ = tokio::time::timeout(TIMEOUT, answer(stream, &ready, &metrics)).await;
                 drop(slot);
             });
         }
@@ -58,7 +64,11 @@ pub(super) async fn serve(address: SocketAddr, ready: Readiness) -> Result<(), F
     Ok(())
 }
 
-async fn answer(mut stream: TcpStream, ready: &Readiness) -> std::io::Result<()> {
+async fn answer(
+    mut stream: TcpStream,
+    ready: &Readiness,
+    metrics: &SchedulerMetrics,
+) -> std::io::Result<()> {
     let mut head = Vec::new();
     let mut piece = [0; 1024];
     while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
@@ -68,9 +78,11 @@ async fn answer(mut stream: TcpStream, ready: &Readiness) -> std::io::Result<()>
         }
     }
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let (status, body) = reply(&String::from_utf8_lossy(line), ready.0.load(Ordering::Relaxed));
+    let line = String::from_utf8_lossy(line);
+    let (status, mut body) = reply(&line, ready.0.load(Ordering::Relaxed), || metrics.to_text());
+    body.push('\n');
     let response = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );
     stream.write_all(response.as_bytes()).await?;
@@ -78,17 +90,19 @@ async fn answer(mut stream: TcpStream, ready: &Readiness) -> std::io::Result<()>
 }
 
 /// The status and body for a request line.
-fn reply(line: &str, is_ready: bool) -> (&'static str, &'static str) {
+fn reply(line: &str, is_ready: bool, metrics: impl FnOnce() -> String) -> (&'static str, String) {
     let mut words = line.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = target.split('?').next().unwrap_or_default();
-    match (method, path) {
+    let (status, text) = match (method, path) {
+        ("GET", "/metrics") => return ("200 OK", metrics().trim_end().to_owned()),
         ("GET", "/healthz" | "/livez") => ("200 OK", "ok"),
         ("GET", "/readyz") if is_ready => ("200 OK", "ok"),
         ("GET", "/readyz") => ("503 Service Unavailable", "the cluster has not been read yet"),
-        ("GET", _) => ("404 Not Found", "there are /healthz, /livez and /readyz"),
+        ("GET", _) => ("404 Not Found", "there are /healthz, /livez, /metrics and /readyz"),
         _ => ("405 Method Not Allowed", "only GET"),
-    }
+    };
+    (status, text.to_owned())
 }
 
 #[cfg(test)]
@@ -97,7 +111,9 @@ mod tests {
 
     #[test]
     fn probes_are_answered() {
+        let reply = |line: &str, is_ready| reply(line, is_ready, || "m 1\n".to_owned());
         assert_eq!(reply("GET /healthz HTTP/1.1", false).1, "ok");
+        assert_eq!(reply("GET /metrics HTTP/1.1", false).1, "m 1");
         assert_eq!(reply("GET /readyz?verbose HTTP/1.1", true).0, "200 OK");
         assert_eq!(reply("GET /readyz HTTP/1.1", false).0, "503 Service Unavailable");
         assert_eq!(reply("GET /secret HTTP/1.1", true).0, "404 Not Found");
