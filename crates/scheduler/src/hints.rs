@@ -50,11 +50,23 @@ pub enum News<'a> {
     Workloads,
 }
 
+/// The plugins whose mind the news could change at all, whatever the pod. The commonest news, that
+/// a pod has been placed, is of no interest to most.
+pub fn concerns(news: &News<'_>) -> PluginSet {
+    match news {
+        News::PodPlaced(_) => {
+            [Plugin::PodTopologySpread, Plugin::InterPodAffinity].into_iter().collect()
+        }
+        _ => Plugin::FILTERS.into_iter().collect(),
+    }
+}
+
 /// Whether the news could change the mind of a plugin that turned the pod down.
 pub fn wakes(rejected_by: PluginSet, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot) -> bool {
-    Plugin::FILTERS
+    rejected_by
+        .intersection(concerns(news))
         .iter()
-        .any(|plugin| rejected_by.contains(*plugin) && wakes_one(*plugin, pod, news, snapshot))
+        .any(|plugin| wakes_one(plugin, pod, news, snapshot))
 }
 
 /// Whether a change of the waiting pod itself could change the mind of a plugin that turned it

@@ -47,7 +47,7 @@ pub use cycle::{
     Candidate, Decision, Evaluation, Placement, Rotation, evaluate, fits, schedule, schedule_with,
 };
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
-pub use hints::{News, wakes, wakes_itself};
+pub use hints::{News, concerns, wakes, wakes_itself};
 pub use memo::Memo;
 pub use node::{Effect, NodeFacts, NodeInfo, Taint};
 pub use plugins::{Code, MAX_SCORE, PreFilterRejection, Rejection};

@@ -154,6 +154,12 @@ impl PluginSet {
         self.0 & (1 << plugin as u8) != 0
     }
 
+    /// Those that are in both.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether none is in.
     pub fn is_empty(self) -> bool {
         self.0 == 0

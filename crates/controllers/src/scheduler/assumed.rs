@@ -37,6 +37,8 @@ pub(super) struct Assumed {
     pub(super) node: CompactString,
     pub(super) entry: Entry,
     pub(super) stage: Stage,
+    /// How long its decision took on the machine's clock.
+    pub(super) took: Duration,
     /// When it began to wait where it is.
     pub(super) since: Time,
     /// The plugins that have set something aside for it.
@@ -61,11 +63,12 @@ pub(super) struct AssumedPods {
 
 impl Assumed {
     /// A pod that is free to go to a node.
-    pub(super) fn new(entry: Entry, node: CompactString, now: Time) -> Self {
+    pub(super) fn new(entry: Entry, node: CompactString, took: Duration, now: Time) -> Self {
         Self {
             node,
             entry,
             stage: Stage::Binding,
+            took,
             since: now,
             reserved: PluginSet::default(),
             work: PluginSet::default(),

@@ -203,26 +203,26 @@ impl Scheduler {
             let memo = &mut self.memos[profile];
             let decision =
                 schedule_with(memo, &self.snapshot, &entry.pod, rules, &mut self.rotation);
-            let outcome = match decision {
-                Decision::Bind(placement) => match self.assume(entry, &placement, context, step) {
-                    Some(mut assumed) => {
+            let took = self.metrics.clock().saturating_sub(start);
+            self.metrics.algorithm(took);
+            match decision {
+                Decision::Bind(placement) => {
+                    let assumed = self.assume(entry, &placement, took, context, step);
+                    if let Some(mut assumed) = assumed {
                         assumed.wait(Stage::Permit, context.now, context.now + HOLD_MAX);
                         self.assumed.insert(assumed);
-                        Outcome::Scheduled
                     }
-                    None => Outcome::Unschedulable,
-                },
+                }
                 Decision::Unschedulable(answer) => {
+                    self.metrics.attempt(profile, Outcome::Unschedulable, took);
                     // The next ones of the group look for room elsewhere.
                     if let Some(nomination) = &answer.preemption.nomination {
                         let node = self.snapshot.node(nomination.node).facts.name.clone();
                         self.snapshot.nominate(entry.pod.clone(), &node);
                     }
                     refused.push((entry, answer));
-                    Outcome::Unschedulable
                 }
-            };
-            self.metrics.attempt(profile, outcome, self.metrics.clock().saturating_sub(start));
+            }
         }
         if self.groups.holder.as_ref() == Some(&key) {
             self.review(&key, context, step);
@@ -374,6 +374,7 @@ impl Scheduler {
         for uid in self.waiting_members(key) {
             let Some(assumed) = self.assumed.remove(&uid) else { continue };
             self.metrics.permit_wait(Outcome::Unschedulable, context.now.since(assumed.since));
+            self.metrics.attempt(assumed.entry.profile, Outcome::Unschedulable, assumed.took);
             self.unreserve(&assumed);
             gone.extend(self.snapshot.displace(&uid));
             let by = Plugin::GangScheduling.into();

@@ -195,11 +195,13 @@ impl SchedulerMetrics {
             let labels = [("plugin", plugin.name()), ("profile", profile(index))];
             text.sample(name, &labels, count);
         }
-        let name = "scheduler_scheduler_cache_size";
-        text.family(name, "gauge", "Number of nodes, pods and assumed pods that are kept.");
-        let Sizes { nodes, pods, assumed } = told.sizes;
-        for (kind, count) in [("assumed_pods", assumed), ("nodes", nodes), ("pods", pods)] {
-            text.sample(name, &[("type", kind)], count);
+        // Upstream renamed it; dashboards know either name.
+        for name in ["scheduler_cache_size", "scheduler_scheduler_cache_size"] {
+            text.family(name, "gauge", "Number of nodes, pods and assumed pods that are kept.");
+            let Sizes { nodes, pods, assumed } = told.sizes;
+            for (kind, count) in [("assumed_pods", assumed), ("nodes", nodes), ("pods", pods)] {
+                text.sample(name, &[("type", kind)], count);
+            }
         }
         let name = "scheduler_preemption_attempts_total";
         text.family(name, "counter", "Number of times that pods went for another.");

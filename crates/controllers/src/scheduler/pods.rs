@@ -8,7 +8,8 @@ use compact_str::CompactString;
 use k8s_openapi::api::core::v1::Pod;
 use wharf_model::object::ObjectKey;
 use wharf_scheduler::{
-    News, NodeFacts, Plugin, PluginSet, PodInfo, Profile, Snapshot, admits, wakes, wakes_itself,
+    News, NodeFacts, Plugin, PluginSet, PodInfo, Profile, Snapshot, admits, concerns, wakes,
+    wakes_itself,
 };
 
 use super::Scheduler;
@@ -201,6 +202,12 @@ fn spread(
                 .filter(|(_, wake)| *wake != Wake::No)
                 .collect()
         });
+    }
+    // Extenders do not say what they wait for.
+    let mut concerned = concerns(news);
+    concerned.insert(Plugin::Extender);
+    if !queue.has_sleepers_of(concerned) {
+        return false;
     }
     queue.wake(event_name(news), |entry| {
         if !whom(&entry.pod) {

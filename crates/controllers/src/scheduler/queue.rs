@@ -218,6 +218,11 @@ impl SchedulingQueue {
         self.take(uid).map(|entry| entry.pod)
     }
 
+    /// Whether any sleeper was turned down by one of these plugins.
+    pub(super) fn has_sleepers_of(&self, plugins: PluginSet) -> bool {
+        self.turned_down.iter().any(|((_, by), count)| *count > 0 && plugins.contains(*by))
+    }
+
     /// Wakes those sleepers for which the news means something. Returns whether there were any.
     pub(super) fn wake(&mut self, event: &'static str, means: impl Fn(&Entry) -> Wake) -> bool {
         let asleep = self.asleep.iter().map(|uid| (uid, means(&self.entries[uid])));
@@ -290,6 +295,7 @@ impl SchedulingQueue {
             entry.timestamp = now;
         }
         entry.ready_since.get_or_insert(entry.timestamp);
+        entry.pending_by = PluginSet::default();
         entry.attempts = entry.attempts.saturating_add(1);
         Some(entry)
     }

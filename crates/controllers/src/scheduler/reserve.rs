@@ -72,6 +72,9 @@ pub enum PreBind {
 pub enum Refusal {
     /// A plugin turned it down; its news may bring it back.
     Rejected(String),
+    /// A plugin turned it down for now: what it waits for is under way, and when its news comes the
+    /// pod is tried again without a backoff.
+    Pending(String),
     /// Something went wrong; it is tried again after a while.
     Error(String),
 }

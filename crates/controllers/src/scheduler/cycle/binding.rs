@@ -2,8 +2,6 @@
 //! fails. Nothing here waits: a pod that has to stands among the assumed ones until news or time
 //! moves it on.
 
-use std::time::Duration;
-
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::Pod;
 use wharf_model::kinds::Kind;
@@ -12,10 +10,11 @@ use wharf_model::time::Time;
 use wharf_ports::cluster::Write;
 use wharf_ports::controller::{Context, Step};
 use wharf_ports::view::View;
-use wharf_scheduler::{Plugin, PluginSet};
+use wharf_scheduler::Plugin;
 
 use super::super::assumed::{Assumed, BINDING_MAX, DOUBTED_MAX, Stage};
 use super::super::metrics::Outcome;
+use super::super::queue::Wake;
 use super::super::reserve::{PreBind, Refusal};
 use super::super::{Scheduler, writes};
 
@@ -184,16 +183,27 @@ impl Scheduler {
     ) {
         self.unreserve(&assumed);
         self.vacate(&assumed.entry.pod.uid);
+        let outcome = match refusal {
+            Refusal::Error(_) => Outcome::Error,
+            Refusal::Rejected(_) | Refusal::Pending(_) => Outcome::Unschedulable,
+        };
+        self.metrics.attempt(assumed.entry.profile, outcome, assumed.took);
         match refusal {
             Refusal::Error(error) => {
-                self.metrics.attempt(assumed.entry.profile, Outcome::Error, Duration::ZERO);
                 let message = format!("running {point} plugin {:?}: {error}", plugin.name());
                 self.fail_with_error(assumed.entry, &message, context, step);
             }
             Refusal::Rejected(message) => {
-                let by = PluginSet::from_iter([plugin]);
+                let by = plugin.into();
                 let wake = assumed.wake(by);
                 self.reject(assumed.entry, by, &message, wake, context, step);
+            }
+            Refusal::Pending(message) => {
+                let by = plugin.into();
+                let wake = if assumed.wake(by) == Wake::No { Wake::No } else { Wake::Now };
+                let mut entry = assumed.entry;
+                entry.pending_by = by;
+                self.reject(entry, by, &message, wake, context, step);
             }
         }
     }
@@ -240,6 +250,7 @@ impl Scheduler {
                 reserver.bound(&assumed.entry.pod, &mut self.snapshot);
             }
         }
+        self.metrics.attempt(assumed.entry.profile, Outcome::Scheduled, assumed.took);
         self.confirmed.push((key.clone(), assumed.entry, assumed.node));
         true
     }

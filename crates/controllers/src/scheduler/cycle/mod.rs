@@ -5,6 +5,8 @@ mod binding;
 mod failure;
 mod preempt;
 
+use std::time::Duration;
+
 use wharf_ports::controller::{Context, Step};
 use wharf_scheduler::{Decision, News, Placement, schedule_with};
 
@@ -31,22 +33,20 @@ impl Scheduler {
         let start = self.metrics.clock();
         let index = entry.profile;
         let decision = schedule_with(memo, &self.snapshot, &entry.pod, profile, &mut self.rotation);
-        self.metrics.algorithm(self.metrics.clock().saturating_sub(start));
-        let outcome = match decision {
-            Decision::Bind(placement) => match self.assume(entry, &placement, context, step) {
-                Some(assumed) => {
+        let took = self.metrics.clock().saturating_sub(start);
+        self.metrics.algorithm(took);
+        match decision {
+            Decision::Bind(placement) => {
+                if let Some(assumed) = self.assume(entry, &placement, took, context, step) {
                     self.wake(&News::PodPlaced(&assumed.entry.pod));
                     self.go_on(assumed, context, step);
-                    Outcome::Scheduled
                 }
-                None => Outcome::Unschedulable,
-            },
-            Decision::Unschedulable(answer) => {
-                self.turn_down(entry, &answer, context, step);
-                Outcome::Unschedulable
             }
-        };
-        self.metrics.attempt(index, outcome, self.metrics.clock().saturating_sub(start));
+            Decision::Unschedulable(answer) => {
+                self.metrics.attempt(index, Outcome::Unschedulable, took);
+                self.turn_down(entry, &answer, context, step);
+            }
+        }
     }
 
     /// A pod that is being deleted needs no node. It is forgotten until it changes.
@@ -63,6 +63,7 @@ impl Scheduler {
         &mut self,
         entry: Entry,
         placement: &Placement,
+        took: Duration,
         context: &Context<'_>,
         step: &mut Step,
     ) -> Option<Assumed> {
@@ -70,6 +71,6 @@ impl Scheduler {
         let node = self.snapshot.node(placement.node).facts.name.clone();
         self.release_nomination(&entry.pod);
         self.snapshot.place(entry.pod.clone(), &node);
-        self.reserve(Assumed::new(entry, node, context.now), context, step)
+        self.reserve(Assumed::new(entry, node, took, context.now), context, step)
     }
 }

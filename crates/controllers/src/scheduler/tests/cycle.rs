@@ -29,6 +29,9 @@ impl Reserver for Claims {
         if claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some()) {
             return Err(Refusal::Rejected("the claim goes".to_owned()));
         }
+        if claim.is_some_and(|claim| claim.spec.is_some()) {
+            return Err(Refusal::Pending("the claim is being made".to_owned()));
+        }
         assert!(self.held.insert(pod.uid.clone()), "reserved twice");
         Ok(claim.is_some())
     }
@@ -131,6 +134,22 @@ fn a_refused_reservation_turns_the_pod_down() {
     lab.wait(Duration::from_secs(331));
     assert_eq!(lab.node_of("p"), Some("a"));
     lab.check_state();
+}
+
+#[test]
+fn what_is_only_under_way_costs_no_backoff() {
+    let mut lab = Lab::with_claims();
+    let claim = json!({"metadata": {"name": "p", "namespace": "default", "uid": "c"}, "spec": {}});
+    lab.put(Box::new(serde_json::from_value::<PersistentVolumeClaim>(claim).unwrap()));
+    lab.pod("p", json!({"cpu": "1"}), json!({"priority": 1}));
+    lab.settle();
+    let text = "0/1 nodes are available: 1 the claim is being made.";
+    assert_eq!(lab.message("p").as_deref(), Some(text));
+    lab.scheduler.queue.wake("StorageChange", |entry| {
+        assert!(entry.pending_by.contains(Plugin::VolumeBinding));
+        Wake::Now
+    });
+    assert_eq!(lab.scheduler.queue.depth().active, 1);
 }
 
 #[test]
