@@ -57,7 +57,7 @@ pub struct PodInfo {
     /// The pods of its namespace with the same labels.
     pub(crate) group: GroupId,
     /// What it says of other pods.
-    pub(crate) terms: PodTerms,
+    pub(crate) terms: Arc<PodTerms>,
 }
 
 /// A pod's wishes about nodes.
@@ -132,7 +132,7 @@ impl PodInfo {
                 .and_then(|status| status.start_time.as_ref())
                 .map_or(Time::MAX, Time::from),
             group: GroupId::default(),
-            terms: PodTerms::default(),
+            terms: Arc::default(),
         }
     }
 

@@ -402,8 +402,8 @@ impl<'a> Scorer<'a> {
     /// Brings the raw scores of all feasible nodes into 0 to [`MAX_SCORE`].
     pub(crate) fn normalize(&self, scores: &mut [i64]) {
         match self {
-            Self::PodTopologySpread(state) => state.normalize(scores),
-            Self::InterPodAffinity(state) => state.normalize(scores),
+            Self::PodTopologySpread(_) => pod_topology_spread::normalize(scores),
+            Self::InterPodAffinity(_) => inter_pod_affinity::normalize(scores),
             _ => normalize(scores, self.scaling()),
         }
     }

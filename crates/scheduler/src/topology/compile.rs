@@ -1,7 +1,11 @@
 //! Compiling what a pod says of other pods: its constraints and terms, each with the index that
 //! answers it.
 
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, TopologySpreadConstraint};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    Pod, PodAffinity, PodAffinityTerm, PodAntiAffinity, TopologySpreadConstraint,
+};
 use smallvec::{SmallVec, smallvec};
 use wharf_model::labels;
 
@@ -10,13 +14,13 @@ use super::groups::{MatcherId, Target};
 use super::keys::KeyId;
 use super::scopes::{Conditions, ScopeId};
 use super::{Nodes, TallyId, TermId, TermKind, Topology};
-use crate::pod::{NodeAffinity, PodInfo};
+use crate::pod::{NodeAffinity, PodInfo, Toleration};
 use crate::selector::Selector;
 use crate::symbols::{Symbol, Symbols, label};
 use crate::workloads::Owner;
 
 /// What a pod says of other pods.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodTerms {
     /// Its topology spread constraints.
     pub(crate) constraints: Box<[Constraint]>,
@@ -35,7 +39,7 @@ pub(crate) struct PodTerms {
 }
 
 /// A topology spread constraint.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Constraint {
     /// Whether it is required (`DoNotSchedule`) or preferred (`ScheduleAnyway`).
     pub(crate) required: bool,
@@ -65,6 +69,84 @@ pub(crate) struct OwnTerm {
     pub(crate) tally: TallyId,
 }
 
+/// What decides the terms of a pod, besides its namespace and labels.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    constraints: &'a [TopologySpreadConstraint],
+    affinity: Option<&'a PodAffinity>,
+    anti_affinity: Option<&'a PodAntiAffinity>,
+    owner: Option<Owner>,
+    info: &'a PodInfo,
+}
+
+impl<'a> Source<'a> {
+    fn new(info: &'a PodInfo, pod: &'a Pod, symbols: &mut Symbols) -> Self {
+        let spec = pod.spec.as_ref();
+        let affinity = spec.and_then(|spec| spec.affinity.as_ref());
+        Self {
+            constraints: spec
+                .and_then(|spec| spec.topology_spread_constraints.as_deref())
+                .unwrap_or_default(),
+            affinity: affinity.and_then(|affinity| affinity.pod_affinity.as_ref()),
+            anti_affinity: affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref()),
+            owner: Owner::of(pod, symbols),
+            info,
+        }
+    }
+
+    /// Tolerations, as far as they matter.
+    fn tolerations(&self) -> &'a [Toleration] {
+        let matter = self.constraints.iter().any(honors_taints);
+        if matter { &self.info.tolerations } else { &[] }
+    }
+}
+
+/// The terms of pods of one group, with what they were compiled from: the pods of one template have
+/// the same.
+#[derive(Clone, Debug)]
+pub(super) struct Compiled {
+    constraints: Box<[TopologySpreadConstraint]>,
+    affinity: Option<PodAffinity>,
+    anti_affinity: Option<PodAntiAffinity>,
+    owner: Option<Owner>,
+    nodes: Option<NodeAffinity>,
+    tolerations: Box<[Toleration]>,
+    terms: Arc<PodTerms>,
+}
+
+impl Compiled {
+    fn new(source: &Source<'_>, terms: Arc<PodTerms>) -> Self {
+        Self {
+            constraints: source.constraints.into(),
+            affinity: source.affinity.cloned(),
+            anti_affinity: source.anti_affinity.cloned(),
+            owner: source.owner,
+            nodes: requirement(&source.info.affinity),
+            tolerations: source.tolerations().into(),
+            terms,
+        }
+    }
+
+    fn is_from(&self, source: &Source<'_>) -> bool {
+        let affinity = &source.info.affinity;
+        let nodes = match &self.nodes {
+            None => affinity.selector.is_empty() && affinity.required.is_none(),
+            Some(nodes) => {
+                nodes.selector == affinity.selector && nodes.required == affinity.required
+            }
+        };
+        nodes
+            && self.owner == source.owner
+            && self.affinity.as_ref() == source.affinity
+            && self.anti_affinity.as_ref() == source.anti_affinity
+            && *self.constraints == *source.constraints
+            && *self.tolerations == *source.tolerations()
+    }
+}
+
+/// How many different terms are remembered of the pods of one group.
+const COMPILED_MAX: usize = 4;
+
 impl Topology {
     /// Compiles what a pod says of others into `info`, which has all the rest.
     pub(crate) fn compile(
@@ -74,19 +156,40 @@ impl Topology {
         symbols: &mut Symbols,
         nodes: Nodes<'_>,
     ) {
-        info.group =
-            self.groups.intern_group(info.namespace, &info.labels, &self.namespaces, symbols);
-        let mut terms = PodTerms::default();
-        let spec = pod.spec.as_ref();
-        let constraints = spec.and_then(|spec| spec.topology_spread_constraints.as_deref());
-        match constraints {
-            Some(constraints) if !constraints.is_empty() => {
-                terms.constraints = self.constraints(info, constraints, symbols, nodes);
+        let (namespace, labels) = (info.namespace, &info.labels);
+        info.group = self.groups.intern_group(namespace, labels, &self.namespaces, symbols);
+        let source = Source::new(info, pod, symbols);
+        let known = self.groups.group(info.group).compiled.iter();
+        let known = known.rev().find(|compiled| compiled.is_from(&source));
+        let terms = match known {
+            Some(compiled) => compiled.terms.clone(),
+            None => {
+                let terms = Arc::new(self.terms_of(&source, symbols, nodes));
+                let compiled = &mut self.groups.group_mut(info.group).compiled;
+                if compiled.len() == COMPILED_MAX {
+                    compiled.remove(0);
+                }
+                compiled.push(Compiled::new(&source, terms.clone()));
+                terms
             }
-            _ => terms.default = Some(self.default_spreading(info, pod, symbols, nodes)),
+        };
+        info.terms = terms;
+    }
+
+    fn terms_of(
+        &mut self,
+        source: &Source<'_>,
+        symbols: &mut Symbols,
+        nodes: Nodes<'_>,
+    ) -> PodTerms {
+        let mut terms = PodTerms::default();
+        let info = source.info;
+        if source.constraints.is_empty() {
+            terms.default = Some(self.default_spreading(source, symbols, nodes));
+        } else {
+            terms.constraints = self.constraints(info, source.constraints, symbols, nodes);
         }
-        let affinity = spec.and_then(|spec| spec.affinity.as_ref());
-        if let Some(own) = affinity.and_then(|affinity| affinity.pod_affinity.as_ref()) {
+        if let Some(own) = source.affinity {
             let required = own.required_during_scheduling_ignored_during_execution.as_deref();
             self.required(&mut terms, info, required.unwrap_or_default(), symbols, nodes);
             let preferred = own.preferred_during_scheduling_ignored_during_execution.as_deref();
@@ -95,7 +198,7 @@ impl Topology {
                 self.preferred(&mut terms, info, weight, &item.pod_affinity_term, symbols, nodes);
             }
         }
-        if let Some(own) = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref()) {
+        if let Some(own) = source.anti_affinity {
             let required = own.required_during_scheduling_ignored_during_execution.as_deref();
             self.required_anti(&mut terms, info, required.unwrap_or_default(), symbols, nodes);
             let preferred = own.preferred_during_scheduling_ignored_during_execution.as_deref();
@@ -104,7 +207,7 @@ impl Topology {
                 self.preferred(&mut terms, info, weight, &item.pod_affinity_term, symbols, nodes);
             }
         }
-        info.terms = terms;
+        terms
     }
 
     fn constraints(
@@ -178,12 +281,11 @@ impl Topology {
 
     fn default_spreading(
         &mut self,
-        info: &PodInfo,
-        pod: &Pod,
+        source: &Source<'_>,
         symbols: &mut Symbols,
         nodes: Nodes<'_>,
     ) -> DefaultId {
-        let owner = Owner::of(pod, symbols);
+        let Source { info, owner, .. } = *source;
         let zone = symbols.intern(labels::TOPOLOGY_ZONE);
         let zone = self.keys.intern(zone, true, nodes);
         let hostname = self.keys.intern(symbols.intern(labels::HOSTNAME), false, nodes);

@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use smallvec::SmallVec;
 use std::hash::{Hash, Hasher};
 
+use super::compile::Compiled;
 use super::counts::Counts;
 use super::{TallyId, TermId};
 use crate::namespaces::Namespaces;
@@ -85,6 +86,8 @@ pub(crate) struct Group {
     pub(crate) on: FxHashMap<NodeIndex, Presence>,
     /// The matchers that select it, sorted.
     pub(crate) matchers: Vec<MatcherId>,
+    /// The terms of its pods.
+    pub(super) compiled: SmallVec<[Compiled; 0]>,
 }
 
 #[derive(Clone, Debug)]
@@ -210,6 +213,7 @@ impl Groups {
             labels: labels.clone(),
             on: FxHashMap::default(),
             matchers,
+            compiled: SmallVec::new(),
         });
         id
     }

@@ -13,4 +13,7 @@ pub(crate) use hints::{
     wakes_on_namespace, wakes_on_node, wakes_on_node_gone, wakes_on_pod_added, wakes_on_pod_change,
     wakes_on_pod_gone, wakes_on_self,
 };
-pub(crate) use score::Scores;
+pub(crate) use score::{Scores, normalize};
+
+#[cfg(test)]
+mod tests;

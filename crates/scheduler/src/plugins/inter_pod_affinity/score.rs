@@ -93,18 +93,19 @@ impl<'a> Scores<'a> {
         }
         score
     }
+}
 
-    pub(crate) fn normalize(&self, scores: &mut [i64]) {
-        let least = scores.iter().copied().min().unwrap_or(0);
-        let range = scores.iter().copied().max().unwrap_or(0) - least;
-        for score in scores {
-            // Upstream's order of operations in floating point, whose truncation shows.
-            *score = if range > 0 {
-                (MAX_SCORE as f64 * ((*score - least) as f64 / range as f64)) as i64
-            } else {
-                0
-            };
-        }
+/// Brings raw scores into 0 to [`MAX_SCORE`], the least becoming 0.
+pub(crate) fn normalize(scores: &mut [i64]) {
+    let least = scores.iter().copied().min().unwrap_or(0);
+    let range = scores.iter().copied().max().unwrap_or(0) - least;
+    for score in scores {
+        // Upstream's order of operations in floating point, whose truncation shows.
+        *score = if range > 0 {
+            (MAX_SCORE as f64 * ((*score - least) as f64 / range as f64)) as i64
+        } else {
+            0
+        };
     }
 }
 

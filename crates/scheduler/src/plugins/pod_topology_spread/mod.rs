@@ -18,7 +18,7 @@ pub(crate) use hints::{
     wakes_on_node, wakes_on_node_gone, wakes_on_pod, wakes_on_pod_change, wakes_on_self,
     wakes_on_workloads,
 };
-pub(crate) use score::Scores;
+pub(crate) use score::{Scores, normalize};
 
 use crate::pod::PodInfo;
 use crate::profile::{Profile, SpreadDefaults};
@@ -217,3 +217,6 @@ fn rules<'a>(
         SpreadDefaults::List(listed) => (listed_rules(pod, listed, required, snapshot), true),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,17 +84,18 @@ impl<'a> Scores<'a> {
         }
         score.round() as i64
     }
+}
 
-    pub(crate) fn normalize(&self, scores: &mut [i64]) {
-        let scored = scores.iter().copied().filter(|score| *score != LEFT_OUT);
-        let (least, most) =
-            scored.fold((i64::MAX, 0), |(least, most), score| (least.min(score), most.max(score)));
-        for score in scores {
-            *score = match *score {
-                LEFT_OUT => 0,
-                _ if most == 0 => MAX_SCORE,
-                raw => MAX_SCORE * (most + least - raw) / most,
-            };
-        }
+/// Brings raw scores into 0 to [`MAX_SCORE`], the least first; nodes left out get nothing.
+pub(crate) fn normalize(scores: &mut [i64]) {
+    let scored = scores.iter().copied().filter(|score| *score != LEFT_OUT);
+    let (least, most) =
+        scored.fold((i64::MAX, 0), |(least, most), score| (least.min(score), most.max(score)));
+    for score in scores {
+        *score = match *score {
+            LEFT_OUT => 0,
+            _ if most == 0 => MAX_SCORE,
+            raw => MAX_SCORE * (most + least - raw) / most,
+        };
     }
 }
