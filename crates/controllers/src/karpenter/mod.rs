@@ -23,6 +23,7 @@ mod registration;
 mod shared;
 mod snapshot;
 mod termination;
+mod volume_topology;
 mod why;
 
 use std::sync::Arc;

@@ -20,6 +20,8 @@ use wharf_provision::disruption::candidate::PodBlock;
 use wharf_provision::disruption::cost::Cost;
 use wharf_provision::pod::{Constraints, Origin, PodRequest};
 
+use super::volume_topology;
+
 /// Whether a pod waits for a node that provisioning could make: kube-scheduler found none, nothing
 /// was preempted for it, and it belongs to no node of its own.
 pub(super) fn is_provisionable(pod: &Pod) -> bool {
@@ -154,15 +156,22 @@ impl<'v> Budgets<'v> {
 }
 
 /// Turns pods into requests; pods of one template share their constraints.
-#[derive(Default)]
-pub(super) struct Requests {
+pub(super) struct Requests<'v> {
+    view: &'v View,
     by_owner: BTreeMap<CompactString, (Arc<Constraints>, PodSpec)>,
 }
 
-impl Requests {
-    /// The request of a pod; `None` for one whose affinity cannot be read.
+impl<'v> Requests<'v> {
+    /// No requests yet.
+    pub(super) fn new(view: &'v View) -> Self {
+        Self { view, by_owner: BTreeMap::new() }
+    }
+
+    /// The request of a pod; `None` for one whose affinity cannot be read or whose claims cannot be
+    /// met.
     pub(super) fn of(&mut self, pod: &Pod, origin: Origin) -> Option<PodRequest> {
         let spec = pod.spec.as_ref()?;
+        let spec = &*volume_topology::inject(pod, spec, self.view)?;
         let mut requests = pod_requests(spec);
         requests.pods += 1;
         Some(PodRequest {

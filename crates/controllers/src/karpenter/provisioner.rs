@@ -330,7 +330,7 @@ impl Controller for Provisioner {
 
 /// The pods that need a place: pending ones, and those of nodes that are going.
 fn batch(view: &View, snapshot: &Snapshot<'_>, now: Time) -> Vec<PodRequest> {
-    let mut requests = Requests::default();
+    let mut requests = Requests::new(view);
     let mut batch: Vec<PodRequest> = view
         .list::<Pod>()
         .filter(|pod| pods::is_provisionable(pod))
@@ -344,7 +344,7 @@ fn batch(view: &View, snapshot: &Snapshot<'_>, now: Time) -> Vec<PodRequest> {
 pub(super) fn displaced(
     view: &View,
     snapshot: &Snapshot<'_>,
-    requests: &mut Requests,
+    requests: &mut Requests<'_>,
     now: Time,
 ) -> Vec<PodRequest> {
     let budgets = Budgets::of(view);

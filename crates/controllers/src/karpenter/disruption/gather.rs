@@ -39,7 +39,7 @@ impl DisruptionController {
         &self,
         snapshot: &Snapshot<'_>,
         view: &View,
-        requests: &mut Requests,
+        requests: &mut Requests<'_>,
         now: Time,
         step: &mut Step,
     ) -> Candidates {
@@ -162,7 +162,7 @@ fn candidate(
     node: &StateNode<'_>,
     pool: &NodePool,
     catalog: &Catalog,
-    requests: &mut Requests,
+    requests: &mut Requests<'_>,
 ) -> Candidate {
     let instance_type = node.label(labels::INSTANCE_TYPE).unwrap_or_default();
     let capacity_type = node.label(labels::CAPACITY_TYPE).and_then(|text| text.parse().ok());

@@ -108,7 +108,7 @@ impl DisruptionController {
         if !snapshot.is_synced() {
             return false;
         }
-        let mut requests = Requests::default();
+        let mut requests = Requests::new(view);
         let candidates = self.candidates(&snapshot, view, &mut requests, now, step);
         let mut homeless: Vec<PodRequest> = view
             .list::<Pod>()

@@ -148,7 +148,11 @@ impl Controller for StatefulSetController {
             if change.object().header().controller().is_none()
                 && let Some((set, _)) = identity::parent(&key.name)
             {
-                owners.insert(ObjectKey::namespaced(&key.namespace, set));
+                // It may be one that the set is to adopt.
+                let set = ObjectKey::namespaced(&key.namespace, set);
+                if view.object(sets, &set).is_some() {
+                    owners.insert(set);
+                }
             }
             for owner in owners {
                 queue.now(WorkKey::object(sets, &owner));
