@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 use crate::diagnosis::{Diagnosis, Unschedulable};
 use crate::memo::{Memo, Page, Verdict};
 use crate::node::NodeInfo;
-use crate::plugins::{Code, Filter, PreFilterRejection, Prepared, Rejection, Scorer, names};
+use crate::plugins::{
+    Code, Filter, PreFilterRejection, Prepared, Rejection, Scorer, dynamic_resources, names,
+};
 use crate::pod::PodInfo;
 use crate::preemption;
 use crate::profile::{Plugin, PluginSet, Profile};
@@ -110,8 +112,9 @@ fn decide(
         Err(rejection) => {
             let diagnosis = Diagnosis::rejected_as_a_whole(all.len(), rejection);
             let mut answer = Unschedulable::new(diagnosis, pod);
-            answer.tells_of_claims = profile.tells_of_claims;
-            if profile.preemption && !profile.tells_of_claims {
+            let prepared = answer.diagnosis.plugins.contains(Plugin::DynamicResources);
+            tell_of_claims(&mut answer, prepared, snapshot, pod, profile);
+            if profile.preemption && (prepared || !profile.tells_of_claims) {
                 preemption::without_nodes(pod, &mut answer);
             }
             return Decision::Unschedulable(Box::new(answer));
@@ -127,7 +130,7 @@ fn decide(
             let diagnosis =
                 Diagnosis::new(all.len(), found.refusals, plan.outside(), plan.narrowed_by);
             let mut answer = Unschedulable::new(diagnosis, pod);
-            answer.tells_of_claims = profile.tells_of_claims;
+            tell_of_claims(&mut answer, true, snapshot, pod, profile);
             if profile.preemption {
                 preemption::post_filter(&plan, &mut answer, *rotation, page);
             }
@@ -148,6 +151,23 @@ fn decide(
                 best,
             })
         }
+    }
+}
+
+/// The PostFilter of DynamicResources, if the profile has it and it got to prepare for the pod.
+fn tell_of_claims(
+    answer: &mut Unschedulable,
+    prepared: bool,
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    profile: &Profile,
+) {
+    answer.tells_of_claims = profile.tells_of_claims;
+    if profile.tells_of_claims && prepared {
+        let (text, deallocate) =
+            dynamic_resources::post_filter(pod, snapshot, &answer.diagnosis.rejected);
+        answer.of_claims = Some(text);
+        answer.deallocate = deallocate;
     }
 }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use compact_str::CompactString;
+use wharf_model::object::ObjectKey;
 
 use crate::plugins::{Code, PreFilterRejection, Rejection, node_resources_fit};
 use crate::pod::PodInfo;
@@ -13,8 +14,6 @@ use crate::refusals::Refusals;
 use crate::snapshot::{NodeIndex, Snapshot};
 
 const NO_NODES: &str = "no nodes available to schedule pods";
-/// What the PostFilter of DynamicResources says of a pod without claims.
-const NO_CLAIMS: &str = "no new claims to deallocate";
 /// What it says when it never got to prepare for the pod, because an earlier plugin refused it.
 const NOT_PREPARED: &str = "not found";
 
@@ -29,6 +28,10 @@ pub struct Unschedulable {
     pub summary: String,
     /// Whether DynamicResources has its say in what follows.
     pub(crate) tells_of_claims: bool,
+    /// What it says; `None` if it never got to prepare for the pod.
+    pub(crate) of_claims: Option<&'static str>,
+    /// A claim on devices that is to lose them, since nobody uses it where they are.
+    pub deallocate: Option<ObjectKey>,
 }
 
 /// What came of trying to make room by evicting pods.
@@ -174,6 +177,8 @@ impl Unschedulable {
             preemption: Preemption::default(),
             summary: NO_NODES.to_owned(),
             tells_of_claims: true,
+            of_claims: None,
+            deallocate: None,
         }
     }
 
@@ -184,7 +189,7 @@ impl Unschedulable {
             }
             None => sentence(diagnosis.nodes, diagnosis.reasons(pod)),
         };
-        Self { diagnosis, preemption: Preemption::default(), summary, tells_of_claims: true }
+        Self { diagnosis, summary, ..Self::no_nodes() }
     }
 
     /// What follows the summary about making room; empty when room is being made.
@@ -192,10 +197,10 @@ impl Unschedulable {
         if self.diagnosis.nodes == 0 || self.preemption.nomination.is_some() {
             return String::new();
         }
-        let claims = match &self.diagnosis.prefilter {
+        let claims = match self.of_claims {
             _ if !self.tells_of_claims => None,
-            Some(_) => return NOT_PREPARED.to_owned(),
-            None => Some(NO_CLAIMS.to_owned()),
+            None => return NOT_PREPARED.to_owned(),
+            Some(text) => Some(text.to_owned()),
         };
         let preemption = self.preemption.message.as_ref().map(|text| format!("preemption: {text}"));
         let parts: Vec<_> = claims.into_iter().chain(preemption).collect();

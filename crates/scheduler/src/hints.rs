@@ -1,11 +1,12 @@
 //! Which news is worth another try for a pod that was turned down: upstream's queueing hints. A
 //! hint may wake in vain but must never leave a pod asleep that would fit now.
 
+use crate::devices::DeviceNews;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::plugins::{
-    inter_pod_affinity, node_affinity, node_declared_features, node_ports, node_resources_fit,
-    node_unschedulable, node_volume_limits, pod_topology_spread, taint_toleration, volume_binding,
-    volume_restrictions, volume_zone,
+    dynamic_resources, inter_pod_affinity, node_affinity, node_declared_features, node_ports,
+    node_resources_fit, node_unschedulable, node_volume_limits, pod_topology_spread,
+    taint_toleration, volume_binding, volume_restrictions, volume_zone,
 };
 use crate::pod::PodInfo;
 use crate::profile::{Plugin, PluginSet};
@@ -37,6 +38,8 @@ pub enum News<'a> {
     },
     /// A storage object came or changed.
     Storage(StorageNews),
+    /// A claim on devices, a class or a slice of them came or changed.
+    Devices(&'a DeviceNews),
     /// A pod on a node has other labels than before, or is being deleted now.
     PodChanged {
         /// As it was.
@@ -84,6 +87,7 @@ pub fn wakes_itself(
             Plugin::NodeResourcesFit => node_resources_fit::wakes_on_shrink(new, old, new),
             Plugin::PodTopologySpread => pod_topology_spread::wakes_on_self(old, new),
             Plugin::InterPodAffinity => inter_pod_affinity::wakes_on_self(old, new),
+            Plugin::DynamicResources => dynamic_resources::wakes_on_self(old, new),
             Plugin::NodeDeclaredFeatures => node_declared_features::wakes_on_self(old, new),
             // The API lets nothing else of these change but to narrow a gated pod's node selection.
             _ => false,
@@ -126,6 +130,9 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
                 Plugin::InterPodAffinity => {
                     unveiled || inter_pod_affinity::wakes_on_node(pod, *old, new, snapshot)
                 }
+                Plugin::DynamicResources => {
+                    unveiled || dynamic_resources::wakes_on_node(*old, &new.facts)
+                }
                 Plugin::NodeDeclaredFeatures => {
                     unveiled || node_declared_features::wakes_on_node(*old, &new.facts)
                 }
@@ -154,6 +161,7 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
             Plugin::PodTopologySpread => pod_topology_spread::wakes_on_pod(pod, gone, snapshot),
             Plugin::InterPodAffinity => inter_pod_affinity::wakes_on_pod_gone(pod, gone, snapshot),
             Plugin::VolumeBinding => volume_binding::wakes_on_pod_gone(gone),
+            Plugin::DynamicResources => dynamic_resources::wakes_on_pod_gone(gone),
             _ => false,
         },
         News::PodChanged { old, new } => match plugin {
@@ -173,6 +181,9 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
         }
         News::PodResized { old, new } => {
             plugin == Plugin::NodeResourcesFit && node_resources_fit::wakes_on_shrink(pod, old, new)
+        }
+        News::Devices(news) => {
+            plugin == Plugin::DynamicResources && dynamic_resources::wakes_on_devices(pod, news)
         }
         News::Storage(news) => match plugin {
             Plugin::VolumeRestrictions => volume_restrictions::wakes_on_storage(pod, news),

@@ -17,6 +17,7 @@
 pub mod cases;
 pub mod config;
 mod cycle;
+mod devices;
 mod diagnosis;
 mod hints;
 mod images;
@@ -46,6 +47,7 @@ mod workloads;
 pub use cycle::{
     Candidate, Decision, Evaluation, Placement, Rotation, evaluate, fits, schedule, schedule_with,
 };
+pub use devices::{DeviceNews, DevicePlan, NoDevices, PodClaim, PodClaims};
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
 pub use hints::{News, concerns, wakes, wakes_itself};
 pub use memo::Memo;

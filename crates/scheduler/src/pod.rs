@@ -12,6 +12,7 @@ use wharf_model::object::ObjectKey;
 use wharf_model::pod::is_sidecar;
 use wharf_model::time::Time;
 
+use crate::devices::PodClaims;
 use crate::node::{Effect, Taint};
 use crate::plugins::{image_locality, node_declared_features};
 use crate::requests::PodRequests;
@@ -46,6 +47,8 @@ pub struct PodInfo {
     pub nominated_node: CompactString,
     /// Its volumes that scheduling looks at, if it has such.
     pub volumes: Option<Box<PodVolumes>>,
+    /// Its claims on devices, if it has such.
+    pub claims: Option<Box<PodClaims>>,
     /// Names of its scheduling gates.
     pub gates: SmallVec<[CompactString; 0]>,
     /// Whether it is being deleted.
@@ -115,6 +118,7 @@ impl PodInfo {
             nominated_node: text(status.and_then(|status| status.nominated_node_name.as_ref())),
             shape: shapes.intern(Shape::new(pod, symbols)),
             volumes: PodVolumes::new(pod, symbols),
+            claims: PodClaims::new(pod),
             gates: spec
                 .iter()
                 .flat_map(|spec| spec.scheduling_gates.iter().flatten())

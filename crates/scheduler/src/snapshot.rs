@@ -10,6 +10,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use rustc_hash::FxHashMap;
 use wharf_model::object::ObjectKey;
 
+use crate::devices::Devices;
 use crate::images::Images;
 use crate::journal::Journal;
 use crate::node::{NodeFacts, NodeInfo};
@@ -52,6 +53,7 @@ pub struct Snapshot {
     pub(crate) symbols: Symbols,
     shapes: Shapes,
     pub(crate) storage: Storage,
+    pub(crate) devices: Devices,
     slots: Vec<Slot>,
     free: Vec<NodeIndex>,
     by_name: FxHashMap<CompactString, NodeIndex>,

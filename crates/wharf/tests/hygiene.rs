@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("ports", &["model"]),
     ("cel", &["model"]),
-    ("scheduler", &["model"]),
+    ("scheduler", &["model", "cel"]),
     ("autoscale", &["model"]),
     ("provision", &["model"]),
     ("store", &["model", "ports"]),

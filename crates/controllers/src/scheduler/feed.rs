@@ -15,7 +15,7 @@ use wharf_ports::view::View;
 use wharf_scheduler::{News, NodeChange, Snapshot};
 
 use super::pods::is_finished;
-use super::{Scheduler, storage};
+use super::{Scheduler, devices, storage};
 
 /// The cluster as a view shows it, for a question about a pod: with nobody assumed anywhere.
 pub fn snapshot_of(view: &View) -> Snapshot {
@@ -59,6 +59,7 @@ pub(super) fn refeed(snapshot: &mut Snapshot, view: &View) {
         snapshot.set_replication_controller(owner);
     }
     storage::refeed(snapshot, view);
+    devices::refeed(snapshot, view);
 }
 
 impl Scheduler {
@@ -82,6 +83,8 @@ impl Scheduler {
             changed && self.wake(&News::Namespace)
         } else if self.observe_workload(kind, key, object.map(AsRef::as_ref)) {
             self.wake(&News::Workloads)
+        } else if devices::is_of_devices(kind) {
+            self.observe_devices(kind, key, view)
         } else {
             self.observe_storage(kind, key, view)
         }

@@ -10,6 +10,7 @@
 
 mod assumed;
 mod cycle;
+mod devices;
 mod feed;
 mod gang;
 mod metrics;
@@ -25,7 +26,7 @@ mod writes;
 pub use feed::snapshot_of;
 pub use metrics::SchedulerMetrics;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -42,6 +43,7 @@ use wharf_scheduler::{Memo, PodInfo, Profile, Rotation, Snapshot};
 
 use assumed::{AssumedPods, may_hide_success};
 use cycle::Preemptions;
+use devices::DeviceBinder;
 use gang::Groups;
 use metrics::Sizes;
 use queue::{Backoff, Entry, SchedulingQueue, Wake};
@@ -97,6 +99,8 @@ pub struct Scheduler {
     touched: BTreeSet<CompactString>,
     preemptions: Preemptions,
     groups: Groups,
+    /// Pods kept out of the queue (by uid) until a claim on devices is there.
+    awaiting_claims: BTreeMap<ObjectKey, BTreeSet<CompactString>>,
     /// Bindings that were answered with an error, and whether that means that the pod is not bound.
     failed_bindings: Vec<(CompactString, String, bool)>,
     /// Pods now seen on the node this scheduler chose, to be announced.
@@ -135,10 +139,11 @@ impl Scheduler {
             queue: SchedulingQueue::new(backoff),
             tracked: FxHashMap::default(),
             assumed: AssumedPods::default(),
-            reservers: vec![Box::new(VolumeBinder::default())],
+            reservers: vec![Box::new(VolumeBinder::default()), Box::new(DeviceBinder::default())],
             touched: BTreeSet::new(),
             preemptions: Preemptions::default(),
             groups: Groups::default(),
+            awaiting_claims: BTreeMap::new(),
             failed_bindings: Vec::new(),
             confirmed: Vec::new(),
             symbols_at_build: 0,

@@ -52,6 +52,7 @@ impl Scheduler {
         }
         self.preemptions.end(uid);
         self.forget_member(uid);
+        self.forget_awaiting(uid);
         let mut work = match self.queue.remove(uid) {
             Some(waited) => self.release_nomination(&waited),
             None => false,
@@ -112,6 +113,7 @@ impl Scheduler {
             return work;
         }
         let gate = self.gate(&info, profile);
+        self.await_claims(&info, gate);
         let snapshot = &self.snapshot;
         let new = info.clone();
         let woken = |entry: &Entry| {
@@ -129,6 +131,10 @@ impl Scheduler {
         let plugins = self.profiles[profile].pre_enqueue;
         if plugins.contains(Plugin::SchedulingGates) && !admits(pod) {
             return Some(Plugin::SchedulingGates);
+        }
+        if plugins.contains(Plugin::DynamicResources) && self.snapshot.missing_claim(pod).is_some()
+        {
+            return Some(Plugin::DynamicResources);
         }
         let incomplete =
             plugins.contains(Plugin::GangScheduling) && self.groups.keeps_out(&pod.uid);

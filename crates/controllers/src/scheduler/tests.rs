@@ -8,7 +8,6 @@ use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, Revision, Typed};
 use wharf_model::random::Random;
 use wharf_model::time::Time;
-use wharf_ports::cluster::Part;
 use wharf_ports::event::EventRecord;
 use wharf_ports::reason::Reason;
 use wharf_scheduler::PodInfo;
@@ -18,6 +17,7 @@ use super::renew::SYMBOLS_MIN;
 use super::*;
 
 mod cycle;
+mod devices;
 mod gang;
 mod volumes;
 
@@ -165,7 +165,7 @@ impl Lab {
                 bound.status.get_or_insert_default().nominated_node_name = None;
                 self.put(Box::new(bound));
             }
-            Write::Update { object, part: Part::Status | Part::Main } => {
+            Write::Update { object, .. } => {
                 let key = ObjectKey::of(object.meta());
                 let held = self.view.object(object.kind(), &key);
                 let held = held.ok_or_else(|| ApiError::not_found(kind, &key.name))?;

@@ -5,6 +5,7 @@
 //! so asking is a match and not a call through a pointer, and nothing is allocated per node.
 
 pub(crate) mod balanced_allocation;
+pub(crate) mod dynamic_resources;
 pub(crate) mod image_locality;
 pub(crate) mod inter_pod_affinity;
 pub(crate) mod node_affinity;
@@ -96,6 +97,7 @@ impl Rejection {
             Plugin::VolumeZone => vec![volume_zone::REASON.into()],
             Plugin::PodTopologySpread => vec![pod_topology_spread::reason(self.detail).into()],
             Plugin::InterPodAffinity => vec![inter_pod_affinity::reason(self.detail).into()],
+            Plugin::DynamicResources => vec![dynamic_resources::reason(self.detail).into()],
             Plugin::NodeDeclaredFeatures => vec![node_declared_features::REASON.into()],
             _ => Vec::new(),
         }
@@ -116,6 +118,7 @@ impl Rejection {
             Plugin::InterPodAffinity => {
                 inter_pod_affinity::explain(detail, pod, index, node, snapshot)
             }
+            Plugin::DynamicResources => dynamic_resources::explain(pod, node, snapshot),
             Plugin::NodeDeclaredFeatures => {
                 Some(node_declared_features::explain(pod, node, symbols))
             }
@@ -158,6 +161,7 @@ pub(crate) enum Filter<'a> {
     VolumeZone(volume_zone::State<'a>),
     PodTopologySpread(Box<pod_topology_spread::State<'a>>),
     InterPodAffinity(Box<inter_pod_affinity::State<'a>>),
+    DynamicResources(Box<dynamic_resources::State<'a>>),
     NodeDeclaredFeatures(node_declared_features::State<'a>),
 }
 
@@ -216,6 +220,8 @@ impl<'a> Filter<'a> {
                 .map(|state| Self::PodTopologySpread(Box::new(state))),
             Plugin::InterPodAffinity => inter_pod_affinity::State::new(pod, snapshot)
                 .map(|state| Self::InterPodAffinity(Box::new(state))),
+            Plugin::DynamicResources => dynamic_resources::State::new(pod, snapshot)?
+                .map(|state| Self::DynamicResources(Box::new(state))),
             Plugin::NodeDeclaredFeatures => {
                 node_declared_features::State::new(pod).map(Self::NodeDeclaredFeatures)
             }
@@ -261,6 +267,7 @@ impl<'a> Filter<'a> {
             Self::VolumeZone(state) => state.check(node),
             Self::PodTopologySpread(state) => state.check(index),
             Self::InterPodAffinity(state) => state.check(index),
+            Self::DynamicResources(state) => state.check(node),
             Self::NodeDeclaredFeatures(state) => state.check(node),
         }
     }
@@ -302,6 +309,7 @@ pub(crate) enum Scorer<'a> {
     PodTopologySpread(Box<pod_topology_spread::Scores<'a>>),
     InterPodAffinity(Box<inter_pod_affinity::Scores<'a>>),
     ImageLocality(image_locality::State<'a>),
+    DynamicResources(Box<dynamic_resources::Scores<'a>>),
 }
 
 impl<'a> Scorer<'a> {
@@ -336,6 +344,8 @@ impl<'a> Scorer<'a> {
             Plugin::ImageLocality => {
                 Some(Self::ImageLocality(image_locality::State::new(pod, snapshot)))
             }
+            Plugin::DynamicResources => dynamic_resources::Scores::new(pod, snapshot)
+                .map(|scores| Self::DynamicResources(Box::new(scores))),
             _ => None,
         }
     }
@@ -379,7 +389,7 @@ impl<'a> Scorer<'a> {
     pub(crate) fn scaling(&self) -> Scaling {
         match self {
             Self::TaintToleration(_) => Scaling::HighestReversed,
-            Self::NodeAffinity(_) => Scaling::Highest,
+            Self::NodeAffinity(_) | Self::DynamicResources(_) => Scaling::Highest,
             // Some of these have rules of their own.
             _ => Scaling::None,
         }
@@ -396,6 +406,7 @@ impl<'a> Scorer<'a> {
             Self::PodTopologySpread(state) => state.score(index, node),
             Self::InterPodAffinity(state) => state.score(index),
             Self::ImageLocality(state) => state.score(node),
+            Self::DynamicResources(state) => state.score(node),
         }
     }
 

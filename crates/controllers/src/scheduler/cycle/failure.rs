@@ -6,7 +6,7 @@ use wharf_scheduler::{PluginSet, Unschedulable};
 
 use super::super::queue::{Entry, Wake};
 use super::super::writes::Verdict;
-use super::super::{Scheduler, reasons, writes};
+use super::super::{Scheduler, devices, reasons, writes};
 
 impl Scheduler {
     /// No node will take the pod.
@@ -32,6 +32,9 @@ impl Scheduler {
         if answer.diagnosis.nodes == 0 {
             self.queue.error(entry, context.now);
             return;
+        }
+        if let Some(claim) = &answer.deallocate {
+            step.writes.extend(devices::deallocate(claim, context.view));
         }
         self.queue.fail(entry, answer.diagnosis.plugins, Wake::No, context.now);
         if let Some(nomination) = &answer.preemption.nomination {

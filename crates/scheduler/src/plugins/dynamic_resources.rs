@@ -1,0 +1,231 @@
+//! DynamicResources: a pod goes where its claims have devices, or can get them. What it takes is
+//! set aside at Reserve ([`crate::Snapshot::reserve_devices`]).
+
+use std::collections::BTreeSet;
+
+use wharf_model::object::ObjectKey;
+
+use super::{Code, PreFilterRejection, Rejection};
+use crate::devices::{Claim, DeviceNews, Fault, allocate};
+use crate::node::{NodeFacts, NodeInfo};
+use crate::pod::PodInfo;
+use crate::profile::Plugin;
+use crate::refusals::Refusals;
+use crate::snapshot::Snapshot;
+
+/// As many may share a claim.
+const CONSUMERS_MAX: usize = 256;
+
+const CANNOT: u64 = 0;
+const ELSEWHERE: u64 = 1;
+const ONLY_SHARED: u64 = 2;
+const SELECTOR: u64 = 3;
+const TOO_LONG: u64 = 4;
+
+pub(crate) fn reason(detail: u64) -> &'static str {
+    match detail {
+        ELSEWHERE => "resourceclaim not available on the node",
+        ONLY_SHARED => {
+            "cannot allocate all claims: devices with counters, multiple allocations or binding conditions are not supported"
+        }
+        SELECTOR => "cannot allocate all claims: a device selector fails",
+        TOO_LONG => "cannot allocate all claims: the search was given up after too many steps",
+        _ => "cannot allocate all claims",
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct State<'a> {
+    snapshot: &'a Snapshot,
+    /// Claims that have their devices.
+    allocated: Vec<&'a Claim>,
+    /// Those that need some.
+    free: Vec<&'a Claim>,
+}
+
+impl<'a> State<'a> {
+    /// PreFilter: the claims are there, and so are the classes they ask for.
+    pub(crate) fn new(
+        pod: &'a PodInfo,
+        snapshot: &'a Snapshot,
+    ) -> Result<Option<Self>, PreFilterRejection> {
+        let Some(own) = pod.claims.as_deref() else { return Ok(None) };
+        let refuse = |message: String| PreFilterRejection {
+            plugin: Plugin::DynamicResources,
+            code: Code::UnschedulableAndUnresolvable,
+            message: message.into(),
+        };
+        let mut seen: BTreeSet<&ObjectKey> = BTreeSet::new();
+        let mut state = Self { snapshot, allocated: Vec::new(), free: Vec::new() };
+        for wanted in &own.claims {
+            let Some(key) = &wanted.key else {
+                return Err(refuse(format!("resourceclaim for {:?} not found", wanted.name)));
+            };
+            let Some(claim) = snapshot.devices.claim(key) else {
+                return Err(refuse(format!("resourceclaim {:?} not found", key.name.as_str())));
+            };
+            if !seen.insert(key) {
+                continue;
+            }
+            if claim.deleting {
+                return Err(refuse(format!(
+                    "resourceclaim {:?} is being deleted",
+                    key.name.as_str()
+                )));
+            }
+            if wanted.from_template && claim.owner != pod.uid {
+                return Err(refuse(format!(
+                    "ResourceClaim {key} was not created for pod {} (pod is not owner)",
+                    pod.key
+                )));
+            }
+            if claim.allocation.is_some() {
+                let is_full = claim.reserved_for.len() >= CONSUMERS_MAX;
+                if is_full && !claim.reserved_for.contains(&pod.uid) {
+                    return Err(refuse("resourceclaim in use".to_owned()));
+                }
+                state.allocated.push(claim);
+                continue;
+            }
+            if snapshot.devices.is_in_flight(key) {
+                return Err(refuse(format!(
+                    "resource claim {key} is in the process of being allocated"
+                )));
+            }
+            for alternative in claim.requests.iter().flat_map(|request| &request.alternatives) {
+                let (name, class) = (&alternative.name, &alternative.class);
+                if snapshot.devices.class(class).is_none() {
+                    return Err(refuse(format!(
+                        "request {name}: device class {class} does not exist"
+                    )));
+                }
+                if alternative.asks_capacity {
+                    return Err(refuse(format!(
+                        "request {name}: capacity of devices cannot be asked for, since it is not supported"
+                    )));
+                }
+            }
+            state.free.push(claim);
+        }
+        Ok((!own.claims.is_empty()).then_some(state))
+    }
+
+    pub(crate) fn check(&self, node: &NodeInfo) -> Option<Rejection> {
+        let detail = if self.elsewhere(node).is_some() {
+            ELSEWHERE
+        } else {
+            match allocate(&self.free, node, &self.snapshot.devices, self.snapshot.symbols()) {
+                Ok(_) => return None,
+                Err(Fault::None) => CANNOT,
+                Err(Fault::OnlyShared) => ONLY_SHARED,
+                Err(Fault::Selector(_)) => SELECTOR,
+                Err(Fault::TooLong) => TOO_LONG,
+            }
+        };
+        let code = Code::UnschedulableAndUnresolvable;
+        Some(Rejection { plugin: Plugin::DynamicResources, code, detail })
+    }
+
+    /// A claim whose devices the node does not reach.
+    fn elsewhere(&self, node: &NodeInfo) -> Option<&'a Claim> {
+        let symbols = self.snapshot.symbols();
+        let away =
+            |claim: &&&Claim| claim.allocation.as_ref().is_some_and(|it| !it.is_on(node, symbols));
+        self.allocated.iter().find(away).copied()
+    }
+
+    fn explain(&self, node: &NodeInfo) -> String {
+        if let Some(claim) = self.elsewhere(node) {
+            return format!("claim {} has its devices elsewhere", claim.key.name);
+        }
+        match allocate(&self.free, node, &self.snapshot.devices, self.snapshot.symbols()) {
+            Ok(_) => "its devices would do now".to_owned(),
+            Err(fault) => fault.to_string(),
+        }
+    }
+}
+
+/// Why a node refuses, with names.
+pub(crate) fn explain(pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> Option<String> {
+    Some(State::new(pod, snapshot).ok()??.explain(node))
+}
+
+/// The scores: where claims get what they like best.
+pub(crate) struct Scores<'a> {
+    state: State<'a>,
+}
+
+impl<'a> Scores<'a> {
+    /// `None` if no claim says what it likes best.
+    pub(crate) fn new(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Option<Self> {
+        pod.claims.as_ref()?;
+        let state = State::new(pod, snapshot).ok()??;
+        state.free.iter().any(|claim| claim.is_prioritised()).then_some(Self { state })
+    }
+
+    pub(crate) fn score(&self, node: &NodeInfo) -> i64 {
+        let snapshot = self.state.snapshot;
+        allocate(&self.state.free, node, &snapshot.devices, snapshot.symbols())
+            .map_or(0, |found| found.score)
+    }
+}
+
+/// PostFilter: what is to be said of a pod's claims when no node takes it, and the claim that loses
+/// its devices, since nobody uses it where it is.
+pub(crate) fn post_filter(
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    refused: &Refusals,
+) -> (&'static str, Option<ObjectKey>) {
+    const NO_CLAIMS: &str = "no new claims to deallocate";
+    let state = match State::new(pod, snapshot) {
+        Ok(None) => return (NO_CLAIMS, None),
+        Err(_) => return ("still not schedulable", None),
+        Ok(Some(state)) => state,
+    };
+    // Nodes that others refused were never asked for the claims.
+    let nodes = || {
+        let elsewhere = |rejection: &Rejection| {
+            rejection.plugin == Plugin::DynamicResources && rejection.detail == ELSEWHERE
+        };
+        refused.iter().filter(move |(_, rejection)| elsewhere(rejection)).map(|(node, _)| node)
+    };
+    let unused = state.allocated.iter().find(|claim| {
+        let others = claim.reserved_for.iter().any(|user| *user != pod.uid);
+        !others
+            && nodes().any(|node| {
+                let allocation = claim.allocation.as_ref();
+                allocation.is_some_and(|it| !it.is_on(snapshot.node(node), snapshot.symbols()))
+            })
+    });
+    match unused {
+        Some(claim) => ("deallocation of ResourceClaim completed", Some(claim.key.clone())),
+        None => ("still not schedulable", None),
+    }
+}
+
+/// A node is new, has other labels, or room for what it did not have room for.
+pub(crate) fn wakes_on_node(old: Option<&NodeFacts>, new: &NodeFacts) -> bool {
+    old.is_none_or(|old| old.labels != new.labels || old.allocatable != new.allocatable)
+}
+
+/// A pod with claims gave its place up before it was bound: its devices are free. Upstream tells
+/// this by the claim.
+pub(crate) fn wakes_on_pod_gone(gone: &PodInfo) -> bool {
+    gone.node_name.is_empty() && gone.claims.is_some()
+}
+
+/// The pod was told of its claims.
+pub(crate) fn wakes_on_self(old: &PodInfo, new: &PodInfo) -> bool {
+    old.claims != new.claims
+}
+
+/// A claim of its own changed, another gave devices back, or there are other devices or classes.
+pub(crate) fn wakes_on_devices(pod: &PodInfo, news: &DeviceNews) -> bool {
+    match news {
+        DeviceNews::Class | DeviceNews::Slice => true,
+        DeviceNews::Claim { key, freed } => {
+            *freed || pod.claims.as_deref().is_some_and(|own| own.uses(key))
+        }
+    }
+}
