@@ -10,6 +10,7 @@ use wharf_model::time::Time;
 use crate::cloud::{CloudEvent, CloudRequest};
 use crate::cluster::{Change, Write};
 use crate::error::ApiError;
+use crate::extender::{ExtenderAnswer, ExtenderCall};
 use crate::reason::Reason;
 use crate::view::View;
 
@@ -54,6 +55,8 @@ pub struct Step {
     pub independent: bool,
     /// Requests to the cloud.
     pub cloud: Vec<CloudRequest>,
+    /// Questions to the scheduler's extenders.
+    pub extender: Vec<ExtenderCall>,
     /// Look at this key again after so long, even if nothing changes.
     pub again: Option<Duration>,
     /// Look at other keys after so long.
@@ -136,6 +139,9 @@ pub trait Controller: Send {
 
     /// Says which keys news from the cloud makes work for.
     fn observe_cloud(&mut self, _event: &CloudEvent, _view: &View, _queue: &mut Enqueue) {}
+
+    /// Takes an extender's answer, and says which keys it makes work for.
+    fn answered(&mut self, _answer: &ExtenderAnswer, _queue: &mut Enqueue) {}
 
     /// Called once when the loop starts, before any change: timers of singletons begin here.
     fn start(&mut self, _queue: &mut Enqueue) {}

@@ -1,9 +1,9 @@
-//! The three ports through which decisions meet the world, and the shape of a controller.
+//! The ports through which decisions meet the world, and the shape of a controller.
 //!
 //! Values cross the ports, effects stay outside: a [`controller::Controller`] is handed the cached
 //! world ([`view::View`]), a key and the time, and returns a [`controller::Step`] of writes, cloud
-//! requests and reasons. The adapters behind [`cluster::Cluster`], [`cloud::Cloud`] and
-//! [`clock::Clock`] carry them out; results come back as events. This crate holds no adapter.
+//! requests and reasons. The adapters behind [`cluster::Cluster`], [`cloud::Cloud`],
+//! [`extender::ExtenderCalls`] and [`clock::Clock`] carry them out; results come back as events. This crate holds no adapter.
 
 pub mod clock;
 pub mod cloud;
@@ -11,5 +11,6 @@ pub mod cluster;
 pub mod controller;
 pub mod error;
 pub mod event;
+pub mod extender;
 pub mod reason;
 pub mod view;

@@ -1,5 +1,7 @@
 //! The scheduling cycle for one pod: filter, score, pick, or say why not.
 
+mod extended;
+
 use std::cell::OnceCell;
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ use crate::refusals::Refusals;
 use crate::scores::Scores;
 use crate::snapshot::{NodeIndex, Snapshot};
 use crate::symbols::Symbol;
+
+pub use extended::{Choice, Survey, Verdicts, Veto, conclude, survey};
 
 /// Clusters of fewer nodes are always looked at as a whole, and at least so many feasible nodes
 /// are looked for in larger ones.
@@ -109,32 +113,19 @@ fn decide(
     }
     let plan = match Plan::new(snapshot, pod, profile) {
         Ok(plan) => plan,
-        Err(rejection) => {
-            let diagnosis = Diagnosis::rejected_as_a_whole(all.len(), rejection);
-            let mut answer = Unschedulable::new(diagnosis, pod);
-            let prepared = answer.diagnosis.plugins.contains(Plugin::DynamicResources);
-            tell_of_claims(&mut answer, prepared, snapshot, pod, profile);
-            if profile.preemption && (prepared || !profile.tells_of_claims) {
-                preemption::without_nodes(pod, &mut answer);
-            }
-            return Decision::Unschedulable(Box::new(answer));
-        }
+        Err(rejection) => return refused_as_a_whole(rejection, snapshot, pod, profile),
     };
     if let Some(node) = plan.nominated() {
         return Decision::Bind(Placement { node, evaluated: 1, feasible: 1, best: Vec::new() });
     }
     let mut page = memo.and_then(|memo| memo.page(&plan));
-    let found = plan.filter(rotation, page.as_deref_mut());
+    let wanted = feasible_wanted(plan.nodes().len(), profile);
+    let found = plan.filter(wanted, rotation, page.as_deref_mut());
     match found.feasible.as_slice() {
         [] => {
             let diagnosis =
                 Diagnosis::new(all.len(), found.refusals, plan.outside(), plan.narrowed_by);
-            let mut answer = Unschedulable::new(diagnosis, pod);
-            tell_of_claims(&mut answer, true, snapshot, pod, profile);
-            if profile.preemption {
-                preemption::post_filter(&plan, &mut answer, *rotation, page);
-            }
-            Decision::Unschedulable(Box::new(answer))
+            refused_by_nodes(&plan, diagnosis, *rotation, page)
         }
         [only] => Decision::Bind(Placement {
             node: *only,
@@ -169,6 +160,38 @@ fn tell_of_claims(
         answer.of_claims = Some(text);
         answer.deallocate = deallocate;
     }
+}
+
+/// The answer for a pod that was refused before any node was looked at.
+fn refused_as_a_whole(
+    rejection: PreFilterRejection,
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    profile: &Profile,
+) -> Decision {
+    let nodes = snapshot.nodes().len();
+    let mut answer = Unschedulable::new(Diagnosis::rejected_as_a_whole(nodes, rejection), pod);
+    let prepared = answer.diagnosis.plugins.contains(Plugin::DynamicResources);
+    tell_of_claims(&mut answer, prepared, snapshot, pod, profile);
+    if profile.preemption && (prepared || !profile.tells_of_claims) {
+        preemption::without_nodes(pod, &mut answer);
+    }
+    Decision::Unschedulable(Box::new(answer))
+}
+
+/// The answer for a pod that every node refused.
+fn refused_by_nodes(
+    plan: &Plan<'_>,
+    diagnosis: Diagnosis,
+    rotation: Rotation,
+    page: Option<&mut Page>,
+) -> Decision {
+    let mut answer = Unschedulable::new(diagnosis, plan.pod);
+    tell_of_claims(&mut answer, true, plan.snapshot, plan.pod, plan.profile);
+    if plan.profile.preemption {
+        preemption::post_filter(plan, &mut answer, rotation, page);
+    }
+    Decision::Unschedulable(Box::new(answer))
 }
 
 /// Whether one node would take a pod as things stand.
@@ -353,10 +376,9 @@ impl<'a> Plan<'a> {
         (inside && self.check(node).is_none()).then_some(node)
     }
 
-    /// Looks at nodes in turn until enough will do.
-    fn filter(&self, rotation: &mut Rotation, page: Option<&mut Page>) -> Found {
+    /// Looks at nodes in turn until as many will do as are wanted.
+    fn filter(&self, wanted: usize, rotation: &mut Rotation, page: Option<&mut Page>) -> Found {
         let nodes = self.nodes();
-        let wanted = feasible_wanted(nodes.len(), self.profile);
         // A subset may be shorter than where the rotation stands among all nodes.
         let start = if nodes.is_empty() { 0 } else { rotation.start % nodes.len() };
         let turns = [&nodes[start..], &nodes[..start]];
@@ -576,6 +598,11 @@ fn feasible_wanted(nodes: usize, profile: &Profile) -> usize {
     if profile.scores.is_empty() {
         return 1;
     }
+    sample(nodes, profile)
+}
+
+/// How many feasible nodes are enough to choose from.
+fn sample(nodes: usize, profile: &Profile) -> usize {
     if nodes < MIN_FEASIBLE {
         return nodes;
     }

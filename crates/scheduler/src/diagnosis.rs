@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use compact_str::CompactString;
 use wharf_model::object::ObjectKey;
 
+use crate::cycle::Veto;
 use crate::plugins::{Code, PreFilterRejection, Rejection, node_resources_fit};
 use crate::pod::PodInfo;
 use crate::preemption::Nomination;
@@ -54,6 +55,8 @@ pub struct Diagnosis {
     pub prefilter: Option<PreFilterRejection>,
     /// Every node that was looked at with its refusal.
     pub rejected: Refusals,
+    /// The nodes that extenders refused, with their words; the plugins would have taken them.
+    pub vetoes: BTreeMap<CompactString, Veto>,
     /// How many nodes PreFilters left out, because the pod names others or its volumes are
     /// elsewhere.
     pub outside: usize,
@@ -77,7 +80,7 @@ impl Diagnosis {
         if outside > 0 {
             narrowed_by.iter().for_each(|plugin| plugins.insert(plugin));
         }
-        Self { nodes, prefilter: None, rejected, outside, narrowed_by, plugins }
+        Self { nodes, rejected, outside, narrowed_by, plugins, ..Self::default() }
     }
 
     pub(crate) fn rejected_as_a_whole(nodes: usize, rejection: PreFilterRejection) -> Self {
@@ -89,7 +92,12 @@ impl Diagnosis {
     /// The reasons in upstream's words, each with the number of nodes that gave it.
     pub fn reasons(&self, pod: &PodInfo) -> BTreeMap<Cow<'static, str>, usize> {
         let outside = (Rejection::outside(self.narrowed_by), self.outside);
-        texts(self.rejected.kinds().chain((self.outside > 0).then_some(outside)), pod)
+        let kinds = self.rejected.kinds().chain((self.outside > 0).then_some(outside));
+        let mut texts = texts(kinds, pod);
+        for veto in self.vetoes.values() {
+            *texts.entry(veto.text.clone().into()).or_default() += 1;
+        }
+        texts
     }
 
     /// The refusals in groups of the same rule and reasons, largest group first, each with the
@@ -134,6 +142,17 @@ impl Diagnosis {
                 reasons,
             });
         }
+        let mut vetoes: BTreeMap<&str, (usize, &CompactString)> = BTreeMap::new();
+        for (node, veto) in &self.vetoes {
+            vetoes.entry(&veto.text).or_insert((0, node)).0 += 1;
+        }
+        explanations.extend(vetoes.into_iter().map(|(text, (nodes, first))| Explanation {
+            plugin: Plugin::Extender,
+            nodes,
+            reasons: vec![text.to_owned().into()],
+            closest: Some(first.clone()),
+            says: text.to_owned(),
+        }));
         explanations.sort_by_key(|group| std::cmp::Reverse(group.nodes));
         explanations
     }

@@ -45,7 +45,8 @@ mod topology;
 mod workloads;
 
 pub use cycle::{
-    Candidate, Decision, Evaluation, Placement, Rotation, evaluate, fits, schedule, schedule_with,
+    Candidate, Choice, Decision, Evaluation, Placement, Rotation, Survey, Verdicts, Veto, conclude,
+    evaluate, fits, schedule, schedule_with, survey,
 };
 pub use devices::{DeviceNews, DevicePlan, NoDevices, PodClaim, PodClaims};
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};

@@ -76,11 +76,14 @@ pub(crate) fn post_filter(
         answer.preemption.nomination = victims(plan, best).ok();
         return;
     }
+    // Where only an extender objects, every pod would be let back: nobody is in the way.
+    let vetoes = answer.diagnosis.vetoes.values();
+    let without_victims = tried.without_victims + vetoes.filter(|veto| !veto.unresolvable).count();
     let nodes = answer.diagnosis.nodes;
     let refused: usize = tried.refused.iter().map(|(_, nodes)| nodes).sum();
     let mut reasons = texts(tried.refused.iter(), plan.pod);
-    let hopeless = nodes - tried.without_victims - refused;
-    for (text, count) in [(NO_VICTIMS, tried.without_victims), (NOT_HELPFUL, hopeless)] {
+    let hopeless = nodes - without_victims - refused;
+    for (text, count) in [(NO_VICTIMS, without_victims), (NOT_HELPFUL, hopeless)] {
         if count > 0 {
             reasons.insert(text.into(), count);
         }

@@ -131,6 +131,15 @@ impl<'p> Scores<'p> {
         self.parts.push((plugin, Part::Made(column)));
     }
 
+    /// Adds what extenders say, as it counts in the total.
+    pub(crate) fn add_extenders(&mut self, score: impl Fn(NodeIndex) -> i64) {
+        let column: Vec<_> = self.feasible.iter().map(|node| score(*node)).collect();
+        for (score, total) in column.iter().zip(&mut self.totals) {
+            *total = total.saturating_add(*score);
+        }
+        self.parts.push((Plugin::Extender, Part::Made(column)));
+    }
+
     /// The best nodes, best first; of equals the one that was found first.
     pub(crate) fn best(&self) -> Vec<Candidate> {
         let mut leaders: SmallVec<[usize; BEST]> = SmallVec::new();

@@ -26,6 +26,7 @@ use wharf_ports::cloud::Cloud;
 use wharf_ports::cluster::{Cluster, Part, Write};
 use wharf_ports::controller::Controller;
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::extender::ExtenderCalls;
 use wharf_ports::view::View;
 use wharf_registry::{EmbeddedCluster, Registry};
 use wharf_scheduler::config::Configuration;
@@ -128,6 +129,11 @@ impl<C: Cluster> World<C> {
         let mut event_loop = EventLoop::new(wrap(cluster), cloud, controllers, settings.seed);
         event_loop.start(registry.now(), view);
         Ok(Self { registry, event_loop, metrics })
+    }
+
+    /// Has the scheduler's questions to extenders asked.
+    pub fn ask_extenders_with(&mut self, calls: Box<dyn ExtenderCalls>) {
+        self.event_loop.ask_extenders_with(calls);
     }
 
     /// Cluster time.

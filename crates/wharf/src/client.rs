@@ -189,7 +189,21 @@ fn read_answer(
     Ok(Answer { code, body: String::from_utf8(body)? })
 }
 
-fn parse(bytes: &[u8]) -> Option<Answer> {
+/// Whether an answer has arrived in full, by its own account of its length. One that does not say
+/// ends with its connection.
+pub(crate) fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let body = &bytes[end + 4..];
+    if head.contains("transfer-encoding: chunked") {
+        return unchunk(body).is_some();
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    length.and_then(|length| length.trim().parse().ok()).is_some_and(|length| body.len() >= length)
+}
+
+/// An answer, if that is what it is.
+pub(crate) fn parse(bytes: &[u8]) -> Option<Answer> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&bytes[..end]).ok()?;
     let code = head.split(' ').nth(1)?.parse().ok()?;
@@ -240,6 +254,15 @@ mod tests {
                 .expect("HTTP");
         assert_eq!((chunked.code, chunked.body.as_str()), (404, "no!"));
         assert!(parse(b"rubbish").is_none());
+        for (bytes, whole) in [
+            (&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no"[..], false),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true),
+            (b"HTTP/1.1 200 OK\r\n\r\nok", false),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n", false),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", true),
+        ] {
+            assert_eq!(is_whole(bytes), whole);
+        }
         let mut kept = &b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n1;x=y\r\n!\r\n0\r\n\r\nHTTP"[..];
         let first = read_answer(&mut kept).expect("HTTP");
         assert_eq!((first.code, first.body.as_str()), (201, "ok"));

@@ -4,6 +4,7 @@
 mod cli;
 mod client;
 mod commands;
+mod extenders;
 mod failure;
 mod kubeconfig;
 mod lab;

@@ -9,7 +9,8 @@ use harness::{Kubectl, Options, Wharf, run, wait_for, wharf_binary};
 const CONFIG: &str = "apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
 profiles:
-- plugins: {multiPoint: {enabled: [{name: GangScheduling}]}}
+- schedulerName: default-scheduler
+  plugins: {multiPoint: {enabled: [{name: GangScheduling}]}}
 - schedulerName: picky
   pluginConfig:
   - name: NodeAffinity
@@ -98,7 +99,7 @@ fn a_wrong_configuration_is_told_in_one_line() {
         ),
         (
             format!("{CONFIG}extenders: [{{urlPrefix: 'http://e'}}]\n"),
-            "extenders are not available here: take http://e out",
+            "extenders have no say in gangs here: take http://e or the plugin GangScheduling out",
         ),
     ] {
         std::fs::write(&file, text).expect("it can be written");

@@ -19,6 +19,7 @@ use wharf_ports::cloud::{Cloud, CloudOutput};
 use wharf_ports::cluster::{Change, Cluster, ClusterEvent, Write, WriteId};
 use wharf_ports::controller::{Context, Controller, Enqueue, LogLine, OnError, Step, WorkKey};
 use wharf_ports::error::ApiError;
+use wharf_ports::extender::{ExtenderAnswer, ExtenderCall, ExtenderCalls};
 use wharf_ports::reason::Reason;
 use wharf_ports::view::View;
 
@@ -60,6 +61,23 @@ impl Recorder for NoRecorder {
     fn log(&mut self, _now: Time, _line: LogLine) {}
 }
 
+/// Nobody who could ask extenders: every question is answered with an error.
+#[derive(Debug, Default)]
+struct NoExtenders {
+    answers: Vec<ExtenderAnswer>,
+}
+
+impl ExtenderCalls for NoExtenders {
+    fn call(&mut self, call: ExtenderCall) {
+        let result = Err(format!("{} cannot be asked here", call.url));
+        self.answers.push(ExtenderAnswer { id: call.id, result });
+    }
+
+    fn poll(&mut self, answers: &mut Vec<ExtenderAnswer>) {
+        answers.append(&mut self.answers);
+    }
+}
+
 /// The controllers never come to rest: a bug in one of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -78,6 +96,7 @@ pub struct NeverAtRest {
 pub struct EventLoop<C> {
     cluster: C,
     cloud: Box<dyn Cloud>,
+    extenders: Box<dyn ExtenderCalls>,
     view: View,
     controllers: Vec<Slot>,
     queue: Queue,
@@ -122,6 +141,7 @@ impl<C: Cluster> EventLoop<C> {
         Self {
             cluster,
             cloud,
+            extenders: Box::<NoExtenders>::default(),
             view: View::new(),
             controllers,
             queue: Queue::default(),
@@ -131,6 +151,11 @@ impl<C: Cluster> EventLoop<C> {
             steps_at_one_moment_max: STEPS_AT_ONE_MOMENT_MAX,
             last_step: None,
         }
+    }
+
+    /// Has questions to extenders asked. Without, each is answered with an error.
+    pub fn ask_extenders_with(&mut self, calls: Box<dyn ExtenderCalls>) {
+        self.extenders = calls;
     }
 
     /// Takes in the world as it stands and lets every controller see each object once, kind by
@@ -248,6 +273,9 @@ impl<C: Cluster> EventLoop<C> {
         for request in step.cloud {
             self.cloud.submit(request, now);
         }
+        for call in step.extender {
+            self.extenders.call(call);
+        }
     }
 
     fn submit(
@@ -265,13 +293,16 @@ impl<C: Cluster> EventLoop<C> {
     /// Takes in what the cluster and the cloud have to tell until both are silent.
     fn take_events(&mut self, now: Time, recorder: &mut dyn Recorder) {
         let mut events = Vec::new();
+        let mut answers = Vec::new();
         loop {
+            self.extenders.poll(&mut answers);
             self.cluster.poll(&mut events);
             let mut output = CloudOutput::default();
             if self.cloud.next_wake().is_some_and(|wake| wake <= now) {
                 self.cloud.poll(now, &self.view, &mut output);
             }
-            if events.is_empty() && output.events.is_empty() && output.writes.is_empty() {
+            let silent = events.is_empty() && answers.is_empty();
+            if silent && output.events.is_empty() && output.writes.is_empty() {
                 return;
             }
             for event in events.drain(..) {
@@ -285,6 +316,13 @@ impl<C: Cluster> EventLoop<C> {
                     ClusterEvent::Outcome { id, result } => {
                         self.take_outcome(now, id, result.map(|_| ()), recorder);
                     }
+                }
+            }
+            for answer in answers.drain(..) {
+                for index in 0..self.controllers.len() {
+                    let mut enqueue = Enqueue::default();
+                    self.controllers[index].controller.answered(&answer, &mut enqueue);
+                    self.enqueue(index, now, &mut enqueue);
                 }
             }
             for write in output.writes {

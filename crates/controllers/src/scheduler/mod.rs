@@ -6,11 +6,13 @@
 //! object, and goes with the object it was made from.
 //!
 //! `feed` and `pods` take the cluster in; `queue` says who is next; `cycle` decides and carries
-//! out, with what plugins do between decision and binding in `reserve`.
+//! out, with what plugins do between decision and binding in `reserve`, and what programs beside the
+//! scheduler say in `extenders`.
 
 mod assumed;
 mod cycle;
 mod devices;
+mod extenders;
 mod feed;
 mod gang;
 mod metrics;
@@ -37,6 +39,7 @@ use wharf_model::object::{Object, ObjectKey};
 use wharf_ports::cluster::{Change, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::extender::ExtenderAnswer;
 use wharf_ports::view::View;
 use wharf_scheduler::config::Configuration;
 use wharf_scheduler::{Memo, PodInfo, Profile, Rotation, Snapshot};
@@ -44,6 +47,7 @@ use wharf_scheduler::{Memo, PodInfo, Profile, Rotation, Snapshot};
 use assumed::{AssumedPods, may_hide_success};
 use cycle::Preemptions;
 use devices::DeviceBinder;
+use extenders::Extenders;
 use gang::Groups;
 use metrics::Sizes;
 use queue::{Backoff, Entry, SchedulingQueue, Wake};
@@ -101,6 +105,7 @@ pub struct Scheduler {
     groups: Groups,
     /// Pods kept out of the queue (by uid) until a claim on devices is there.
     awaiting_claims: BTreeMap<ObjectKey, BTreeSet<CompactString>>,
+    extenders: Extenders,
     /// Bindings that were answered with an error, and whether that means that the pod is not bound.
     failed_bindings: Vec<(CompactString, String, bool)>,
     /// Pods now seen on the node this scheduler chose, to be announced.
@@ -144,6 +149,7 @@ impl Scheduler {
             preemptions: Preemptions::default(),
             groups: Groups::default(),
             awaiting_claims: BTreeMap::new(),
+            extenders: Extenders::new(configuration.extenders),
             failed_bindings: Vec::new(),
             confirmed: Vec::new(),
             symbols_at_build: 0,
@@ -198,13 +204,23 @@ impl Controller for Scheduler {
         }
     }
 
+    fn answered(&mut self, answer: &ExtenderAnswer, queue: &mut Enqueue) {
+        self.extenders.keep(answer.clone());
+        queue.now(Self::key());
+    }
+
     fn step(&mut self, _key: &WorkKey, context: &mut Context<'_>) -> Step {
         let mut step = Step { independent: true, ..Step::default() };
         self.renew_snapshot(context.view);
         self.announce(context.view, context.now, &mut step);
+        self.take_answers(context, &mut step);
         self.end_assumptions(context, &mut step);
         self.go_on_with_touched(context, &mut step);
         for _ in 0..DECISIONS_MAX {
+            // As upstream's, it waits for extenders; what comes next is an answer.
+            if self.extenders.is_asking() {
+                break;
+            }
             let Some(entry) = self.queue.pop(context.now) else { break };
             self.decide(entry, context, &mut step);
         }
@@ -213,7 +229,8 @@ impl Controller for Scheduler {
         let sizes = Sizes { nodes, pods, assumed };
         self.metrics.stand(depth, sizes, self.queue.incoming(), self.queue.turned_down());
         let end = self.assumed.first_end().map(|end| end.since(context.now));
-        step.again = self.queue.next(context.now).into_iter().chain(end).min();
+        let next = self.queue.next(context.now).filter(|_| !self.extenders.is_asking());
+        step.again = next.into_iter().chain(end).min();
         step
     }
 

@@ -47,6 +47,7 @@ impl Scheduler {
     /// Drops all that is held of a pod.
     fn forget(&mut self, key: &ObjectKey, uid: &str) -> bool {
         self.tracked.remove(key);
+        let was_asked = self.extenders.cancel(uid);
         if let Some(assumed) = self.assumed.remove(uid) {
             self.unreserve(&assumed);
         }
@@ -59,7 +60,7 @@ impl Scheduler {
         };
         // Those it went for are free to be tried before they hear that it is gone.
         work |= self.victim_told(uid);
-        self.vacate(uid) | work
+        self.vacate(uid) | work | was_asked
     }
 
     /// A pod no longer holds its place on a node; others may have it.
@@ -74,7 +75,8 @@ impl Scheduler {
         let info = self.snapshot.compile(pod);
         let uid = &info.uid;
         self.queue.remove(uid);
-        let mut work = self.release_nomination(&info);
+        let mut work = self.extenders.cancel(uid);
+        work |= self.release_nomination(&info);
         if info.terminating {
             work |= self.victim_told(uid);
         }
@@ -109,6 +111,9 @@ impl Scheduler {
             self.victim_told(&info.uid);
         }
         let work = self.observe_nomination(&info);
+        if self.extenders.refresh(&info) {
+            return work;
+        }
         if self.queue.get(&info.uid).is_some_and(|known| **known == *info) {
             return work;
         }
@@ -173,6 +178,7 @@ impl Scheduler {
     }
 
     fn wake_those(&mut self, news: &News<'_>, whom: impl Fn(&PodInfo) -> bool) -> bool {
+        self.extenders.hear();
         let Self { snapshot, profiles, assumed, queue, .. } = self;
         spread(news, whom, snapshot, profiles, assumed, queue)
     }
@@ -184,6 +190,7 @@ impl Scheduler {
 
     /// Tells of a node that is new or changed.
     pub(super) fn wake_by_node(&mut self, name: &str, old: Option<&NodeFacts>) -> bool {
+        self.extenders.hear();
         let Self { snapshot, profiles, assumed, queue, .. } = self;
         let Some(new) = snapshot.node_named(name) else { return false };
         spread(&News::Node { old, new }, |_| true, snapshot, profiles, assumed, queue)

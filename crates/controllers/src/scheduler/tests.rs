@@ -9,6 +9,7 @@ use wharf_model::object::{Object, Revision, Typed};
 use wharf_model::random::Random;
 use wharf_model::time::Time;
 use wharf_ports::event::EventRecord;
+use wharf_ports::extender::ExtenderCall;
 use wharf_ports::reason::Reason;
 use wharf_scheduler::PodInfo;
 
@@ -18,6 +19,7 @@ use super::*;
 
 mod cycle;
 mod devices;
+mod extenders;
 mod gang;
 mod volumes;
 
@@ -37,6 +39,8 @@ struct Lab {
     reasons: Vec<Reason>,
     steps: usize,
     changes: Vec<Change>,
+    /// What extenders were asked and have not answered.
+    calls: Vec<ExtenderCall>,
 }
 
 impl Lab {
@@ -54,6 +58,7 @@ impl Lab {
             reasons: Vec::new(),
             steps: 0,
             changes: Vec::new(),
+            calls: Vec::new(),
         }
     }
 
@@ -200,6 +205,7 @@ impl Lab {
             let step = self.scheduler.step(&key, &mut context);
             self.wake = step.again.map(|again| self.now + again);
             self.reasons.extend(step.reasons);
+            self.calls.extend(step.extender);
             assert!(step.independent);
             for write in step.writes {
                 if let Err(error) = self.execute(&write)
@@ -241,7 +247,8 @@ impl Lab {
                 && self.scheduler.queue.get(&PodInfo::uid_of(pod)).is_none()
                 && pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())
         });
-        let waiting = self.scheduler.queue.len() + self.scheduler.assumed.len();
+        let asked = self.scheduler.extenders.held();
+        let waiting = self.scheduler.queue.len() + self.scheduler.assumed.len() + asked;
         assert_eq!(waiting + leaving.count(), pods.len() - bound);
     }
 }

@@ -25,7 +25,8 @@ pub struct Extender {
     pub bind_verb: String,
     /// By what its scores are multiplied.
     pub weight: i64,
-    /// Whether to speak TLS whatever the URL says.
+    /// Whether any certificate will do where no authorities are given. That TLS is spoken at all
+    /// the URL says.
     pub enable_https: bool,
     /// How to speak TLS.
     pub tls: Option<ExtenderTls>,

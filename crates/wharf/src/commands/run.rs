@@ -10,6 +10,7 @@ use std::process::ExitCode as Exit;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use wharf_cloud::none::NoCloud;
 use wharf_controllers::event_loop::EventLoop;
 use wharf_controllers::scheduler::Scheduler;
@@ -26,6 +27,7 @@ use wharf_scheduler::config::Configuration;
 use wharf_sim::world::{chosen_controllers, simulated_cloud};
 
 use crate::cli::{CloudChoice, RunArgs};
+use crate::extenders::{self, Extenders};
 use crate::failure::Failure;
 use crate::lab::clock::WallClock;
 use crate::lab::process_start;
@@ -52,6 +54,8 @@ pub(crate) fn run(args: RunArgs) -> Result<Exit, Failure> {
 async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     let mut stop = Stop::listen()?;
     let configuration = configuration(&args)?;
+    let news = Arc::new(Notify::new());
+    let calls = Extenders::new(&configuration, Arc::clone(&news))?;
     let names: Vec<&str> =
         configuration.profiles.iter().map(|profile| profile.scheduler_name.as_str()).collect();
     let scheduler_name = names.join(", ");
@@ -117,9 +121,11 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     let arrivals = cluster.arrivals();
     let schedules = controllers.iter().any(|controller| controller.name() == "scheduler");
     let mut event_loop = EventLoop::new(cluster, cloud, controllers, args.seed);
+    event_loop.ask_extenders_with(Box::new(calls));
     event_loop.start(clock.clock().now(), view);
     let journal = clock.is_labs().then(|| journal::share(&server));
-    let mut driver = Driver::start(event_loop, clock.scaled(), arrivals, args.verbose, journal)?;
+    let mut driver =
+        Driver::start(event_loop, clock.scaled(), [arrivals, news], args.verbose, journal)?;
     readiness.set();
     let schedules_for =
         if schedules { format!(", scheduler name {scheduler_name}") } else { String::new() };
@@ -154,8 +160,7 @@ fn configuration(args: &RunArgs) -> Result<Configuration, Failure> {
         return Ok(configuration);
     };
     let mut configuration = super::scheduler_config(Some(file.as_path()))?;
-    super::without_extenders(&configuration)?;
-    super::without_extenders(&configuration)?;
+    extenders::check(&configuration)?;
     configuration.leader_election.leader_elect |= args.leader_elect;
     Ok(configuration)
 }

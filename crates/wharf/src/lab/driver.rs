@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use wharf_controllers::event_loop::{NeverAtRest, Recorder};
 use wharf_controllers::journal::Journal;
 use wharf_model::time::Time;
@@ -40,6 +40,7 @@ impl Driver {
         journal: Arc<Mutex<Journal>>,
         verbose: u8,
         stop: watch::Receiver<bool>,
+        answers: Arc<Notify>,
     ) -> Result<Self, Failure> {
         let (failed, failure) = oneshot::channel();
         let recorder = LabRecorder {
@@ -50,7 +51,7 @@ impl Driver {
         let thread = std::thread::Builder::new()
             .name("event-loop".to_owned())
             .spawn(move || {
-                let run = Run { world, store, clock, recorder, stop };
+                let run = Run { world, store, clock, recorder, stop, answers };
                 if let Err(failure) = run.until_stopped() {
                     // The lab may be gone already; then nobody needs to know.
                     let _ = failed.send(failure);
@@ -87,6 +88,8 @@ struct Run {
     clock: Arc<ScaledClock>,
     recorder: LabRecorder,
     stop: watch::Receiver<bool>,
+    /// Told of answers of extenders.
+    answers: Arc<Notify>,
 }
 
 impl Run {
@@ -108,14 +111,13 @@ impl Run {
             if !more {
                 let wake = self.world.next_wake();
                 let sleep = wake.and_then(|wake| self.clock.real_time_until(wake));
-                runtime.block_on(wait(
-                    &self.store,
-                    seen,
-                    &self.clock,
-                    reading,
-                    sleep,
-                    &mut self.stop,
-                ));
+                let news = wait(&self.store, seen, &self.clock, reading, sleep, &mut self.stop);
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = news => {}
+                        () = self.answers.notified() => {}
+                    }
+                });
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use wharf_cloud::catalog::Catalog;
 use wharf_controllers::journal::Journal;
 use wharf_ports::clock::Clock;
@@ -26,6 +26,7 @@ use wharf_sim::world::{Controllers, World, WorldSettings};
 use wharf_store::Store;
 
 use crate::client;
+use crate::extenders::Extenders;
 use crate::failure::Failure;
 use crate::kubeconfig::Access;
 use clock::{ScaledClock, WallClock};
@@ -71,6 +72,8 @@ impl Lab {
     pub(crate) async fn start(options: &LabOptions) -> Result<Self, Failure> {
         // In the order of what can be refused without leaving anything behind.
         let settings = settings::settle(options)?;
+        let answers = Arc::new(Notify::new());
+        let calls = Extenders::new(&options.scheduler, Arc::clone(&answers))?;
         let listener = bind(options.listen).await?;
         let address = listener
             .local_addr()
@@ -102,7 +105,9 @@ impl Lab {
             controllers: options.controllers.clone(),
             scheduler: options.scheduler.clone(),
         };
-        let world = World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
+        let mut world =
+            World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
+        world.ask_extenders_with(Box::new(calls));
         let metrics = world.scheduler_metrics();
         metrics.measure_with(|| process_start().elapsed());
         let journal = Arc::new(Mutex::new(Journal::default()));
@@ -114,6 +119,7 @@ impl Lab {
             Arc::clone(&journal),
             options.verbose,
             stopping.clone(),
+            answers,
         )?;
 
         let access = Access {

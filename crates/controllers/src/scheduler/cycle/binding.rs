@@ -88,12 +88,14 @@ impl Scheduler {
             }
             None => {
                 assumed.wait(Stage::Binding, now, now + BINDING_MAX);
-                let pod = &assumed.entry.pod;
-                step.write(Write::Bind {
-                    pod: pod.key.clone(),
-                    uid: pod.uid.clone(),
-                    node: assumed.node.clone(),
-                });
+                if !self.bind_by_extender(&assumed, step) {
+                    let pod = &assumed.entry.pod;
+                    step.write(Write::Bind {
+                        pod: pod.key.clone(),
+                        uid: pod.uid.clone(),
+                        node: assumed.node.clone(),
+                    });
+                }
             }
         }
         self.assumed.insert(assumed);

@@ -28,13 +28,28 @@ impl Scheduler {
             self.skip(&entry, context, step);
             return;
         }
+        if self.extenders.concern(&entry.pod) {
+            self.ask_extenders(entry, true, context, step);
+            return;
+        }
         let profile = &self.profiles[entry.profile];
         let memo = &mut self.memos[entry.profile];
         let start = self.metrics.clock();
-        let index = entry.profile;
         let decision = schedule_with(memo, &self.snapshot, &entry.pod, profile, &mut self.rotation);
         let took = self.metrics.clock().saturating_sub(start);
         self.metrics.algorithm(took);
+        self.carry_out(entry, decision, took, context, step);
+    }
+
+    /// Sends a pod where it was decided that it goes, or turns it down.
+    pub(super) fn carry_out(
+        &mut self,
+        entry: Entry,
+        decision: Decision,
+        took: Duration,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
         match decision {
             Decision::Bind(placement) => {
                 if let Some(assumed) = self.assume(entry, &placement, took, context, step) {
@@ -43,7 +58,7 @@ impl Scheduler {
                 }
             }
             Decision::Unschedulable(answer) => {
-                self.metrics.attempt(index, Outcome::Unschedulable, took);
+                self.metrics.attempt(entry.profile, Outcome::Unschedulable, took);
                 self.turn_down(entry, &answer, context, step);
             }
         }

@@ -36,7 +36,7 @@ impl Driver {
     pub(super) fn start(
         event_loop: Loop,
         clock: Arc<ScaledClock>,
-        arrivals: Arc<Notify>,
+        arrivals: [Arc<Notify>; 2],
         verbose: u8,
         journal: Option<mpsc::Sender<Entry>>,
     ) -> Result<Self, Failure> {
@@ -89,7 +89,8 @@ impl Driver {
 struct Run {
     event_loop: Loop,
     clock: Arc<ScaledClock>,
-    arrivals: Arc<Notify>,
+    /// Told of what comes from the cluster, and from extenders.
+    arrivals: [Arc<Notify>; 2],
     recorder: Teller,
     stop: watch::Receiver<bool>,
 }
@@ -122,7 +123,8 @@ impl Run {
                 };
                 tokio::select! {
                     () = timer => {}
-                    () = self.arrivals.notified() => {}
+                    () = self.arrivals[0].notified() => {}
+                    () = self.arrivals[1].notified() => {}
                     _ = changes.changed() => {}
                     _ = self.stop.wait_for(|stop| *stop) => {}
                 }

@@ -1,0 +1,161 @@
+//! Programs that have a say in where pods go.
+
+use super::*;
+
+fn lab(extenders: &str) -> Lab {
+    let text = format!(
+        "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nextenders:\n{extenders}"
+    );
+    let configuration = wharf_scheduler::config::load(&text, "s.yaml").unwrap();
+    let mut lab = Lab { scheduler: Scheduler::new(configuration), ..Lab::new() };
+    for name in ["a", "b", "c"] {
+        lab.node(name, "4", json!([]));
+    }
+    lab
+}
+
+impl Lab {
+    /// The one question that is open: its URL and body.
+    fn asked(&mut self) -> (String, Value) {
+        let [call] = self.calls.as_slice() else { panic!("one question: {:?}", self.calls) };
+        (call.url.clone(), serde_json::from_str(&call.body).unwrap())
+    }
+
+    /// Answers the question that was put to this URL.
+    fn answer(&mut self, url: &str, result: Result<Value, &str>) {
+        let at = self.calls.iter().position(|call| call.url == url).expect(url);
+        let id = self.calls.remove(at).id;
+        let result = result.map(|body| body.to_string()).map_err(str::to_owned);
+        let mut queue = Enqueue::default();
+        self.scheduler.answered(&ExtenderAnswer { id, result }, &mut queue);
+        assert_eq!(queue.take().len(), 1);
+        self.wake = Some(self.now);
+        self.settle();
+        self.check_state();
+    }
+}
+
+const ALL: &str = "- {urlPrefix: 'http://e', filterVerb: f, prioritizeVerb: p, weight: 2, bindVerb: b, nodeCacheCapable: true}\n";
+
+#[test]
+fn they_filter_score_and_bind() {
+    let mut lab = lab(ALL);
+    lab.pod("p", json!({"cpu": "1"}), json!({}));
+    lab.pod("q", json!({"cpu": "1"}), json!({}));
+    lab.settle();
+    let (url, body) = lab.asked();
+    assert_eq!(url, "http://e/f");
+    assert_eq!(body["Pod"]["metadata"]["name"], "p");
+    assert_eq!(body["NodeNames"], json!(["a", "b", "c"]));
+    assert_eq!(body["Nodes"], Value::Null);
+    let kept = json!({"nodenames": ["b", "c"], "failedNodes": {"a": "no"}});
+    lab.answer("http://e/f", Ok(kept));
+    assert_eq!(lab.asked().1["NodeNames"], json!(["b", "c"]));
+    lab.answer("http://e/p", Ok(json!([{"Host": "c", "Score": 9}, {"Host": "b", "Score": 1}])));
+    // The binding of the first is under way while the second is asked about.
+    let binding = lab.calls.iter().find(|call| call.url == "http://e/b").unwrap();
+    let body: Value = serde_json::from_str(&binding.body).unwrap();
+    assert_eq!(
+        body,
+        json!({"PodName": "p", "PodNamespace": "default", "PodUID": "p-uid", "Node": "c"})
+    );
+    assert_eq!(lab.node_of("p"), None, "the scheduler does not bind it");
+    assert_eq!(lab.scheduler.assumed.len(), 1);
+    lab.answer("http://e/b", Ok(json!({"Error": "not today"})));
+    assert_eq!(
+        lab.message("p").as_deref(),
+        Some("running Bind plugin \"DefaultBinder\": not today")
+    );
+    lab.answer("http://e/f", Ok(json!({"NodeNames": ["a"]})));
+    assert_eq!(lab.calls[0].url, "http://e/b", "a single node is not scored");
+    let key = ObjectKey::namespaced("default", "q");
+    let (uid, node) = ("q-uid".into(), "a".into());
+    lab.execute(&Write::Bind { pod: key, uid, node }).unwrap();
+    lab.answer("http://e/b", Ok(json!({})));
+    assert_eq!(lab.told("Scheduled"), ["Successfully assigned default/q to a"]);
+    assert_eq!(lab.scheduler.assumed.len(), 0);
+}
+
+#[test]
+fn their_refusals_are_told_and_any_news_wakes() {
+    let mut lab = lab("- {urlPrefix: 'http://e', filterVerb: f}\n");
+    lab.pod("p", json!({"cpu": "1"}), json!({}));
+    lab.settle();
+    let (_, body) = lab.asked();
+    let nodes = body["Nodes"]["items"].as_array().unwrap();
+    assert_eq!(nodes.len(), 3);
+    assert_eq!(nodes[0]["status"]["allocatable"]["cpu"], "4");
+    let refused = json!({
+        "nodes": {"items": []},
+        "failedNodes": {"a": "busy", "b": "busy"},
+        "failedAndUnresolvableNodes": {"b": "broken"}
+    });
+    lab.answer("http://e/f", Ok(refused.clone()));
+    let message = lab.message("p").unwrap();
+    assert!(message.starts_with("0/3 nodes are available: 1 broken, 1 busy."), "{message}");
+    lab.wait(Duration::from_secs(60));
+    assert!(lab.calls.is_empty(), "it sleeps");
+    lab.node("d", "4", json!([]));
+    lab.wait(Duration::from_secs(1));
+    // What happens while it is asked about is not lost.
+    lab.node("e", "4", json!([]));
+    lab.answer("http://e/f", Ok(refused));
+    lab.wait(Duration::from_secs(10));
+    let items = lab.asked().1["Nodes"]["items"].as_array().unwrap().len();
+    assert_eq!(items, 5, "asked again");
+    lab.answer("http://e/f", Ok(json!({"nodes": {"items": [{"metadata": {"name": "e"}}]}})));
+    assert_eq!(lab.node_of("p"), Some("e"));
+}
+
+#[test]
+fn one_that_fails_is_done_without_if_it_may_fail() {
+    let mut lab = lab(
+        "- {urlPrefix: 'http://may', filterVerb: f, ignorable: true}\n- {urlPrefix: 'http://must', filterVerb: f, prioritizeVerb: p, weight: 1}\n",
+    );
+    lab.pod("p", json!({"cpu": "1"}), json!({}));
+    lab.settle();
+    lab.answer("http://must/f", Err("nobody there"));
+    assert_eq!(lab.message("p").as_deref(), Some("extender http://must: nobody there"));
+    lab.wait(Duration::from_secs(2));
+    let all: Vec<_> = ["a", "b", "c"].map(|name| json!({"metadata": {"name": name}})).into();
+    lab.answer("http://must/f", Ok(json!({"Nodes": {"items": all}})));
+    lab.answer("http://may/f", Err("nobody there"));
+    lab.answer("http://must/p", Err("nobody there"));
+    assert_eq!(lab.node_of("p"), Some("a"), "scores are done without");
+    // An answer that makes no sense is a failure too.
+    lab.pod("q", json!({"cpu": "1"}), json!({}));
+    lab.settle();
+    lab.answer("http://must/f", Ok(json!({"Nodes": {"items": [{"metadata": {"name": "x"}}]}})));
+    assert!(lab.message("q").unwrap().contains("not asked about"));
+}
+
+#[test]
+fn what_changes_meanwhile_is_heeded() {
+    let mut lab = lab(
+        "- {urlPrefix: 'http://e', filterVerb: f, nodeCacheCapable: true, managedResources: [{name: example.com/device, ignoredByScheduler: true}]}\n",
+    );
+    lab.pod("other", json!({"cpu": "1"}), json!({}));
+    lab.settle();
+    assert_eq!(lab.node_of("other"), Some("a"), "it is not the extender's business");
+    let wants = json!({"cpu": "4", "example.com/device": "1"});
+    lab.pod("p", wants.clone(), json!({}));
+    lab.settle();
+    assert_eq!(lab.asked().1["NodeNames"], json!(["b", "c"]));
+    // Somebody else takes the room on one of them.
+    lab.pod("taker", json!({"cpu": "1"}), json!({"nodeName": "b"}));
+    lab.answer("http://e/f", Ok(json!({"NodeNames": ["b"]})));
+    assert_eq!(lab.node_of("p"), None);
+    // It is asked about c again; then it goes, and the next one has its turn.
+    lab.wait(Duration::from_secs(2));
+    assert_eq!(lab.asked().1["NodeNames"], json!(["c"]));
+    lab.pod("q", wants, json!({}));
+    lab.settle();
+    assert_eq!(lab.calls.len(), 1, "one at a time");
+    lab.remove(Kind::of::<Pod>(), &ObjectKey::namespaced("default", "p"));
+    lab.settle();
+    assert_eq!(lab.calls.len(), 2);
+    lab.answer("http://e/f", Ok(json!({"NodeNames": ["c"]})));
+    assert_eq!(lab.node_of("q"), None, "that was about another pod");
+    lab.answer("http://e/f", Ok(json!({"NodeNames": ["c"]})));
+    assert_eq!(lab.node_of("q"), Some("c"));
+}
