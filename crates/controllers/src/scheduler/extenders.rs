@@ -19,7 +19,7 @@ use wharf_ports::controller::{Context, Step};
 use wharf_ports::extender::{ExtenderAnswer, ExtenderCall};
 use wharf_ports::view::View;
 use wharf_scheduler::config::Extender;
-use wharf_scheduler::{Choice, PodInfo, Survey, Verdicts, Veto, conclude, survey};
+use wharf_scheduler::{Choice, Decision, PodInfo, Survey, Verdicts, Veto, conclude, survey};
 
 use super::Scheduler;
 use super::assumed::Assumed;
@@ -291,15 +291,15 @@ impl Scheduler {
     /// All have been heard: decides on the world as it is now.
     fn conclude(&mut self, asking: Asking, context: &Context<'_>, step: &mut Step) {
         let Asking { entry, took, choice, verdicts, news, .. } = asking;
-        if choice.nominated && verdicts.kept.is_empty() {
-            self.ask_extenders(entry, false, context, step);
-            // What happened since the first look is in the second.
-            return;
-        }
         let profile = &self.profiles[entry.profile];
         let start = self.metrics.clock();
         let decision =
             conclude(&self.snapshot, &entry.pod, profile, self.rotation, &choice, verdicts);
+        if choice.nominated && matches!(decision, Decision::Unschedulable(_)) {
+            // The other nodes have not been looked at.
+            self.ask_extenders(entry, false, context, step);
+            return;
+        }
         let took = took + self.metrics.clock().saturating_sub(start);
         self.metrics.algorithm(took);
         let uid = entry.pod.uid.clone();

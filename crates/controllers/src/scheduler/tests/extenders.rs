@@ -159,3 +159,32 @@ fn what_changes_meanwhile_is_heeded() {
     lab.answer("http://e/f", Ok(json!({"NodeNames": ["c"]})));
     assert_eq!(lab.node_of("q"), Some("c"));
 }
+
+#[test]
+fn where_room_was_made_is_asked_about_first() {
+    for (fits, kept) in [(true, json!([])), (false, json!(["b"])), (true, json!(["b"]))] {
+        let mut lab = lab("- {urlPrefix: 'http://e', filterVerb: f, nodeCacheCapable: true}\n");
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "default", "uid": "p-uid"},
+            "spec": {"schedulerName": "default-scheduler", "containers": [{"name": "c", "resources": {"requests": {"cpu": "4"}}}]},
+            "status": {"nominatedNodeName": "b"}
+        }))
+        .unwrap();
+        lab.put(Box::new(pod));
+        lab.settle();
+        assert_eq!(lab.asked().1["NodeNames"], json!(["b"]));
+        if !fits {
+            lab.pod("taker", json!({"cpu": "1"}), json!({"nodeName": "b"}));
+        }
+        let good = fits && kept != json!([]);
+        lab.answer("http://e/f", Ok(json!({"NodeNames": kept})));
+        if good {
+            assert_eq!(lab.node_of("p"), Some("b"));
+            continue;
+        }
+        let others = if fits { json!(["a", "b", "c"]) } else { json!(["a", "c"]) };
+        assert_eq!(lab.asked().1["NodeNames"], others);
+        lab.answer("http://e/f", Ok(json!({"NodeNames": ["c"]})));
+        assert_eq!(lab.node_of("p"), Some("c"));
+    }
+}
