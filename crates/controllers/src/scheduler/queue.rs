@@ -225,11 +225,19 @@ impl SchedulingQueue {
 
     /// Wakes those sleepers for which the news means something. Returns whether there were any.
     pub(super) fn wake(&mut self, event: &'static str, means: impl Fn(&Entry) -> Wake) -> bool {
-        let asleep = self.asleep.iter().map(|uid| (uid, means(&self.entries[uid])));
-        let woken: Vec<_> = asleep
-            .filter(|(_, wake)| *wake != Wake::No)
-            .map(|(uid, wake)| (uid.clone(), wake))
-            .collect();
+        let mut woken = Vec::new();
+        for uid in &self.asleep {
+            let Some(entry) = self.entries.get_mut(uid) else { continue };
+            match entry.held {
+                // While many preempt, most sleepers are held: they keep their place.
+                Some(Wake::Now) => {}
+                Some(held) => entry.held = Some(held.max(means(entry))),
+                None => match means(entry) {
+                    Wake::No => {}
+                    wake => woken.push((uid.clone(), wake)),
+                },
+            }
+        }
         let mut any = false;
         for (uid, wake) in woken {
             any |= self.wake_one(&uid, event, wake);
