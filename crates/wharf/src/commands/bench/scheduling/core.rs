@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn the_core_places_what_the_workloads_say() {
         for workload in WORKLOADS {
-            let size = workload.scaled(Some(100), Some(40));
+            // As many nodes as the fullest workload has pods, each of which needs a node of its own.
+            let size = workload.scaled(Some(120), Some(40));
             for share in [Share::Sampled, Share::Every] {
                 let mut cluster = Cluster::new(workload, &size).expect("the objects are valid");
                 let decisions = cluster.measure(workload, &size, share, None).expect("they are");
