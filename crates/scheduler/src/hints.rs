@@ -187,7 +187,9 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
         }
         News::Storage(news) => match plugin {
             Plugin::VolumeRestrictions => volume_restrictions::wakes_on_storage(pod, news),
-            Plugin::NodeVolumeLimits => node_volume_limits::wakes_on_storage(pod, news),
+            // Which volumes a node counts as one follows from the claims, volumes and classes of all
+            // its pods, not only from the pod's own.
+            Plugin::NodeVolumeLimits => true,
             Plugin::VolumeBinding => volume_binding::wakes_on_storage(pod, news),
             Plugin::VolumeZone => volume_zone::wakes_on_storage(pod, news),
             _ => false,

@@ -360,6 +360,6 @@ mod tests {
         let error = choose(&Controllers::named("schedular"), all()).err().expect("a typo");
         let error = error.to_string();
         assert!(error.starts_with("there is no controller \"schedular\"; there are "), "{error}");
-        assert!(error.contains("workloads, scheduler, karpenter, kubelet, "), "{error}");
+        assert!(error.contains("workloads, scheduler, karpenter, storage, kubelet, "), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::profile::Plugin;
 use crate::snapshot::{NodeIndex, Snapshot};
-use crate::storage::{StorageNews, VolumeId};
+use crate::storage::VolumeId;
 
 pub(crate) const REASON: &str = "node(s) exceed max volume count";
 
@@ -52,12 +52,4 @@ impl<'a> State<'a> {
 /// A pod with volumes went.
 pub(crate) fn wakes_on_pod_gone(gone: &PodInfo) -> bool {
     gone.volumes.is_some()
-}
-
-/// A node can attach more, or the claim it waited for has come.
-pub(crate) fn wakes_on_storage(pod: &PodInfo, news: &StorageNews) -> bool {
-    match news {
-        StorageNews::NodeDrivers { .. } | StorageNews::Detached => true,
-        news => pod.volumes.as_deref().is_some_and(|volumes| news.is_claim_of(volumes)),
-    }
 }
