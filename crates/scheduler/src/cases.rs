@@ -19,7 +19,7 @@ use crate::cycle::{Decision, Evaluation, Rotation, evaluate, schedule};
 use crate::diagnosis::Unschedulable;
 use crate::plugins::Rejection;
 use crate::pod::PodInfo;
-use crate::profile::Profile;
+use crate::profile::{Plugin, Profile};
 use crate::snapshot::{NodeIndex, Snapshot};
 
 /// A cluster, and the pod to place in it.
@@ -116,7 +116,12 @@ impl Case {
                 .iter()
                 .map(|candidate| {
                     let own = candidate.scores.iter().map(|(by, score)| (by.name(), *score));
-                    let scores = own.chain([("total", candidate.total)]).collect();
+                    // Upstream's DynamicResources speaks of every pod: 0 of one without claims.
+                    let devices = Plugin::DynamicResources;
+                    let speaks = profile.scores.iter().any(|(plugin, _)| *plugin == devices);
+                    let silent = speaks.then_some((devices.name(), 0));
+                    let total = ("total", candidate.total);
+                    let scores = silent.into_iter().chain(own).chain([total]).collect();
                     (self.name(candidate.node).to_owned(), scores)
                 })
                 .collect(),
