@@ -139,7 +139,9 @@ fn five_pods_again_need_less(kubectl: &Kubectl) {
             reason == "underutilized"
                 && message.contains(" and replacing with on-demand node from ")
         });
-        let settled = replaced && nodes == 1 && cpu < 10_000 && running_on(kubectl).len() == 5;
+        // One machine of 8 cores, or two of 4: which of the two, at one price, is a matter of when
+        // pods move.
+        let settled = replaced && cpu < 10_000 && running_on(kubectl).len() == 5;
         if settled { Ok(()) } else { Err(format!("{nodes} nodes with {cpu}m, {disrupted:#?}")) }
     });
 }
