@@ -162,6 +162,12 @@ impl Server {
         Self { api: self.api.with_own_limit(self.rate), ..self.clone() }
     }
 
+    /// The same server, asked at another rate from here on.
+    #[must_use]
+    pub fn at_rate(&self, rate: Rate) -> Self {
+        Self { api: self.api.with_own_limit(rate), rate, ..self.clone() }
+    }
+
     /// Asks for something that is not an object: an endpoint of the server's own.
     ///
     /// # Errors

@@ -80,7 +80,7 @@ impl Election {
         log: Log,
     ) -> Self {
         // A renewal must not wait behind other requests.
-        let api = server.api.with_own_limit(Rate { qps: 0.0, burst: 0 });
+        let api = server.api.with_own_limit(Rate::UNLIMITED);
         let backoff = Backoff::new(seed, &format!("lease {}", settings.identity));
         Self { api, settings, clock, log, backoff, seen: None }
     }

@@ -15,6 +15,11 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    /// No limit.
+    pub const UNLIMITED: Self = Self { qps: 0.0, burst: 0 };
+}
+
 impl Default for Rate {
     /// kube-scheduler's own defaults (`clientConnection` of its configuration).
     fn default() -> Self {
@@ -101,7 +106,7 @@ mod tests {
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(1_990) && took < Duration::from_millis(2_200));
-        let unlimited = Limiter::new(Rate { qps: 0.0, burst: 0 });
+        let unlimited = Limiter::new(Rate::UNLIMITED);
         let start = Instant::now();
         for _ in 0..1_000 {
             unlimited.acquire().await;

@@ -152,7 +152,8 @@ pub(crate) struct RunArgs {
     /// kube-system/ and the scheduler's name, or kube-system/wharf for more than a scheduler]
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = object_key)]
     pub(crate) lease: Option<ObjectKey>,
-    /// Requests a second to the API server; 0 for no limit [default: 50, or the file's]
+    /// Requests a second to the API server; 0 for no limit [default: 50, or the
+    /// file's; a lab has no limit]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub(crate) qps: Option<f64>,
     /// Requests at once [default: 100, or the file's]
