@@ -12,6 +12,7 @@ pub mod instance_type;
 pub mod karpenter;
 pub mod kinds;
 pub mod labels;
+pub mod metrics;
 pub mod money;
 pub mod names;
 pub mod object;

@@ -3,7 +3,7 @@
 //! Values cross the ports, effects stay outside: a [`controller::Controller`] is handed the cached
 //! world ([`view::View`]), a key and the time, and returns a [`controller::Step`] of writes, cloud
 //! requests and reasons. The adapters behind [`cluster::Cluster`], [`cloud::Cloud`],
-//! [`extender::ExtenderCalls`] and [`clock::Clock`] carry them out; results come back as events. This crate holds no adapter.
+//! [`extender::ExtenderCalls`], [`metrics::Metrics`] and [`clock::Clock`] carry them out; results come back as events. This crate holds no adapter.
 
 pub mod clock;
 pub mod cloud;
@@ -12,5 +12,6 @@ pub mod controller;
 pub mod error;
 pub mod event;
 pub mod extender;
+pub mod metrics;
 pub mod reason;
 pub mod view;

@@ -11,11 +11,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time as MetaTime;
 use serde::{Deserialize, Serialize};
+use wharf_model::metrics::{ContainerUsage, PodMetrics, Sample};
 use wharf_model::quantity::Quantity;
 use wharf_model::selector::{Operator, Selector};
 use wharf_model::time::Time;
 
-use super::{Config, ContainerUsage, Event, Memory, PodMetrics, Sample, Scale, Source, begin};
+use super::{Config, Event, Memory, Scale, Source, begin};
 
 /// One history.
 #[derive(Debug, Deserialize)]
@@ -273,7 +274,10 @@ impl Source for Recorded<'_> {
             return Err(error.clone());
         }
         let sample = |item: &StepSample| Sample {
-            pod: item.pod.as_str().into(),
+            object: item.pod.as_str().into(),
+            labels: BTreeMap::new(),
+            timestamp: Time::EPOCH,
+            window: None,
             value: Quantity::try_from(&item.value).unwrap_or_default(),
         };
         Ok(metric.items.iter().map(sample).collect())
@@ -295,6 +299,7 @@ impl StepPodMetrics {
                 .collect()
         };
         PodMetrics {
+            namespace: "".into(),
             pod: self.pod.as_str().into(),
             timestamp: Time::from(&self.timestamp),
             window: wharf_model::duration::parse(&self.window)

@@ -8,6 +8,7 @@ use k8s_openapi::api::autoscaling::v2::{
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use wharf_model::metrics::PodMetrics;
 use wharf_model::quantity::{Format, Quantity, canonicalize};
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
@@ -15,7 +16,7 @@ use wharf_model::time::Time;
 use super::conditions::Conditions;
 use super::readiness::{Usage, Usages};
 use super::replicas::{Count, Measure, Tolerances, of_average, of_value};
-use super::{Config, Event, PodMetrics, Scale, Source};
+use super::{Config, Event, Scale, Source};
 
 /// What one metric asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -317,7 +318,7 @@ impl Survey<'_> {
                     timestamp: self.now,
                     window: std::time::Duration::ZERO,
                 };
-                (sample.pod.as_str(), usage)
+                (sample.object.as_str(), usage)
             })
             .collect();
         let target = target.average_value.as_ref().map_or(0, milli);

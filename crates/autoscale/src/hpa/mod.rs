@@ -14,13 +14,12 @@ mod requests;
 
 use std::time::Duration;
 
-use compact_str::CompactString;
 use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus,
     MetricSpec, MetricStatus,
 };
 use k8s_openapi::api::core::v1::Pod;
-use wharf_model::quantity::Quantity;
+use wharf_model::metrics::{PodMetrics, Sample};
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
 
@@ -73,37 +72,6 @@ pub struct Scale {
     pub status_replicas: i32,
     /// Which pods they are, as `status.selector` has it.
     pub selector: String,
-}
-
-/// What the resource metrics API says of one pod.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PodMetrics {
-    /// The pod's name.
-    pub pod: CompactString,
-    /// When it was measured.
-    pub timestamp: Time,
-    /// Over how long.
-    pub window: Duration,
-    /// Usage by container.
-    pub containers: Vec<ContainerUsage>,
-}
-
-/// What one container uses.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ContainerUsage {
-    /// The container's name.
-    pub name: CompactString,
-    /// Amounts by resource.
-    pub usage: Vec<(CompactString, Quantity)>,
-}
-
-/// One value of the custom or external metrics API.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// The pod it is about; empty for values that are not about pods.
-    pub pod: CompactString,
-    /// The value.
-    pub value: Quantity,
 }
 
 /// Where a pass finds pods and metrics. Errors are the texts of the APIs behind it.
