@@ -12,25 +12,47 @@ use wharf_model::time::Time;
 use wharf_sim::ledger::Ledger;
 use wharf_store::Store;
 
+use crate::devices;
+use crate::gangs::GangInvariants;
+use crate::volumes::VolumeInvariants;
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Invariants {
+    revision: Revision,
+    world: WorldInvariants,
+    gangs: GangInvariants,
+    volumes: VolumeInvariants,
+}
+
+impl Invariants {
+    /// Checks every invariant, if anything has changed since the last time or could by time alone.
+    pub(crate) fn check(&mut self, store: &Store, now: Time) {
+        let revision = store.revision();
+        assert!(revision >= self.revision, "revisions never fall");
+        self.gangs.check_patience(now);
+        if revision == self.revision {
+            return;
+        }
+        self.revision = revision;
+        self.world.check(store, now);
+        self.gangs.check(store, now);
+        self.volumes.check(store);
+        devices::check(store);
+    }
+}
+
 /// Remembers what it needs to see that nothing moves that must not.
 #[derive(Default)]
-pub(crate) struct Checker {
-    revision: Revision,
+struct WorldInvariants {
     /// On which node each pod was first seen, by uid: a bound pod never moves.
     bound: BTreeMap<String, String>,
     /// Of each machine, whether it ran and what it had cost.
     bill: BTreeMap<String, (bool, Money)>,
 }
 
-impl Checker {
-    /// Checks every invariant.
-    pub(crate) fn check(&mut self, store: &Store, now: Time) {
-        let revision = store.revision();
-        assert!(revision >= self.revision, "revisions never fall");
-        if revision == self.revision {
-            return;
-        }
-        self.revision = revision;
+impl WorldInvariants {
+    fn check(&mut self, store: &Store, now: Time) {
         self.pods_fit_and_stay(store);
         self.one_machine_per_claim(store);
         self.money_adds_up(store, now);
