@@ -92,6 +92,11 @@ impl Quantity {
         Quantity::normalised(i128::from(milli), MILLI, Format::DecimalSi)
     }
 
+    /// `nanos` billionths, written in decimal suffixes: the form of measured cpu.
+    pub fn from_nanos(nanos: i64) -> Quantity {
+        Quantity::normalised(i128::from(nanos), NANO, Format::DecimalSi)
+    }
+
     /// The same value, written in another family of suffixes.
     #[must_use]
     pub fn in_format(self, format: Format) -> Quantity {

@@ -3,9 +3,18 @@
 //! An answer is a function of what was measured up to `now`, never of when somebody asks: a lab at
 //! any speed and a rehearsal decide alike.
 
+mod board;
+mod meter;
+
+use compact_str::CompactString;
+use wharf_model::kinds::Kind;
 use wharf_model::metrics::{NodeMetrics, PodMetrics, Sample};
+use wharf_model::object::ObjectKey;
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
+
+pub use board::{Board, Counters, Listener, RESOLUTION, Series, Told, Value, last_scrape};
+pub use meter::{Level, Meter};
 
 /// The metrics APIs. Errors are their texts, as upstream's autoscalers put them into conditions
 /// and Events.
@@ -84,4 +93,50 @@ pub struct DescribedObject<'a> {
     pub kind: &'a str,
     /// Its name.
     pub name: &'a str,
+}
+
+impl DescribedObject<'_> {
+    /// The object's resource with its group (`deployments.apps`) and its key. Of a kind that is
+    /// not built in the resource is guessed, as upstream does where discovery has none.
+    pub fn resource(&self) -> (CompactString, ObjectKey) {
+        let group = self.api_version.split_once('/').map_or("", |(group, _)| group);
+        if let Some(kind) = Kind::by_kind(group, self.kind) {
+            let namespace = if kind.namespaced { self.namespace } else { "" };
+            return (
+                kind.group_resource().into(),
+                ObjectKey { namespace: namespace.into(), name: self.name.into() },
+            );
+        }
+        let mut plural = self.kind.to_lowercase();
+        if plural.ends_with(['s', 'x']) || plural.ends_with("ch") {
+            plural.push_str("es");
+        } else if plural.ends_with('y') {
+            plural.pop();
+            plural.push_str("ies");
+        } else {
+            plural.push('s');
+        }
+        let resource = if group.is_empty() { plural } else { format!("{plural}.{group}") };
+        (resource.into(), ObjectKey::namespaced(self.namespace, self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_found_by_their_resource() {
+        for (api_version, kind, expected) in [
+            ("v1", "Service", "services default/x"),
+            ("apps/v1", "Deployment", "deployments.apps default/x"),
+            ("v1", "Node", "nodes x"),
+            ("networking.k8s.io/v1", "Ingress", "ingresses.networking.k8s.io default/x"),
+            ("example.com/v1", "Policy", "policies.example.com default/x"),
+        ] {
+            let object = DescribedObject { namespace: "default", api_version, kind, name: "x" };
+            let (resource, key) = object.resource();
+            assert_eq!(format!("{resource} {key}"), expected);
+        }
+    }
 }
