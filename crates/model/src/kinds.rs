@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 use crate::instance::Instance;
 use crate::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use crate::object::Typed;
+use crate::vpa::{VerticalPodAutoscaler, VerticalPodAutoscalerCheckpoint};
 
 /// A kind of API object: a row of the table of kinds. Cheap to copy and compare.
 #[derive(Clone, Copy)]
@@ -147,6 +148,8 @@ kinds! {
     ResourceSlice: 30 cluster Typed, "resourceslice", [], [];
     PodGroup: 31 namespaced Typed, "podgroup", [], [];
     Workload: 32 namespaced Json, "workload", [], [];
+    VerticalPodAutoscaler: 33 namespaced Typed, "verticalpodautoscaler", ["vpa"], [];
+    VerticalPodAutoscalerCheckpoint: 34 namespaced Typed, "verticalpodautoscalercheckpoint", ["vpacheckpoint"], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {
@@ -169,6 +172,11 @@ impl Kind {
     /// The built-in kind with a group and kind name (`apps`, `Deployment`).
     pub fn by_kind(group: &str, kind: &str) -> Option<Self> {
         built_in().iter().copied().find(|row| row.group == group && row.kind == kind)
+    }
+
+    /// Whether it is a custom resource: one that a definition would bring into a cluster.
+    pub fn is_custom(self) -> bool {
+        crate::custom::is_custom_group(self.group)
     }
 
     /// `apiVersion` as manifests write it: `v1`, `apps/v1`.

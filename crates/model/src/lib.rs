@@ -6,6 +6,7 @@
 //! [`resources`] (what a pod asks for and what a node offers).
 
 pub mod curve;
+pub mod custom;
 pub mod duration;
 pub mod ebs;
 pub mod instance;
@@ -26,3 +27,4 @@ pub mod selector;
 pub mod storage;
 pub mod taints;
 pub mod time;
+pub mod vpa;

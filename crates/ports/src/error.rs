@@ -7,6 +7,8 @@ use wharf_model::kinds::Kind;
 pub enum StatusReason {
     /// 400: the request cannot be understood.
     BadRequest,
+    /// 400: an admission webhook refused the object; there is no word for it.
+    Denied,
     /// 401.
     Unauthorized,
     /// 403.
@@ -43,7 +45,7 @@ impl StatusReason {
     /// The HTTP status code.
     pub fn code(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::Denied => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
@@ -65,6 +67,7 @@ impl StatusReason {
     pub fn word(self) -> &'static str {
         match self {
             Self::BadRequest => "BadRequest",
+            Self::Denied => "",
             Self::Unauthorized => "Unauthorized",
             Self::Forbidden => "Forbidden",
             Self::NotFound => "NotFound",

@@ -13,7 +13,7 @@ mod walk;
 mod yaml;
 
 use serde_json::Value;
-use wharf_model::karpenter;
+use wharf_model::custom;
 use wharf_model::kinds::Kind;
 use wharf_model::object::Typed;
 use wharf_ports::error::{ApiError, StatusReason};
@@ -172,8 +172,8 @@ fn schema_error(
     found: &[String],
     refuse: &dyn Fn(&str) -> ApiError,
 ) -> ApiError {
-    karpenter::defaults::apply(kind.kind, &mut value);
-    let errors = karpenter::validation::validate(kind.kind, &value, None);
+    custom::apply_defaults(kind.kind, &mut value);
+    let errors = custom::validate(kind.kind, &value, None);
     let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     if errors.is_empty() {
         let why = found.first().map_or("the object does not fit its schema", String::as_str);

@@ -1,7 +1,7 @@
 //! The refusals of this crate, in upstream's words.
 
 use serde_json::Value;
-use wharf_model::karpenter::validation::FieldError;
+use wharf_model::custom::FieldError;
 use wharf_model::kinds::Kind;
 use wharf_ports::error::{ApiError, Cause, StatusReason};
 

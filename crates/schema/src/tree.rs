@@ -175,9 +175,7 @@ impl Definition {
 
 /// Custom resources are decoded by the rules of structural schemas rather than by Go's types.
 pub(crate) fn is_custom(kind: Kind) -> bool {
-    kind.group.ends_with("karpenter.sh")
-        || kind.group.ends_with("karpenter.k8s.aws")
-        || kind.group.ends_with("wharf.dev")
+    kind.is_custom()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use wharf_model::karpenter::{columns, schema};
+use wharf_model::custom;
 use wharf_model::kinds::{Kind, built_in};
 use wharf_model::selector::FieldSelector;
 use wharf_model::time::Time;
@@ -18,7 +18,7 @@ use crate::body::Body;
 use crate::handlers::{Call, finish};
 use crate::negotiate::Form;
 use crate::query::ListOptions;
-use crate::resources::Resource;
+use crate::resources::{self, Resource};
 use crate::serve::stopped;
 use crate::status;
 
@@ -131,7 +131,7 @@ fn idle_watch(api: &Api, options: &ListOptions, definitions: Vec<Value>) -> Resp
 fn all(created: Time) -> Vec<Value> {
     let mut all: Vec<Value> = built_in()
         .iter()
-        .filter_map(|kind| Some(definition(*kind, schema::by_kind(kind.kind)?, created)))
+        .filter_map(|kind| Some(definition(*kind, custom::schema(kind.kind)?, created)))
         .collect();
     all.sort_by(|a, b| a["metadata"]["name"].as_str().cmp(&b["metadata"]["name"].as_str()));
     all
@@ -150,7 +150,8 @@ fn definition(kind: Kind, schema: &Value, created: Time) -> Value {
     if !kind.short_names.is_empty() {
         names["shortNames"] = json!(kind.short_names);
     }
-    let columns: Vec<Value> = printed(kind)
+    let columns: Vec<Value> = custom::columns(kind.kind)
+        .unwrap_or_default()
         .iter()
         .map(|column| {
             let mut entry = json!({
@@ -171,7 +172,7 @@ fn definition(kind: Kind, schema: &Value, created: Time) -> Value {
             "message": message,
         })
     };
-    json!({
+    let mut definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
@@ -191,7 +192,6 @@ fn definition(kind: Kind, schema: &Value, created: Time) -> Value {
                 "served": true,
                 "storage": true,
                 "schema": {"openAPIV3Schema": schema},
-                "subresources": {"status": {}},
                 "additionalPrinterColumns": columns,
             }],
         },
@@ -203,16 +203,13 @@ fn definition(kind: Kind, schema: &Value, created: Time) -> Value {
                 condition("Established", "InitialNamesAccepted", "the initial names have been accepted"),
             ],
         },
-    })
-}
-
-fn printed(kind: Kind) -> &'static [columns::Column] {
-    match kind.kind {
-        "NodePool" => columns::NODE_POOL,
-        "NodeClaim" => columns::NODE_CLAIM,
-        "EC2NodeClass" => columns::EC2_NODE_CLASS,
-        _ => &[],
+    });
+    if resources::find(kind.group, kind.version, kind.plural)
+        .is_some_and(|resource| resource.subresource("status").is_some())
+    {
+        definition["spec"]["versions"][0]["subresources"] = json!({"status": {}});
     }
+    definition
 }
 
 /// A uid that is the same at every start.
@@ -256,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_three_definitions_are_complete() {
+    fn the_definitions_are_complete() {
         let all = all(Time::from_seconds(1_790_000_000));
         let names: Vec<_> = all.iter().filter_map(|d| d["metadata"]["name"].as_str()).collect();
         assert_eq!(
@@ -264,7 +261,9 @@ mod tests {
             [
                 "ec2nodeclasses.karpenter.k8s.aws",
                 "nodeclaims.karpenter.sh",
-                "nodepools.karpenter.sh"
+                "nodepools.karpenter.sh",
+                "verticalpodautoscalercheckpoints.autoscaling.k8s.io",
+                "verticalpodautoscalers.autoscaling.k8s.io",
             ]
         );
         for definition in &all {

@@ -26,7 +26,7 @@ pub(crate) fn check(kind: Kind, selector: &FieldSelector) -> Result<(), ApiError
             continue;
         }
         let known = own_fields(kind);
-        if known.is_empty() && !is_custom(kind) {
+        if known.is_empty() && !kind.is_custom() {
             return Err(bad_request(format!(
                 "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
             )));
@@ -56,10 +56,6 @@ pub(crate) fn matches(object: &Object, selector: &FieldSelector) -> bool {
         let value = value(object, &term.field).unwrap_or_default();
         (value == term.value.as_str()) == term.equal
     })
-}
-
-fn is_custom(kind: Kind) -> bool {
-    kind.group.contains('.') && !kind.group.ends_with(".k8s.io")
 }
 
 fn own_fields(kind: Kind) -> &'static [&'static str] {

@@ -136,6 +136,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("scheduling.k8s.io", "v1alpha2"),
         ("coordination.k8s.io", "v1"),
         ("resource.k8s.io", "v1"),
+        ("autoscaling.k8s.io", "v1"),
         ("karpenter.sh", "v1"),
         ("karpenter.k8s.aws", "v1"),
         ("sim.wharf.dev", "v1"),
@@ -244,6 +245,7 @@ fn stored(kind: Kind) -> Resource {
         | ("storage.k8s.io", "VolumeAttachment")
         | ("resource.k8s.io", "ResourceClaim")
         | ("scheduling.k8s.io", "PodGroup")
+        | ("autoscaling.k8s.io", "VerticalPodAutoscaler")
         | ("karpenter.sh" | "karpenter.k8s.aws", _) => vec![own("status", CHANGE)],
         _ => Vec::new(),
     };

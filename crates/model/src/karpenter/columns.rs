@@ -1,25 +1,15 @@
 //! What `kubectl get` prints of each kind, and the names kubectl accepts for it.
 
-/// One printed column; `NAME` comes first by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
-    /// The header; kubectl writes it in capitals.
-    pub name: &'static str,
-    /// `string`, `integer` or `date` (which kubectl shows as an age).
-    pub kind: &'static str,
-    /// Where the cell's value lies in the object.
-    pub json_path: &'static str,
-    /// 0 is always shown, 1 with `-o wide`.
-    pub priority: i32,
-}
+use crate::custom::{Column, column};
 
-const fn column(
-    name: &'static str,
-    kind: &'static str,
-    json_path: &'static str,
-    priority: i32,
-) -> Column {
-    Column { name, kind, json_path, priority }
+/// The columns of a kind by its name.
+pub fn by_kind(kind: &str) -> Option<&'static [Column]> {
+    match kind {
+        "NodePool" => Some(NODE_POOL),
+        "NodeClaim" => Some(NODE_CLAIM),
+        "EC2NodeClass" => Some(EC2_NODE_CLASS),
+        _ => None,
+    }
 }
 
 const READY: Column =

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::nodepool::NodeSelectorRequirementWithMinValues;
-use super::resource::cluster_resource;
+use crate::custom::resource::cluster_resource;
 
 /// The settings of EC2 instances that NodePools refer to.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

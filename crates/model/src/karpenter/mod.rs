@@ -15,18 +15,16 @@ pub mod defaults;
 pub mod ec2nodeclass;
 pub mod events;
 pub mod hash;
-mod int_or_quantity;
 #[cfg(test)]
 mod lab_manifests;
 pub mod nodeclaim;
 pub mod nodepool;
-mod resource;
 pub mod schema;
 pub mod template;
 pub mod validation;
 
+pub use crate::custom::IntOrQuantity;
 pub use ec2nodeclass::{EC2NodeClass, EC2NodeClassSpec, EC2NodeClassStatus};
-pub use int_or_quantity::IntOrQuantity;
 pub use nodeclaim::{NodeClaim, NodeClaimSpec, NodeClaimStatus};
 pub use nodepool::{
     Budget, ConsolidationPolicy, Disruption, DisruptionReason, NodeClaimTemplate,

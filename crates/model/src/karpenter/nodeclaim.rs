@@ -7,9 +7,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use serde::{Deserialize, Serialize};
 
-use super::int_or_quantity::IntOrQuantity;
 use super::nodepool::{NodeClassReference, NodeSelectorRequirementWithMinValues};
-use super::resource::cluster_resource;
+use crate::custom::IntOrQuantity;
+use crate::custom::resource::cluster_resource;
 
 /// A claim for one node. Its spec never changes.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde::{Deserialize, Serialize};
 
-use super::int_or_quantity::IntOrQuantity;
-use super::resource::cluster_resource;
+use crate::custom::IntOrQuantity;
+use crate::custom::resource::cluster_resource;
 
 /// A pool of nodes: a template for NodeClaims with limits and disruption rules.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

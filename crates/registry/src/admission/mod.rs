@@ -2,6 +2,7 @@
 //! defaults and validation look at the object alone.
 
 mod addresses;
+mod autoscaler;
 mod namespace_lifecycle;
 mod priority;
 mod service_account;
@@ -11,6 +12,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use wharf_model::object::Typed;
 use wharf_model::taints::add_default_toleration_seconds;
+use wharf_model::vpa::VerticalPodAutoscaler;
 use wharf_ports::error::ApiError;
 use wharf_store::Store;
 
@@ -49,6 +51,8 @@ pub(crate) fn on_create(
         storage::on_claim_create(store, claim);
     } else if let Some(volume) = object.as_any_mut().downcast_mut::<PersistentVolume>() {
         storage::on_volume_create(volume);
+    } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
+        autoscaler::admit(vpa, None)?;
     }
     Ok(())
 }
@@ -63,6 +67,8 @@ pub(crate) fn on_update(
         on_pod_update(object, old);
     } else if let Some(claim) = object.as_any().downcast_ref::<PersistentVolumeClaim>() {
         storage::on_claim_update(store, claim, strategy::typed(old))?;
+    } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
+        autoscaler::admit(vpa, Some(strategy::typed(old)))?;
     }
     Ok(())
 }

@@ -4,9 +4,9 @@
 //! part is its status; everything that is the same for all kinds is done by the registry.
 
 mod config;
+mod custom;
 mod devices;
 mod event;
-mod karpenter;
 mod lease;
 mod namespace;
 mod node;
@@ -44,6 +44,7 @@ use wharf_model::kinds::{Kind, Resource, built_in};
 use wharf_model::names;
 use wharf_model::object::Typed;
 use wharf_model::time::Time;
+use wharf_model::vpa::{VerticalPodAutoscaler, VerticalPodAutoscalerCheckpoint};
 use wharf_ports::cluster::Part;
 
 use crate::field::Errors;
@@ -160,6 +161,8 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         ResourceSlice,
         PodGroup,
         Workload,
+        VerticalPodAutoscaler,
+        VerticalPodAutoscalerCheckpoint,
     );
     None
 }

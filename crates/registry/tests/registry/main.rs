@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is a failed test")]
 
 mod admission;
+mod autoscaler;
 mod deletion;
 mod embedded;
 mod events;

@@ -13,7 +13,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value};
-use wharf_model::karpenter;
+use wharf_model::custom;
 use wharf_model::kinds::{Kind, Resource, built_in};
 
 use super::{Definition, DefinitionId, Field, Listed, Merge, Shape, Tree, facts};
@@ -97,7 +97,7 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         if roots.iter().any(|(known, _)| known == kind) {
             continue;
         }
-        let schema = match karpenter::schema::by_kind(kind.kind) {
+        let schema = match custom::schema(kind.kind) {
             Some(schema) => schema.clone(),
             None if kind.kind == "Instance" => crate::instance::schema(),
             None => continue,

@@ -262,7 +262,7 @@ impl ListPieces {
 
 /// Custom resources keep `apiVersion` and `kind` in list items, built-in kinds do not.
 fn is_custom(group: &str) -> bool {
-    group.contains('.') && !group.ends_with(".k8s.io")
+    wharf_model::custom::is_custom_group(group)
 }
 
 impl Pieces for ListPieces {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use wharf_model::object::{Object, Typed};
+use wharf_model::vpa::VerticalPodAutoscaler;
+use wharf_model::vpa::validation::{self, Gates};
 use wharf_ports::cluster::Part;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_schema::decode::{self, Decoded, FieldValidation};
@@ -31,7 +33,8 @@ pub(super) async fn create(
     target: Target,
 ) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let (object, warnings) = body_object(call, target, options.field_validation)?;
+    let (object, mut warnings) = body_object(call, target, options.field_validation)?;
+    warnings.extend(warnings_about(&*object, None));
     let created = api.parts.registry.create(object, &registry_options(call, &options))?;
     answer(api, call, target, StatusCode::CREATED, &created, &options, &warnings).await
 }
@@ -44,9 +47,13 @@ pub(super) async fn update(
     part: Part,
 ) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let (object, warnings) = body_object(call, target, options.field_validation)?;
+    let (object, mut warnings) = body_object(call, target, options.field_validation)?;
     check_name(call, &*object)?;
-    let there = api.store.get(target.kind, &call.key()).is_some();
+    let stored = api.store.get(target.kind, &call.key());
+    if part == Part::Main {
+        warnings.extend(warnings_about(&*object, stored.as_deref()));
+    }
+    let there = stored.is_some();
     let updated = api.parts.registry.update(object, part, &registry_options(call, &options))?;
     let code = if there { StatusCode::OK } else { StatusCode::CREATED };
     answer(api, call, target, code, &updated, &options, &warnings).await
@@ -109,7 +116,7 @@ fn patch_once(
         Backing::EventsV1 => events_v1::value_to_stored(patched),
         _ => patched,
     };
-    let Decoded { object, warnings } = decode::decode_patched(
+    let Decoded { object, mut warnings } = decode::decode_patched(
         target.kind,
         stored,
         patch_type,
@@ -118,6 +125,9 @@ fn patch_once(
     )
     .map_err(plain)?;
     check_name(call, &*object).map_err(plain)?;
+    if part == Part::Main {
+        warnings.extend(warnings_about(&*object, Some(current)));
+    }
     let object = api
         .parts
         .registry
@@ -160,6 +170,14 @@ pub(super) fn body_object(
     };
     let Decoded { object, warnings } = decode::decode(target.kind, &json, validation)?;
     Ok((object, warnings))
+}
+
+/// What admission has to say about an object that it lets in.
+fn warnings_about(object: &dyn Typed, old: Option<&Object>) -> Vec<String> {
+    let Some(vpa) = object.as_any().downcast_ref::<VerticalPodAutoscaler>() else {
+        return Vec::new();
+    };
+    validation::review(vpa, old.and_then(|old| old.typed()), Gates::default()).warnings
 }
 
 /// The request's body as JSON.

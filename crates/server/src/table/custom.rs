@@ -1,8 +1,8 @@
 //! Custom resources: columns by JSON paths, as their definitions have them; and `Instance`.
 
 use serde_json::{Value, json};
+use wharf_model::custom;
 use wharf_model::instance::{Instance, InstanceState};
-use wharf_model::karpenter::columns;
 use wharf_model::kinds::Kind;
 use wharf_model::money::Price;
 use wharf_model::object::Object;
@@ -12,12 +12,7 @@ use super::{Column, age, since};
 
 /// The columns and paths of a custom resource.
 pub(super) fn paths(kind: Kind) -> Option<(Vec<Column>, Paths)> {
-    let printed = match kind.kind {
-        "NodePool" => columns::NODE_POOL,
-        "NodeClaim" => columns::NODE_CLAIM,
-        "EC2NodeClass" => columns::EC2_NODE_CLASS,
-        _ => return None,
-    };
+    let printed = custom::columns(kind.kind)?;
     let mut headers = vec![Column::text("Name")];
     headers.extend(printed.iter().map(|column| Column {
         name: column.name,
@@ -57,12 +52,13 @@ fn cell(value: &Value, kind: &str, now: Time) -> Value {
     }
 }
 
-/// The part of JSONPath that definitions use: fields (`\.` is a dot within a name) and one filter
-/// of list items by equality, `[?(@.type=="Ready")]`.
+/// The part of JSONPath that definitions use: fields (`\.` is a dot within a name), an item of a list
+/// by its position, `[0]`, and a filter of list items by equality, `[?(@.type=="Ready")]`.
 struct Path(Vec<Segment>);
 
 enum Segment {
     Field(String),
+    Item(usize),
     Where { field: String, is: String },
 }
 
@@ -84,7 +80,9 @@ impl Path {
                     flush(&mut name, &mut segments);
                     let filter: String = chars.by_ref().take_while(|c| *c != ']').collect();
                     let inner = filter.trim_start_matches("?(@.").trim_end_matches(')');
-                    if let Some((field, is)) = inner.split_once("==") {
+                    if let Ok(index) = inner.parse() {
+                        segments.push(Segment::Item(index));
+                    } else if let Some((field, is)) = inner.split_once("==") {
                         segments.push(Segment::Where {
                             field: field.to_owned(),
                             is: is.trim_matches('"').to_owned(),
@@ -101,6 +99,7 @@ impl Path {
     fn find<'a>(&self, value: &'a Value) -> Option<&'a Value> {
         self.0.iter().try_fold(value, |value, segment| match segment {
             Segment::Field(name) => value.get(name),
+            Segment::Item(index) => value.get(index),
             Segment::Where { field, is } => {
                 value.as_array()?.iter().find(|item| item[field.as_str()] == is.as_str())
             }
@@ -165,6 +164,25 @@ mod tests {
     }
 
     #[test]
+    fn vertical_pod_autoscalers_print_their_first_recommendation() {
+        let autoscaler = json!({
+            "metadata": {"name": "hamster-vpa", "namespace": "default", "creationTimestamp": "2026-01-01T23:57:00Z"},
+            "spec": {"targetRef": {"kind": "Deployment", "name": "hamster"}, "updatePolicy": {"updateMode": "Recreate"}},
+            "status": {
+                "recommendation": {"containerRecommendations": [{"containerName": "hamster",
+                    "target": {"cpu": "587m", "memory": "262144k"}}]},
+                "conditions": [{"type": "RecommendationProvided", "status": "True"}]},
+        });
+        assert_eq!(
+            printed("VerticalPodAutoscaler", autoscaler),
+            "hamster-vpa|Recreate|587m|262144k|True|3m || null|null"
+        );
+        let new = json!({"metadata": {"name": "v", "creationTimestamp": "2026-01-01T23:57:00Z"},
+            "spec": {"updatePolicy": {"updateMode": "Off"}}});
+        assert_eq!(printed("VerticalPodAutoscaler", new), "v|Off|null|null|null|3m || null|null");
+    }
+
+    #[test]
     fn instances_show_what_they_cost() {
         let mut instance = Instance::default();
         instance.metadata.name = Some("i-1".to_owned());
@@ -187,6 +205,8 @@ mod tests {
             (r#".list[?(@.type=="y")].v"#, Some(json!(2))),
             (r#".list[?(@.type=="z")].v"#, None),
             (".a.q", None),
+            (".list[1].v", Some(json!(2))),
+            (".list[2].v", None),
         ] {
             assert_eq!(Path::parse(path).find(&value).cloned(), expected, "{path}");
         }

@@ -33,6 +33,25 @@ async fn unknown_fields_warn_or_are_refused() {
 }
 
 #[tokio::test]
+async fn admission_warns_of_what_it_lets_in() {
+    let cluster = Cluster::new();
+    let path = "/apis/autoscaling.k8s.io/v1/namespaces/default/verticalpodautoscalers";
+    let autoscaler = json!({"apiVersion": "autoscaling.k8s.io/v1", "kind": "VerticalPodAutoscaler",
+        "metadata": {"name": "a"},
+        "spec": {"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"},
+            "updatePolicy": {"updateMode": "Auto"}}});
+    let answer = cluster.post(path, autoscaler).await;
+    assert_eq!(answer.code, 201, "{:?}", answer.body);
+    let warning = answer.headers["warning"].to_str().expect("text");
+    assert!(warning.contains(r#"\"Auto\" mode is deprecated"#), "{warning}");
+    let wrong = json!({"metadata": {"name": "b"}, "spec": {"targetRef": {"kind": "D", "name": "b"},
+        "updatePolicy": {"updateMode": "Now"}}, "kind": "VerticalPodAutoscaler",
+        "apiVersion": "autoscaling.k8s.io/v1"});
+    let answer = cluster.post(path, wrong).await;
+    assert_eq!((answer.code, answer.json().get("reason")), (400, None), "{:?}", answer.body);
+}
+
+#[tokio::test]
 async fn yaml_bodies_are_taken() {
     let cluster = Cluster::new();
     let yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: v\n";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::build::{
+use crate::custom::build::{
     Schema, array, boolean, conditions, int32, int64, kind, map, object, opaque, string, time,
 };
 

@@ -4,7 +4,6 @@
 //! Types, limits, patterns, enums and defaults are those of upstream's definitions; the descriptions
 //! are ours. Patterns that upstream puts on an array, where they have no effect, are left out.
 
-mod build;
 mod ec2nodeclass;
 mod nodes;
 

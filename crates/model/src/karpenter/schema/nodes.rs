@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::build::{
+use crate::custom::build::{
     LABEL_KEY, LABEL_VALUE, Schema, array, conditions, int32, int64, integer, kind, map, object,
     quantities, string, time,
 };

@@ -7,8 +7,8 @@
 
 use serde_json::Value;
 
-use super::structural::type_name;
 use super::{FieldError, FieldErrorKind};
+use crate::custom::structural::type_name;
 use crate::labels;
 
 /// The errors found so far.

@@ -1,12 +1,14 @@
-//! Karpenter's three kinds: their schemas, defaults and rules are in the model, since upstream
-//! states them in the definitions of the custom resources.
+//! Custom resources: their schemas, defaults and rules are in the model, since upstream states them
+//! in their definitions.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool, defaults, validation};
+use wharf_model::custom;
+use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::Resource;
 use wharf_model::time::Time;
+use wharf_model::vpa::{VerticalPodAutoscaler, VerticalPodAutoscalerCheckpoint};
 
 use super::Rules;
 use crate::field::{Errors, FieldError};
@@ -43,11 +45,33 @@ macro_rules! custom_resource {
         })*
     };
 }
-custom_resource!(NodePool, NodeClaim, EC2NodeClass);
+custom_resource!(NodePool, NodeClaim, EC2NodeClass, VerticalPodAutoscaler);
+
+/// Its definition has no status subresource: the status is written with the rest.
+impl Rules for VerticalPodAutoscalerCheckpoint {
+    const GENERATION: bool = true;
+    const UNCONDITIONAL_UPDATE: bool = false;
+
+    fn set_defaults(&mut self) {
+        default_by_schema(self);
+    }
+
+    fn starts_generation(&self, old: &Self) -> bool {
+        self.spec != old.spec || self.status != old.status
+    }
+
+    fn validate(&self, errors: &mut Errors) {
+        validate_by_schema(self, None, errors);
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        validate_by_schema(self, Some(old), errors);
+    }
+}
 
 fn default_by_schema<T: Resource + Serialize + DeserializeOwned>(object: &mut T) {
     let mut value = value_of(object);
-    defaults::apply(T::kind().kind, &mut value);
+    custom::apply_defaults(T::kind().kind, &mut value);
     // Defaults are of the types the schema gives, so the result always decodes; if a value that
     // was wrong before does not, validation names it.
     if let Ok(defaulted) = serde_json::from_value(value) {
@@ -57,7 +81,7 @@ fn default_by_schema<T: Resource + Serialize + DeserializeOwned>(object: &mut T)
 
 fn validate_by_schema<T: Resource + Serialize>(object: &T, old: Option<&T>, errors: &mut Errors) {
     let old = old.map(value_of);
-    for error in validation::validate(T::kind().kind, &value_of(object), old.as_ref()) {
+    for error in custom::validate(T::kind().kind, &value_of(object), old.as_ref()) {
         let body = error.body();
         errors.push(FieldError { reason: error.kind.reason(), field: error.field, body });
     }

@@ -4,52 +4,52 @@ use serde_json::{Map, Value, json};
 
 /// A schema under construction.
 #[derive(Clone)]
-pub(super) struct Schema(Map<String, Value>);
+pub(crate) struct Schema(Map<String, Value>);
 
 /// The pattern of a Kubernetes quantity.
-pub(super) const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+pub(crate) const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 /// The pattern of a label key, with an optional domain.
-pub(super) const LABEL_KEY: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*(\/))?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$";
+pub(crate) const LABEL_KEY: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*(\/))?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$";
 /// The pattern of a label value.
-pub(super) const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
+pub(crate) const LABEL_VALUE: &str = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$";
 
 fn typed(kind: &str, description: &str) -> Schema {
     Schema(Map::new()).with("type", kind).describe(description)
 }
 
-pub(super) fn string(description: &str) -> Schema {
+pub(crate) fn string(description: &str) -> Schema {
     typed("string", description)
 }
 
-pub(super) fn boolean(description: &str) -> Schema {
+pub(crate) fn boolean(description: &str) -> Schema {
     typed("boolean", description)
 }
 
-pub(super) fn int32(description: &str) -> Schema {
+pub(crate) fn int32(description: &str) -> Schema {
     typed("integer", description).with("format", "int32")
 }
 
-pub(super) fn int64(description: &str) -> Schema {
+pub(crate) fn int64(description: &str) -> Schema {
     typed("integer", description).with("format", "int64")
 }
 
-pub(super) fn integer(description: &str) -> Schema {
+pub(crate) fn integer(description: &str) -> Schema {
     typed("integer", description)
 }
 
-pub(super) fn time(description: &str) -> Schema {
+pub(crate) fn time(description: &str) -> Schema {
     string(description).with("format", "date-time")
 }
 
-pub(super) fn array(description: &str, items: Schema) -> Schema {
+pub(crate) fn array(description: &str, items: Schema) -> Schema {
     typed("array", description).with("items", items.0)
 }
 
-pub(super) fn map(description: &str, values: Schema) -> Schema {
+pub(crate) fn map(description: &str, values: Schema) -> Schema {
     typed("object", description).with("additionalProperties", values.0)
 }
 
-pub(super) fn quantities(description: &str) -> Schema {
+pub(crate) fn quantities(description: &str) -> Schema {
     map(
         description,
         Schema(Map::new())
@@ -59,66 +59,71 @@ pub(super) fn quantities(description: &str) -> Schema {
     )
 }
 
-pub(super) fn object<const N: usize>(description: &str, fields: [(&str, Schema); N]) -> Schema {
+pub(crate) fn object<const N: usize>(description: &str, fields: [(&str, Schema); N]) -> Schema {
     let properties: Map<String, Value> =
         fields.into_iter().map(|(name, field)| (name.to_owned(), field.build())).collect();
     typed("object", description).with("properties", properties)
 }
 
 /// An object whose fields the schema does not name.
-pub(super) fn opaque(description: &str) -> Schema {
+pub(crate) fn opaque(description: &str) -> Schema {
     typed("object", description).with("x-kubernetes-preserve-unknown-fields", true)
 }
 
 impl Schema {
-    pub(super) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+    /// A schema that says nothing yet.
+    pub(crate) fn any() -> Self {
+        Self(Map::new())
+    }
+
+    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.0.insert(key.to_owned(), value.into());
         self
     }
 
-    pub(super) fn describe(self, description: &str) -> Self {
+    pub(crate) fn describe(self, description: &str) -> Self {
         self.with("description", description)
     }
 
-    pub(super) fn pattern(self, pattern: &str) -> Self {
+    pub(crate) fn pattern(self, pattern: &str) -> Self {
         self.with("pattern", pattern)
     }
 
-    pub(super) fn one_of(self, values: &[&str]) -> Self {
+    pub(crate) fn one_of(self, values: &[&str]) -> Self {
         self.with("enum", json!(values))
     }
 
-    pub(super) fn default(self, value: impl Into<Value>) -> Self {
+    pub(crate) fn default(self, value: impl Into<Value>) -> Self {
         self.with("default", value)
     }
 
-    pub(super) fn range(self, minimum: i64, maximum: i64) -> Self {
+    pub(crate) fn range(self, minimum: i64, maximum: i64) -> Self {
         self.with("minimum", minimum).with("maximum", maximum)
     }
 
-    pub(super) fn minimum(self, minimum: i64) -> Self {
+    pub(crate) fn minimum(self, minimum: i64) -> Self {
         self.with("minimum", minimum)
     }
 
-    pub(super) fn max_items(self, count: u64) -> Self {
+    pub(crate) fn max_items(self, count: u64) -> Self {
         self.with("maxItems", count)
     }
 
-    pub(super) fn required(self, names: &[&str]) -> Self {
+    pub(crate) fn required(self, names: &[&str]) -> Self {
         self.with("required", json!(names))
     }
 
-    pub(super) fn list_type(self, list_type: &str) -> Self {
+    pub(crate) fn list_type(self, list_type: &str) -> Self {
         self.with("x-kubernetes-list-type", list_type)
     }
 
-    pub(super) fn build(self) -> Value {
+    pub(crate) fn build(self) -> Value {
         Value::Object(self.0)
     }
 }
 
 /// A whole kind: `apiVersion`, `kind` and `metadata` beside its own two parts.
-pub(super) fn kind(description: &str, spec: Schema, status: Schema) -> Schema {
+pub(crate) fn kind(description: &str, spec: Schema, status: Schema) -> Schema {
     object(
         description,
         [
@@ -132,7 +137,7 @@ pub(super) fn kind(description: &str, spec: Schema, status: Schema) -> Schema {
 }
 
 /// A list of conditions. `strict` asks for reason and message, as NodePool and EC2NodeClass do.
-pub(super) fn conditions(strict: bool) -> Schema {
+pub(crate) fn conditions(strict: bool) -> Schema {
     let reason = string("One word that says why, for programs.").with("maxLength", 1024);
     let condition = object(
         "One aspect of the object's state.",

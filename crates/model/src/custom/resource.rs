@@ -1,17 +1,17 @@
 //! What makes a struct an API object in the manner of `k8s_openapi`'s built-in kinds.
 
-/// Implements the `k8s_openapi` traits for a cluster-scoped kind with the fields `metadata`, `spec`
-/// and `status`, and a `Serialize` that writes `apiVersion` and `kind` first. A status that says
-/// nothing is left out, as it is from an object that no controller has seen.
-macro_rules! cluster_resource {
-    ($type:ident, $group:literal, $version:literal, $plural:literal) => {
+/// Implements the `k8s_openapi` traits for a kind with the fields `metadata`, `spec` and `status`,
+/// and a `Serialize` that writes `apiVersion` and `kind` first. A status that says nothing is left
+/// out, as it is from an object that no controller has seen.
+macro_rules! custom_resource {
+    ($type:ident, $scope:ident, $group:literal, $version:literal, $plural:literal) => {
         impl k8s_openapi::Resource for $type {
             const API_VERSION: &'static str = concat!($group, "/", $version);
             const GROUP: &'static str = $group;
             const KIND: &'static str = stringify!($type);
             const VERSION: &'static str = $version;
             const URL_PATH_SEGMENT: &'static str = $plural;
-            type Scope = k8s_openapi::ClusterResourceScope;
+            type Scope = k8s_openapi::$scope;
         }
 
         impl k8s_openapi::ListableResource for $type {
@@ -49,4 +49,30 @@ macro_rules! cluster_resource {
     };
 }
 
-pub(super) use cluster_resource;
+/// [`custom_resource`] for a kind without namespaces.
+macro_rules! cluster_resource {
+    ($type:ident, $group:literal, $version:literal, $plural:literal) => {
+        $crate::custom::resource::custom_resource!(
+            $type,
+            ClusterResourceScope,
+            $group,
+            $version,
+            $plural
+        );
+    };
+}
+
+/// [`custom_resource`] for a kind within namespaces.
+macro_rules! namespaced_resource {
+    ($type:ident, $group:literal, $version:literal, $plural:literal) => {
+        $crate::custom::resource::custom_resource!(
+            $type,
+            NamespaceResourceScope,
+            $group,
+            $version,
+            $plural
+        );
+    };
+}
+
+pub(crate) use {cluster_resource, custom_resource, namespaced_resource};

@@ -436,7 +436,7 @@ impl ListType {
 }
 
 /// The JSON type of a value, as schemas name it.
-pub(super) fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
