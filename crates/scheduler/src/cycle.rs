@@ -424,39 +424,40 @@ impl<'a> Plan<'a> {
     }
 
     /// The same as [`Plan::ask`] for what a page remembers in full: nothing but a byte is looked at
-    /// of most nodes.
+    /// of most nodes, and neighbours that say the same are told of at once.
     fn scan(&self, turns: [&[NodeIndex]; 2], wanted: usize, page: &mut Page, found: &mut Found) {
-        let mut last = Verdict::UNKNOWN;
         for nodes in turns {
-            for node in nodes {
-                found.evaluated += 1;
-                let mut verdict = page.known(*node);
+            let mut at = 0;
+            while let Some(node) = nodes.get(at) {
+                let verdict = page.known(*node);
                 if verdict == Verdict::UNKNOWN || self.own_nomination == Some(*node) {
-                    let refused = self.recall(*node, page);
-                    verdict = match refused {
-                        None => Verdict::FITS,
-                        // One that is not remembered, if only because it is the pod's own room.
-                        Some(rejection) => {
-                            last = Verdict::UNKNOWN;
-                            if found.feasible.is_empty() {
-                                found.refusals.push(*node, rejection);
-                            }
-                            continue;
+                    at += 1;
+                    found.evaluated += 1;
+                    match self.recall(*node, page) {
+                        None => found.feasible.push(*node),
+                        Some(rejection) if found.feasible.is_empty() => {
+                            found.refusals.push(*node, rejection);
                         }
+                        Some(_) => {}
+                    }
+                } else {
+                    let open = wanted - found.feasible.len();
+                    let most = if verdict == Verdict::FITS { open } else { nodes.len() };
+                    let alike = |other: &&NodeIndex| {
+                        page.known(**other) == verdict && self.own_nomination != Some(**other)
                     };
+                    let run = nodes[at..].iter().take(most).take_while(alike).count();
+                    let run = &nodes[at..at + run];
+                    at += run.len();
+                    found.evaluated += run.len();
+                    if verdict == Verdict::FITS {
+                        found.feasible.extend_from_slice(run);
+                    } else if found.feasible.is_empty() {
+                        found.refusals.extend(run, page.rejection(verdict));
+                    }
                 }
-                if verdict == Verdict::FITS {
-                    found.feasible.push(*node);
-                    if found.feasible.len() == wanted {
-                        return;
-                    }
-                } else if found.feasible.is_empty() {
-                    if verdict == last {
-                        found.refusals.push_again(*node);
-                    } else {
-                        found.refusals.push(*node, page.rejection(verdict));
-                        last = verdict;
-                    }
+                if found.feasible.len() == wanted {
+                    return;
                 }
             }
         }

@@ -17,8 +17,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cycle::Plan;
 use crate::journal::Bookmark;
+use crate::node::NodeInfo;
 use crate::plugins::Rejection;
-use crate::preemption::Outcome;
+use crate::pod::PodInfo;
+use crate::preemption::{Cost, Outcome};
 use crate::profile::{Plugin, Profile};
 use crate::shape::Shape;
 use crate::snapshot::{NodeIndex, Snapshot};
@@ -28,7 +30,8 @@ const BYTES_MAX: usize = 64 << 20;
 /// The most pages, however small: to find the oldest one all are looked at.
 const PAGES_MAX: usize = 256;
 /// What a page holds of one node with upstream's profile.
-const BYTES_PER_NODE: usize = size_of::<Verdict>() + 5 * size_of::<i64>() + size_of::<Outcome>();
+const BYTES_PER_NODE: usize =
+    size_of::<Verdict>() + 6 * size_of::<i64>() + size_of::<u8>() + size_of::<Cost>();
 /// How many shapes are known by sight. A page is made for the second pod of a shape: there may be
 /// no second one.
 const SEEN_MAX: usize = 4096;
@@ -64,10 +67,9 @@ pub(crate) struct Page {
     /// By node, where it fits: the sum of weighted scores that need no scaling.
     plain: Vec<i64>,
     columns: Vec<Column>,
-    /// By node: what evictions there would bring. Empty until somebody asks.
-    outcomes: Vec<Outcome>,
-    /// The disruption budgets to which that holds.
-    budget_changes: u64,
+    outcomes: Outcomes,
+    /// By node, where it is refused: by how much it falls short. Empty until somebody asks.
+    shortfalls: Vec<i64>,
 }
 
 /// What is remembered of one scorer, its raw scores as a rule.
@@ -99,6 +101,30 @@ impl Verdict {
         place.map_or(Self::UNKNOWN, Self)
     }
 }
+
+/// What evictions would bring. Nothing is held until somebody asks.
+#[derive(Clone, Debug, Default)]
+struct Outcomes {
+    /// By node: what is known in a byte. Beyond these three, the place of the refusal.
+    marks: Vec<u8>,
+    /// By node, where there would be room: at what cost.
+    costs: Vec<Cost>,
+    rejections: Vec<Rejection>,
+    /// The disruption budgets to which that holds.
+    budget_changes: u64,
+}
+
+/// What evictions on a node would bring is not known.
+const MARK_UNKNOWN: u8 = 0;
+/// There is nobody to evict.
+const MARK_NO_VICTIMS: u8 = 1;
+/// They would make room.
+const MARK_ROOM: u8 = 2;
+/// The first mark of a refusal.
+const MARK_REFUSED: u8 = 3;
+
+/// Stands for a shortfall that is not known; none is negative.
+const SHORTFALL_UNKNOWN: i64 = i64::MIN;
 
 impl Memo {
     /// One that remembers nothing yet, and will take up some 64 MiB at most.
@@ -157,6 +183,17 @@ impl Memo {
         Some(page)
     }
 
+    /// The page of a pod's shape, if there is one, up to date.
+    pub(crate) fn known_page(&mut self, pod: &PodInfo, snapshot: &Snapshot) -> Option<&mut Page> {
+        if !pod.node_name.is_empty() {
+            return None;
+        }
+        let place = self.places.get(&(Arc::as_ptr(&pod.shape).addr(), pod.priority))?;
+        let page = &mut self.pages[*place];
+        page.catch_up(snapshot);
+        Some(page)
+    }
+
     /// A place with a new page, the least recently used one's if there are enough.
     fn place_for(&mut self, plan: &Plan<'_>) -> usize {
         let per_page = plan.snapshot.slots() * BYTES_PER_NODE;
@@ -209,8 +246,8 @@ impl Page {
             rejections: Vec::new(),
             plain: Vec::new(),
             columns: Vec::new(),
-            outcomes: Vec::new(),
-            budget_changes: plan.snapshot.budget_changes(),
+            outcomes: Outcomes::default(),
+            shortfalls: Vec::new(),
         };
         page.begin_anew(plan);
         page
@@ -246,7 +283,8 @@ impl Page {
         self.rejections.clear();
         self.columns.iter_mut().for_each(|column| column.zero = true);
         self.verdicts.fill(Verdict::UNKNOWN);
-        self.outcomes.fill(Outcome::Unknown);
+        self.outcomes.forget_all();
+        self.shortfalls.fill(SHORTFALL_UNKNOWN);
     }
 
     fn resize(&mut self, nodes: usize) {
@@ -255,8 +293,9 @@ impl Page {
         for column in &mut self.columns {
             column.raw.resize(nodes, 0);
         }
-        if !self.outcomes.is_empty() {
-            self.outcomes.resize(nodes, Outcome::Unknown);
+        self.outcomes.resize(nodes);
+        if !self.shortfalls.is_empty() {
+            self.shortfalls.resize(nodes, SHORTFALL_UNKNOWN);
         }
     }
 
@@ -265,9 +304,9 @@ impl Page {
         if self.verdicts.len() != snapshot.slots() {
             self.resize(snapshot.slots());
         }
-        if self.budget_changes != snapshot.budget_changes() {
-            self.budget_changes = snapshot.budget_changes();
-            self.outcomes.fill(Outcome::Unknown);
+        if self.outcomes.budget_changes != snapshot.budget_changes() {
+            self.outcomes.budget_changes = snapshot.budget_changes();
+            self.outcomes.forget_all();
         }
         let Some(changes) = snapshot.journal().since(&mut self.bookmark) else {
             self.forget_all();
@@ -275,8 +314,9 @@ impl Page {
         };
         for node in changes {
             self.verdicts[node.get()] = Verdict::UNKNOWN;
-            if let Some(outcome) = self.outcomes.get_mut(node.get()) {
-                *outcome = Outcome::Unknown;
+            self.outcomes.forget(node);
+            if let Some(shortfall) = self.shortfalls.get_mut(node.get()) {
+                *shortfall = SHORTFALL_UNKNOWN;
             }
         }
     }
@@ -349,15 +389,111 @@ impl Page {
     }
 
     /// What evictions on a node would bring, worked out by `ask` if it is not known.
+    #[inline]
     pub(crate) fn outcome(&mut self, node: NodeIndex, ask: impl FnOnce() -> Outcome) -> Outcome {
-        if self.outcomes.is_empty() {
-            self.outcomes.resize(self.verdicts.len(), Outcome::Unknown);
+        self.outcomes.get(node).unwrap_or_else(|| {
+            let outcome = ask();
+            self.outcomes.set(node, outcome, self.verdicts.len());
+            outcome
+        })
+    }
+
+    /// The first of these nodes that falls short by least. All have refused with such a refusal as
+    /// `alike` tells, by which `shortfall` goes.
+    pub(crate) fn closest(
+        &mut self,
+        nodes: impl Iterator<Item = NodeIndex>,
+        alike: impl Fn(Rejection) -> bool,
+        shortfall: impl Fn(&NodeInfo) -> i64,
+        snapshot: &Snapshot,
+    ) -> Option<NodeIndex> {
+        if self.shortfalls.is_empty() {
+            self.shortfalls.resize(self.verdicts.len(), SHORTFALL_UNKNOWN);
         }
-        let outcome = &mut self.outcomes[node.get()];
-        if matches!(outcome, Outcome::Unknown) {
-            *outcome = ask();
+        // What is kept belongs to the refusal that is kept, and not to one of another kind that
+        // the node gave this pod for reasons of its own.
+        let mut kept = [false; 1 << 8];
+        for (verdict, rejection) in
+            kept[usize::from(Verdict::REFUSED)..].iter_mut().zip(&self.rejections)
+        {
+            *verdict = alike(*rejection);
         }
-        *outcome
+        let mut best: Option<(i64, NodeIndex)> = None;
+        for node in nodes {
+            let known = &mut self.shortfalls[node.get()];
+            let short = match *known {
+                _ if !kept[usize::from(self.verdicts[node.get()].0)] => {
+                    shortfall(snapshot.node(node))
+                }
+                SHORTFALL_UNKNOWN => {
+                    *known = shortfall(snapshot.node(node));
+                    *known
+                }
+                known => known,
+            };
+            if best.is_none_or(|(least, _)| short < least) {
+                best = Some((short, node));
+            }
+        }
+        best.map(|(_, node)| node)
+    }
+}
+
+impl Outcomes {
+    /// What is known of a node.
+    #[inline]
+    fn get(&self, node: NodeIndex) -> Option<Outcome> {
+        match self.marks.get(node.get()).copied().unwrap_or(MARK_UNKNOWN) {
+            MARK_UNKNOWN => None,
+            MARK_NO_VICTIMS => Some(Outcome::NoVictims),
+            MARK_ROOM => Some(Outcome::Room(self.costs[node.get()])),
+            refused => Some(Outcome::Refused(self.rejections[usize::from(refused - MARK_REFUSED)])),
+        }
+    }
+
+    #[cold]
+    fn set(&mut self, node: NodeIndex, outcome: Outcome, nodes: usize) {
+        if self.marks.is_empty() {
+            self.marks.resize(nodes, MARK_UNKNOWN);
+            self.costs.resize(nodes, Cost::default());
+        }
+        self.marks[node.get()] = match outcome {
+            Outcome::NoVictims => MARK_NO_VICTIMS,
+            Outcome::Room(cost) => {
+                self.costs[node.get()] = cost;
+                MARK_ROOM
+            }
+            Outcome::Refused(rejection) => self.mark_of(rejection),
+        };
+    }
+
+    /// The mark of a refusal. More than a byte can tell apart are not remembered.
+    fn mark_of(&mut self, rejection: Rejection) -> u8 {
+        let known = self.rejections.iter().position(|known| *known == rejection);
+        let place = known.unwrap_or(self.rejections.len());
+        let mark = u8::try_from(place).ok().and_then(|place| place.checked_add(MARK_REFUSED));
+        if known.is_none() && mark.is_some() {
+            self.rejections.push(rejection);
+        }
+        mark.unwrap_or(MARK_UNKNOWN)
+    }
+
+    fn forget(&mut self, node: NodeIndex) {
+        if let Some(mark) = self.marks.get_mut(node.get()) {
+            *mark = MARK_UNKNOWN;
+        }
+    }
+
+    fn forget_all(&mut self) {
+        self.marks.fill(MARK_UNKNOWN);
+        self.rejections.clear();
+    }
+
+    fn resize(&mut self, nodes: usize) {
+        if !self.marks.is_empty() {
+            self.marks.resize(nodes, MARK_UNKNOWN);
+            self.costs.resize(nodes, Cost::default());
+        }
     }
 }
 

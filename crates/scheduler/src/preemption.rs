@@ -34,8 +34,6 @@ pub struct Nomination {
 /// What evictions on a node would bring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome {
-    /// Nobody has tried yet.
-    Unknown,
     /// There is nobody to evict.
     NoVictims,
     /// The pod would not fit even then.
@@ -46,7 +44,7 @@ pub(crate) enum Outcome {
 
 /// By what candidates are chosen: each field decides only among equals of those before it, and the
 /// first candidate in order wins in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cost {
     violations: usize,
     /// The highest priority of a victim.
@@ -110,9 +108,10 @@ fn not_eligible(plan: &Plan<'_>, answer: &Unschedulable) -> Option<&'static str>
     }
     let nominated = plan.snapshot.find(&pod.nominated_node)?;
     // A node that can never take the pod is given up, whoever is leaving it.
-    let hopeless = answer.diagnosis.rejected.iter().any(|(node, rejection)| {
-        node == nominated && rejection.code == Code::UnschedulableAndUnresolvable
-    });
+    let hopeless = answer
+        .diagnosis
+        .rejected
+        .is_such(nominated, |rejection| rejection.code == Code::UnschedulableAndUnresolvable);
     let leaving = plan
         .snapshot
         .node(nominated)
@@ -172,7 +171,7 @@ fn candidates(
             Outcome::Refused(rejection) => {
                 tried.refused.add(rejection, 1, 0);
             }
-            Outcome::NoVictims | Outcome::Unknown => tried.without_victims += 1,
+            Outcome::NoVictims => tried.without_victims += 1,
         }
     }
     tried

@@ -1,5 +1,7 @@
 //! Who refused a pod: thousands of nodes, a handful of different refusals.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use crate::plugins::Rejection;
@@ -9,8 +11,19 @@ use crate::snapshot::NodeIndex;
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
     kinds: Tally,
-    /// Each node with the place of its refusal in the tally.
-    nodes: Vec<(NodeIndex, u32)>,
+    nodes: Vec<NodeIndex>,
+    /// Neighbours with the same refusal, in the order of the nodes: nodes filled with the same pods
+    /// say the same.
+    runs: Vec<Run>,
+}
+
+/// Nodes one after the other with the same refusal.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// One more than the place of the last node.
+    end: u32,
+    /// The place of the refusal in the tally.
+    kind: u32,
 }
 
 /// How many nodes there are of each refusal.
@@ -33,18 +46,41 @@ impl Refusals {
 
     /// Every node with its refusal.
     pub fn iter(&self) -> impl Iterator<Item = (NodeIndex, Rejection)> + '_ {
-        self.nodes.iter().map(|(node, kind)| (*node, self.kinds.kinds[*kind as usize].0))
+        self.runs().flat_map(|(kind, nodes)| {
+            let (rejection, _) = self.kinds.kinds[kind];
+            nodes.iter().map(move |node| (*node, rejection))
+        })
     }
 
-    /// The nodes whose refusals are such.
-    pub(crate) fn nodes(&self, such: impl Fn(Rejection) -> bool) -> Vec<NodeIndex> {
-        let kinds: SmallVec<[bool; 4]> =
-            self.kinds().map(|(rejection, _)| such(rejection)).collect();
-        if !kinds.contains(&true) {
-            return Vec::new();
+    /// The nodes whose refusals are such, one by one.
+    pub(crate) fn all(&self, such: impl Fn(Rejection) -> bool) -> impl Iterator<Item = NodeIndex> {
+        let kinds = self.choose(such);
+        let runs = self.runs().filter(move |(kind, _)| kinds[*kind]);
+        runs.flat_map(|(_, nodes)| nodes).copied()
+    }
+
+    /// The nodes whose refusals are such, in their order.
+    pub(crate) fn nodes(&self, such: impl Fn(Rejection) -> bool) -> Cow<'_, [NodeIndex]> {
+        let kinds = self.choose(such);
+        if kinds.iter().all(|chosen| *chosen) {
+            return Cow::Borrowed(&self.nodes);
         }
-        let nodes = self.nodes.iter().filter(|(_, kind)| kinds[*kind as usize]);
-        nodes.map(|(node, _)| *node).collect()
+        let mut chosen = Vec::new();
+        if kinds.contains(&true) {
+            for (kind, nodes) in self.runs() {
+                if kinds[kind] {
+                    chosen.extend_from_slice(nodes);
+                }
+            }
+        }
+        Cow::Owned(chosen)
+    }
+
+    /// Whether a node's refusal is such.
+    pub(crate) fn is_such(&self, node: NodeIndex, such: impl Fn(Rejection) -> bool) -> bool {
+        let kinds = self.choose(such);
+        kinds.contains(&true)
+            && self.runs().any(|(kind, nodes)| kinds[kind] && nodes.contains(&node))
     }
 
     /// The different refusals, each with the number of nodes that gave it.
@@ -53,17 +89,33 @@ impl Refusals {
     }
 
     pub(crate) fn push(&mut self, node: NodeIndex, rejection: Rejection) {
-        let last = self.nodes.last().map_or(0, |(_, kind)| *kind as usize);
-        let kind = self.kinds.add(rejection, 1, last);
-        self.nodes.push((node, kind as u32));
+        self.extend(&[node], rejection);
     }
 
-    /// Adds a node with the same refusal as the one before, if there is one before.
-    pub(crate) fn push_again(&mut self, node: NodeIndex) {
-        if let Some((_, kind)) = self.nodes.last().copied() {
-            self.kinds.kinds[kind as usize].1 += 1;
-            self.nodes.push((node, kind));
+    /// Adds nodes with the same refusal.
+    pub(crate) fn extend(&mut self, nodes: &[NodeIndex], rejection: Rejection) {
+        let last = self.runs.last().map_or(0, |run| run.kind as usize);
+        let kind = self.kinds.add(rejection, nodes.len(), last) as u32;
+        self.nodes.extend_from_slice(nodes);
+        let end = u32::try_from(self.nodes.len()).expect("invariant: fewer than 2^32 nodes");
+        match self.runs.last_mut() {
+            Some(run) if run.kind == kind => run.end = end,
+            _ => self.runs.push(Run { end, kind }),
         }
+    }
+
+    /// Which kinds are such.
+    fn choose(&self, such: impl Fn(Rejection) -> bool) -> SmallVec<[bool; 4]> {
+        self.kinds().map(|(rejection, _)| such(rejection)).collect()
+    }
+
+    /// The runs, each with the place of its refusal in the tally.
+    fn runs(&self) -> impl Iterator<Item = (usize, &[NodeIndex])> {
+        let mut start = 0;
+        self.runs.iter().map(move |run| {
+            let begin = std::mem::replace(&mut start, run.end as usize);
+            (run.kind as usize, &self.nodes[begin..start])
+        })
     }
 }
 
@@ -85,5 +137,46 @@ impl Tally {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Rejection, usize)> + '_ {
         self.kinds.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::Code;
+    use crate::profile::Plugin;
+
+    fn refusal(detail: u64) -> Rejection {
+        Rejection { plugin: Plugin::NodeResourcesFit, code: Code::Unschedulable, detail }
+    }
+
+    #[test]
+    fn runs_tell_what_each_node_said() {
+        let said = [0, 0, 1, 1, 1, 0, 2, 2, 0].map(refusal);
+        let said: Vec<_> = (0..).map(NodeIndex::for_test).zip(said).collect();
+        let mut one_by_one = Refusals::default();
+        said.iter().for_each(|(node, rejection)| one_by_one.push(*node, *rejection));
+        let mut in_parts = Refusals::default();
+        for part in said.chunk_by(|(_, left), (_, right)| left == right) {
+            let nodes: Vec<_> = part.iter().map(|(node, _)| *node).collect();
+            in_parts.extend(&nodes, part[0].1);
+        }
+        for refusals in [one_by_one, in_parts] {
+            assert_eq!(refusals.iter().collect::<Vec<_>>(), said);
+            assert_eq!(refusals.len(), said.len());
+            let kinds: Vec<_> = refusals.kinds().collect();
+            assert_eq!(kinds, [(refusal(0), 4), (refusal(1), 3), (refusal(2), 2)]);
+            for wanted in 0..4 {
+                let such = |rejection: Rejection| rejection.detail == wanted;
+                let expected: Vec<_> =
+                    said.iter().filter(|(_, it)| such(*it)).map(|(node, _)| *node).collect();
+                assert_eq!(*refusals.nodes(such), *expected);
+                assert!(refusals.all(such).eq(expected));
+                for (node, rejection) in &said {
+                    assert_eq!(refusals.is_such(*node, such), such(*rejection));
+                }
+            }
+            assert!(matches!(refusals.nodes(|_| true), Cow::Borrowed(all) if all.len() == 9));
+        }
     }
 }

@@ -212,6 +212,14 @@ proptest! {
                     let decision = schedule_with(&mut memo, &snapshot, &info, &profile, &mut rotation);
                     prop_assert_eq!(rotation, plain_rotation);
                     prop_assert_eq!(format!("{decision:?}"), format!("{plain:?}"));
+                    if let Decision::Unschedulable(answer) = &decision {
+                        let told = answer.diagnosis.explain(&info, &snapshot);
+                        // Twice: the second time it is remembered.
+                        for _ in 0..2 {
+                            let with = answer.diagnosis.explain_with(&mut memo, &info, &snapshot);
+                            prop_assert_eq!(&with, &told);
+                        }
+                    }
                     carry_out(&mut snapshot, &pod, &decision);
                 }
             }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use wharf_model::kinds::Kind;
 use wharf_ports::reason::{Because, Reason};
-use wharf_scheduler::{Placement, Plugin, PluginSet, PodInfo, Snapshot, Unschedulable};
+use wharf_scheduler::{Memo, Placement, Plugin, PluginSet, PodInfo, Snapshot, Unschedulable};
 
 const BY: &str = "scheduler";
 
@@ -31,12 +31,17 @@ fn choice(placement: &Placement) -> String {
 
 /// Why no node takes a pod: the rules with the number of nodes each kept out, the closest node's
 /// numbers, and what evictions would bring.
-pub(super) fn refused(pod: &PodInfo, answer: &Unschedulable, snapshot: &Snapshot) -> Reason {
+pub(super) fn refused(
+    pod: &PodInfo,
+    answer: &Unschedulable,
+    memo: &mut Memo,
+    snapshot: &Snapshot,
+) -> Reason {
     let mut because = Vec::new();
     if let Some(rejection) = &answer.diagnosis.prefilter {
         because.push(Because::new(rejection.plugin.name(), rejection.message.clone()));
     }
-    for group in answer.diagnosis.explain(pod, snapshot) {
+    for group in answer.diagnosis.explain_with(memo, pod, snapshot) {
         let says = match &group.closest {
             Some(closest) if group.nodes == 1 => format!("{closest}: {}", group.says),
             Some(closest) => {

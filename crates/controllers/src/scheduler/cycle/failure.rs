@@ -24,7 +24,8 @@ impl Scheduler {
             None if answer.preemption.keeps_nomination => pod.nominated_node.clone(),
             None => CompactString::default(),
         };
-        step.reasons.push(reasons::refused(&pod, answer, &self.snapshot));
+        let memo = &mut self.memos[profile];
+        step.reasons.push(reasons::refused(&pod, answer, memo, &self.snapshot));
         let verdict = Verdict::Unschedulable(answer.message());
         if !self.write_verdict(&entry, &verdict, &nominated, context, step) {
             return;
