@@ -209,84 +209,199 @@ mod tests {
     use crate::snapshot::NodeChange;
     use crate::testing::pod;
 
-    fn a_node(name: u8, cpu: u8, zone: u8, tainted: bool, cordoned: bool) -> Node {
+    fn a_node(name: u8, machine: Machine) -> Node {
+        let Machine { cpu, zone, tainted, cordoned, featured } = machine;
         let taints =
             if tainted { json!([{"key": "k", "effect": "NoSchedule"}]) } else { json!([]) };
+        let features =
+            if featured { json!(["UserNamespacesHostNetworkSupport"]) } else { json!(null) };
         serde_json::from_value(json!({
             "metadata": {"name": format!("n{name}"), "labels": {"zone": zone.to_string()}},
             "spec": {"taints": taints, "unschedulable": cordoned},
-            "status": {"allocatable": {"cpu": cpu.to_string(), "memory": "1Gi", "pods": "2"}}
+            "status": {
+                "allocatable": {"cpu": cpu.to_string(), "memory": "1Gi", "pods": "2"},
+                "declaredFeatures": features
+            }
         }))
         .unwrap()
     }
 
-    fn waiting(cpu: u8, zone: Option<u8>, port: bool) -> Pod {
-        let mut pod = pod("waiting", json!({"cpu": cpu.to_string()}));
-        let spec = pod.spec.as_mut().unwrap();
-        spec.node_selector = zone.map(|zone| [("zone".to_owned(), zone.to_string())].into());
-        if port {
-            spec.containers[0].ports =
-                serde_json::from_value(json!([{"containerPort": 1, "hostPort": 80}])).unwrap();
+    /// What is asked for: by the pod that waits, and as far as it makes sense by those that run.
+    #[derive(Clone, Debug)]
+    struct Asked {
+        cpu: u8,
+        zone: Option<u8>,
+        port: bool,
+        tolerates: bool,
+        feature: bool,
+        on: Option<u8>,
+    }
+
+    impl Asked {
+        fn pod(&self) -> Pod {
+            let mut pod = pod("waiting", json!({"cpu": self.cpu.to_string()}));
+            let spec = pod.spec.as_mut().unwrap();
+            spec.node_selector =
+                self.zone.map(|zone| [("zone".to_owned(), zone.to_string())].into());
+            if self.port {
+                spec.containers[0].ports =
+                    serde_json::from_value(json!([{"containerPort": 1, "hostPort": 80}])).unwrap();
+            }
+            if self.tolerates {
+                spec.tolerations = serde_json::from_value(json!([{"key": "k"}])).unwrap();
+            }
+            if self.feature {
+                (spec.host_network, spec.host_users) = (Some(true), Some(false));
+            }
+            spec.node_name = self.on.map(|on| format!("n{on}"));
+            pod
         }
-        pod
+    }
+
+    fn asked() -> impl Strategy<Value = Asked> {
+        let rarely = || prop::bool::weighted(0.2);
+        let on = prop::option::weighted(0.1, 0..3u8);
+        (1..4u8, prop::option::of(0..2u8), any::<bool>(), rarely(), rarely(), on).prop_map(
+            |(cpu, zone, port, tolerates, feature, on)| Asked {
+                cpu,
+                zone,
+                port,
+                tolerates,
+                feature,
+                on,
+            },
+        )
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    struct Machine {
+        cpu: u8,
+        zone: u8,
+        tainted: bool,
+        cordoned: bool,
+        featured: bool,
     }
 
     #[derive(Clone, Debug)]
     enum Event {
-        Node(u8, u8, u8, bool, bool),
-        Run(u8, u8, u8, bool),
+        Node(u8, Machine),
+        NoNode(u8),
+        Run {
+            name: u8,
+            node: u8,
+            cpu: u8,
+            port: bool,
+        },
+        /// A pod that runs asks for something else.
+        Resize {
+            name: u8,
+            cpu: u8,
+        },
         Stop(u8),
+        /// The pod that waits asks for something else, or tolerates more.
+        Change {
+            cpu: u8,
+            tolerates: bool,
+        },
     }
 
     fn event() -> impl Strategy<Value = Event> {
+        let machine = (1..4u8, 0..2u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+            |(cpu, zone, tainted, cordoned, featured)| Machine {
+                cpu,
+                zone,
+                tainted,
+                cordoned,
+                featured,
+            },
+        );
         prop_oneof![
-            (0..3u8, 1..4u8, 0..2u8, any::<bool>(), any::<bool>()).prop_map(
-                |(name, cpu, zone, taint, cordon)| Event::Node(name, cpu, zone, taint, cordon)
-            ),
-            (0..4u8, 0..3u8, 1..3u8, any::<bool>())
-                .prop_map(|(name, node, cpu, port)| Event::Run(name, node, cpu, port)),
-            (0..4u8).prop_map(Event::Stop),
+            4 => (0..3u8, machine).prop_map(|(name, machine)| Event::Node(name, machine)),
+            1 => (0..3u8).prop_map(Event::NoNode),
+            4 => (0..4u8, 0..3u8, 1..3u8, any::<bool>())
+                .prop_map(|(name, node, cpu, port)| Event::Run { name, node, cpu, port }),
+            2 => (0..4u8, 0..3u8).prop_map(|(name, cpu)| Event::Resize { name, cpu }),
+            3 => (0..4u8).prop_map(Event::Stop),
+            1 => (1..4u8, any::<bool>()).prop_map(|(cpu, tolerates)| Event::Change { cpu, tolerates }),
         ]
     }
 
+    fn running(name: u8, cpu: u8, port: bool) -> Pod {
+        let asked = Asked { cpu, zone: None, port, tolerates: false, feature: false, on: None };
+        let mut pod = asked.pod();
+        pod.metadata.name = Some(format!("r{name}"));
+        pod
+    }
+
     proptest! {
-        /// Whatever happens to the cluster: if a pod that was turned down would fit now, some news
-        /// since has woken it.
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// Whatever happens to the cluster and to the pod: if a pod that was turned down would fit
+        /// now, some news since has woken it. (The plugins that look at other pods, at volumes and
+        /// at devices have the same property beside their own tests.)
         #[test]
         fn hints_never_strand_a_pod(
-            events in prop::collection::vec(event(), 1..40),
-            cpu in 1..4u8, zone in prop::option::of(0..2u8), port in any::<bool>(),
+            events in prop::collection::vec(event(), 1..40), mut asked in asked(),
         ) {
             let mut snapshot = Snapshot::new();
-            let info = snapshot.compile(&waiting(cpu, zone, port));
+            let mut info = snapshot.compile(&asked.pod());
+            let mut ports = std::collections::BTreeMap::new();
             let mut asleep: Option<PluginSet> = None;
             for event in events {
                 let woken = |by: PluginSet, news: News<'_>, snapshot: &Snapshot| wakes(by, &info, &news, snapshot);
                 match event {
-                    Event::Node(name, cpu, zone, taint, cordon) => {
-                        let node = a_node(name, cpu, zone, taint, cordon);
-                        let change = snapshot.set_node(&node);
+                    Event::Node(name, machine) => {
+                        let change = snapshot.set_node(&a_node(name, machine));
                         let new = snapshot.node_named(&format!("n{name}")).unwrap();
                         let old = match &change { NodeChange::Updated(old) => Some(&**old), _ => None };
                         if change != NodeChange::Same && asleep.is_some_and(|by| woken(by, News::Node { old, new }, &snapshot)) {
                             asleep = None;
                         }
                     }
-                    Event::Run(name, node, cpu, port) => {
-                        let mut pod = waiting(cpu, None, port);
-                        pod.metadata.name = Some(format!("r{name}"));
-                        let running = snapshot.compile(&pod);
+                    Event::NoNode(name) => {
+                        let name = format!("n{name}");
+                        if let Some(gone) = snapshot.node_named(&name).cloned() {
+                            snapshot.remove_node(&name);
+                            if asleep.is_some_and(|by| woken(by, News::NodeGone(&gone), &snapshot)) {
+                                asleep = None;
+                            }
+                        }
+                    }
+                    Event::Run { name, node, cpu, port } => {
+                        let running = snapshot.compile(&running(name, cpu, port));
                         let old = snapshot.displace(&running.uid);
                         snapshot.place(running, &format!("n{node}"));
+                        ports.insert(name, (node, port));
                         if let Some(old) = old && asleep.is_some_and(|by| woken(by, News::PodGone(&old), &snapshot)) {
                             asleep = None;
                         }
                     }
+                    Event::Resize { name, cpu } => {
+                        let Some((node, port)) = ports.get(&name).copied() else { continue };
+                        let new = snapshot.compile(&running(name, cpu, port));
+                        let Some(old) = snapshot.displace(&new.uid) else { continue };
+                        snapshot.place(new.clone(), &format!("n{node}"));
+                        let news = News::PodResized { old: &old, new: &new };
+                        if asleep.is_some_and(|by| woken(by, news, &snapshot)) {
+                            asleep = None;
+                        }
+                    }
                     Event::Stop(name) => {
+                        ports.remove(&name);
                         if let Some(old) = snapshot.displace(&format!("default/r{name}"))
                             && asleep.is_some_and(|by| woken(by, News::PodGone(&old), &snapshot)) {
                             asleep = None;
                         }
+                    }
+                    Event::Change { cpu, tolerates } => {
+                        // A toleration is never taken off again.
+                        asked.cpu = cpu;
+                        asked.tolerates |= tolerates;
+                        let new = snapshot.compile(&asked.pod());
+                        if asleep.is_some_and(|by| wakes_itself(by, &info, &new, &snapshot)) {
+                            asleep = None;
+                        }
+                        info = new;
                     }
                 }
                 match schedule(&snapshot, &info, &Profile::default(), &mut Rotation::default()) {
