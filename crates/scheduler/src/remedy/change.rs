@@ -8,6 +8,7 @@ use serde::Serialize;
 use wharf_model::object::ObjectKey;
 use wharf_model::quantity::Quantity;
 use wharf_model::resources::{amount_text, pod_requests};
+use wharf_model::storage::claim_name;
 use wharf_model::taints;
 
 use crate::plugins::node_resources_fit::amount;
@@ -180,16 +181,17 @@ impl fmt::Display for Change {
 /// The pod with the changes made, as far as they are changes of the pod.
 pub(super) fn changed(pod: &Pod, changes: &[Change]) -> Pod {
     let mut pod = pod.clone();
+    let name = pod.metadata.name.clone().unwrap_or_default();
     let Some(spec) = pod.spec.as_mut() else { return pod };
     // Terms are known by their index: the last are taken out first.
     for change in changes.iter().rev() {
-        change.apply(spec);
+        change.apply(spec, &name);
     }
     pod
 }
 
 impl Change {
-    fn apply(&self, spec: &mut PodSpec) {
+    fn apply(&self, spec: &mut PodSpec, pod: &str) {
         match self {
             Self::Request { resource, to, .. } => lower(spec, resource, *to),
             Self::Tolerate { key, value, effect } => {
@@ -260,8 +262,7 @@ impl Change {
             Self::Volume { claim } => {
                 let volumes = spec.volumes.get_or_insert_default();
                 volumes.retain(|volume| {
-                    volume.persistent_volume_claim.as_ref().map(|own| &own.claim_name)
-                        != Some(claim)
+                    claim_name(pod, volume).is_none_or(|name| name != claim.as_str())
                 });
             }
             Self::Device { claim } => {

@@ -36,8 +36,8 @@ const REMEDIES_MAX: usize = 3;
 const EXTENSIONS_MAX: usize = 8;
 /// How many changes go together at most.
 const CHANGES_MAX: usize = 6;
-/// How many nodes are searched, pod by pod, for a single one that is in the way.
-const NODES_SEARCHED_MAX: usize = 4;
+/// How often a node is searched, pod by pod, for those that are in the way.
+const SEARCHES_MAX: usize = 8;
 /// The largest `maxSkew` that is tried, above the present one.
 const SKEW_MORE_MAX: i32 = 10;
 
@@ -78,8 +78,8 @@ struct Search<'s> {
     pod: &'s Pod,
     profile: &'s Profile,
     evaluations: usize,
-    /// Nodes that were searched for a single pod in the way.
-    searched: BTreeSet<NodeIndex>,
+    /// Nodes that were searched for pods that are in the way of a plugin.
+    searched: BTreeSet<(NodeIndex, Plugin)>,
     found: Vec<Remedy>,
 }
 
@@ -206,13 +206,13 @@ impl Search<'_> {
             let Some(rejection) = refused else { continue };
             let on = self.snapshot.node(*node);
             add(for_node(rejection, &pod, info, on, self.snapshot.symbols()));
-            if rejection.plugin == Plugin::InterPodAffinity && is_repelled(rejection, info) {
-                in_the_way.push(*node);
+            if is_by_a_pod(rejection, info) {
+                in_the_way.push((*node, rejection.plugin));
             }
         }
-        for node in in_the_way {
-            if self.searched.len() < NODES_SEARCHED_MAX && self.searched.insert(node) {
-                add(self.single_pod_in_the_way(changes, info, node).into_iter().collect());
+        for (node, plugin) in in_the_way {
+            if self.searched.len() < SEARCHES_MAX && self.searched.insert((node, plugin)) {
+                add(self.pods_in_the_way(changes, info, node, plugin).into_iter().collect());
             }
         }
         let mut ideas: Vec<_> = ideas.into_iter().collect();
@@ -222,38 +222,78 @@ impl Search<'_> {
         ideas.into_iter().map(|(idea, _)| idea).collect()
     }
 
-    /// The one pod on a node without which InterPodAffinity would have nothing to say there.
-    fn single_pod_in_the_way(
+    /// That the pods go without which the plugin would have nothing to say on a node.
+    fn pods_in_the_way(
         &mut self,
         changes: &[Change],
         info: &Arc<PodInfo>,
         index: NodeIndex,
+        plugin: Plugin,
     ) -> Option<Vec<Change>> {
         let away = self.take_away(changes);
-        let mut found = None;
-        for other in self.snapshot.node(index).pods.clone() {
-            let node = self.snapshot.node(index).facts.name.clone();
-            self.snapshot.displace(&other.uid);
-            let refused = Plan::new(self.snapshot, info, self.profile)
-                .map_or(Some(Plugin::InterPodAffinity), |plan| {
-                    plan.check(index).map(|rejection| rejection.plugin)
-                });
-            self.snapshot.place(other.clone(), &node);
-            if refused != Some(Plugin::InterPodAffinity) {
-                found = Some(vec![gone(&other, self.snapshot.node(index), info)]);
-                break;
-            }
-        }
+        let found = self.in_the_way_on(info, index, plugin);
+        let node = self.snapshot.node(index);
+        let changes: Vec<_> = found.iter().map(|other| gone(other, node, info)).collect();
         for (pod, node) in away {
             self.snapshot.place(pod, &node);
         }
+        (!changes.is_empty()).then_some(changes)
+    }
+
+    /// One pod, if one alone is in the way. Otherwise all that are left off when all go and come back
+    /// one after the other, the most important first.
+    fn in_the_way_on(
+        &mut self,
+        info: &Arc<PodInfo>,
+        index: NodeIndex,
+        plugin: Plugin,
+    ) -> Vec<Arc<PodInfo>> {
+        let name = self.snapshot.node(index).facts.name.clone();
+        let mut pods = self.snapshot.node(index).pods.to_vec();
+        pods.sort_by_key(|pod| pod.priority);
+        for other in &pods {
+            self.snapshot.displace(&other.uid);
+            let refuses = self.refuses(plugin, info, index);
+            self.snapshot.place(other.clone(), &name);
+            if !refuses {
+                return vec![other.clone()];
+            }
+        }
+        for other in &pods {
+            self.snapshot.displace(&other.uid);
+        }
+        let helps = !self.refuses(plugin, info, index);
+        let mut found = Vec::new();
+        for other in pods.into_iter().rev() {
+            self.snapshot.place(other.clone(), &name);
+            if helps && self.refuses(plugin, info, index) {
+                self.snapshot.displace(&other.uid);
+                found.push(other);
+            }
+        }
+        for other in &found {
+            self.snapshot.place(other.clone(), &name);
+        }
         found
+    }
+
+    fn refuses(&self, plugin: Plugin, info: &Arc<PodInfo>, node: NodeIndex) -> bool {
+        Plan::new(self.snapshot, info, self.profile).map_or(true, |plan| {
+            plan.check(node).is_some_and(|rejection| rejection.plugin == plugin)
+        })
     }
 }
 
-/// Whether it is other pods that keep the pod off, and not that it misses some.
-fn is_repelled(rejection: &Rejection, info: &PodInfo) -> bool {
-    rejection.reasons(info).iter().any(|reason| reason.contains("anti-affinity"))
+/// Whether it is other pods on the node that keep the pod off: they repel it, they use volumes that
+/// it may not share, or as many as the node attaches.
+fn is_by_a_pod(rejection: &Rejection, info: &PodInfo) -> bool {
+    match rejection.plugin {
+        Plugin::InterPodAffinity => {
+            rejection.reasons(info).iter().any(|reason| reason.contains("anti-affinity"))
+        }
+        Plugin::VolumeRestrictions | Plugin::NodeVolumeLimits => rejection.narrowed_by().is_none(),
+        _ => false,
+    }
 }
 
 /// Of ideas that only ask for less of the same resources, the first is the cheapest: the others

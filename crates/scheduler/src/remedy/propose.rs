@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm};
 use wharf_model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY, PODS};
+use wharf_model::storage::claim_name;
 
 use super::change::Change;
 use crate::node::{Effect, NodeInfo};
@@ -59,10 +60,11 @@ pub(super) fn for_pod(plugin: Plugin, pod: &Pod) -> Proposals {
         | Plugin::VolumeZone
         | Plugin::VolumeRestrictions
         | Plugin::NodeVolumeLimits => {
-            let claims = spec.volumes.iter().flatten();
-            claims
-                .filter_map(|volume| volume.persistent_volume_claim.as_ref())
-                .map(|own| vec![Change::Volume { claim: own.claim_name.clone() }])
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let volumes = spec.volumes.iter().flatten();
+            volumes
+                .filter_map(|volume| claim_name(name, volume))
+                .map(|claim| vec![Change::Volume { claim }])
                 .collect()
         }
         Plugin::DynamicResources => {

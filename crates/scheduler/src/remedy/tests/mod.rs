@@ -1,3 +1,8 @@
+//! Remedies by table, and that they are proven and minimal: here for what nodes and pods have of their
+//! own, in `others` for what depends on other pods, volumes and devices.
+
+mod others;
+
 use k8s_openapi::api::core::v1::Node;
 use proptest::prelude::*;
 use serde_json::{Value, json};
