@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -150,6 +151,7 @@ kinds! {
     Workload: 32 namespaced Json, "workload", [], [];
     VerticalPodAutoscaler: 33 namespaced Typed, "verticalpodautoscaler", ["vpa"], [];
     VerticalPodAutoscalerCheckpoint: 34 namespaced Typed, "verticalpodautoscalercheckpoint", ["vpacheckpoint"], [];
+    HorizontalPodAutoscaler: 35 namespaced Typed, "horizontalpodautoscaler", ["hpa"], ["all"];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

@@ -9,6 +9,7 @@
 
 mod envelope;
 mod rewrite;
+mod version;
 mod walk;
 mod yaml;
 
@@ -20,6 +21,7 @@ use wharf_ports::error::{ApiError, StatusReason};
 
 pub use envelope::kind_of;
 pub(crate) use envelope::{go_type_of, syntax_error};
+pub use version::Version;
 pub use yaml::{YamlError, decode_yaml_documents, yaml_to_json};
 
 use crate::error::{bad_request, invalid_patch, invalid_resource, not_handled, strict};
@@ -55,7 +57,7 @@ pub struct Decoded {
 /// 400 for what cannot be read, 422 for a custom resource that breaks its schema; in upstream's
 /// words.
 pub fn decode(kind: Kind, json: &[u8], validation: FieldValidation) -> Result<Decoded, ApiError> {
-    envelope::check(kind, json)?;
+    envelope::check(kind, kind.version, json)?;
     let findings = walk::bytes(kind, json).map_err(|error| not_handled(kind, &error))?;
     if is_custom(kind) || findings.rewrite {
         let value = serde_json::from_slice(json)
@@ -77,7 +79,7 @@ pub fn decode_value(
     value: Value,
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    envelope::check_value(kind, &value)?;
+    envelope::check_value(kind, kind.version, &value)?;
     let findings = walk::value(kind, &value);
     finish(kind, value, findings, validation, &|why| not_handled(kind, why))
 }
@@ -94,7 +96,7 @@ pub fn decode_patched(
     patch: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    envelope::check_value(kind, &value)?;
+    envelope::check_value(kind, kind.version, &value)?;
     let mut findings = walk::value(kind, &value);
     let shown_patch = patch::shown(patch_type, patch);
     if shown_patch.is_some() {
@@ -114,6 +116,9 @@ pub fn decode_patched(
 /// # Errors
 /// `no matches for kind "Foo" in version "v1"`, or as [`decode_value`].
 pub fn decode_any(value: Value, validation: FieldValidation) -> Result<Decoded, ApiError> {
+    if let Some(version) = Version::of(&value) {
+        return version.decode_value(value, validation);
+    }
     let kind = kind_of(&value)?;
     decode_value(kind, value, validation)
 }

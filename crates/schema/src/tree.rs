@@ -129,6 +129,12 @@ impl Tree {
         self.roots.get(kind.index).copied().flatten()
     }
 
+    /// The definition of a full name.
+    pub fn named(&self, name: &str) -> Option<DefinitionId> {
+        let index = self.definitions.iter().position(|definition| *definition.name == *name)?;
+        u32::try_from(index).ok().map(DefinitionId)
+    }
+
     /// A definition.
     pub fn definition(&self, id: DefinitionId) -> &Definition {
         &self.definitions[id.0 as usize]

@@ -96,6 +96,7 @@ fn package(api_version: &str, kind: &str) -> Option<&'static str> {
         "authorization.k8s.io/v1" => "authorization",
         "authentication.k8s.io/v1" => "authentication",
         "autoscaling/v1" => "autoscaling",
+        "autoscaling/v2" => "autoscaling.v2",
         "scheduling.k8s.io/v1" => "scheduling",
         "coordination.k8s.io/v1" => "coordination",
         "events.k8s.io/v1" => "events",

@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use wharf_model::kinds::{Kind, built_in};
+use wharf_schema::decode::Version;
 
 /// One resource of one group-version.
 pub(crate) struct Resource {
@@ -50,6 +51,8 @@ pub(crate) struct Subresource {
 pub(crate) enum Backing {
     /// Stored as this kind.
     Stored(Kind),
+    /// Stored in another version of the same kind.
+    Converted(&'static Version),
     /// Stored as core Events, shown as `events.k8s.io/v1`.
     EventsV1,
     /// The definitions of the built-in custom resources, which cannot be changed.
@@ -74,6 +77,7 @@ impl Resource {
     pub(crate) fn stored_kind(&self) -> Option<Kind> {
         match self.backing {
             Backing::Stored(kind) => Some(kind),
+            Backing::Converted(version) => Some(version.stored()),
             Backing::EventsV1 => Kind::by_resource("", "events"),
             _ => None,
         }
@@ -129,6 +133,8 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("events.k8s.io", "v1"),
         ("authentication.k8s.io", "v1"),
         ("authorization.k8s.io", "v1"),
+        ("autoscaling", "v2"),
+        ("autoscaling", "v1"),
         ("policy", "v1"),
         ("storage.k8s.io", "v1"),
         ("apiextensions.k8s.io", "v1"),
@@ -212,6 +218,14 @@ fn build() -> Vec<Resource> {
             Backing::Definitions,
         )
     });
+    for version in Version::all() {
+        let (version_name, backing) = (version.version, Backing::Converted(version));
+        let mut resource = stored(version.stored());
+        for own in resource.subresources.iter_mut().filter(|own| own.kind == version.kind) {
+            own.version = version_name;
+        }
+        resources.push(Resource { version: version_name, backing, ..resource });
+    }
     let rank = |of: &Resource| groups().iter().position(|row| *row == (of.group, of.version));
     resources.sort_by_key(|resource| (rank(resource), resource.plural));
     resources
@@ -241,6 +255,7 @@ fn stored(kind: Kind) -> Resource {
             vec![other("scale", "autoscaling", "Scale", CHANGE), own("status", CHANGE)]
         }
         ("", "Node" | "Service" | "PersistentVolume" | "PersistentVolumeClaim")
+        | ("autoscaling", "HorizontalPodAutoscaler")
         | ("policy", "PodDisruptionBudget")
         | ("storage.k8s.io", "VolumeAttachment")
         | ("resource.k8s.io", "ResourceClaim")

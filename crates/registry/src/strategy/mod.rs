@@ -7,6 +7,7 @@ mod config;
 mod custom;
 mod devices;
 mod event;
+mod horizontal_pod_autoscaler;
 mod lease;
 mod namespace;
 mod node;
@@ -24,6 +25,7 @@ mod workloads;
 use std::marker::PhantomData;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -163,6 +165,7 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         Workload,
         VerticalPodAutoscaler,
         VerticalPodAutoscalerCheckpoint,
+        HorizontalPodAutoscaler,
     );
     None
 }

@@ -5,6 +5,7 @@
 
 mod admission;
 mod autoscaler;
+mod autoscaling;
 mod deletion;
 mod embedded;
 mod events;

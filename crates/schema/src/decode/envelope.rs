@@ -35,18 +35,18 @@ pub fn kind_of(value: &Value) -> Result<Kind, ApiError> {
 }
 
 /// Refuses JSON that is no object or says that it is of another kind.
-pub(super) fn check(kind: Kind, json: &[u8]) -> Result<(), ApiError> {
+pub(super) fn check(kind: Kind, version: &str, json: &[u8]) -> Result<(), ApiError> {
     let body = || String::from_utf8_lossy(json);
     let envelope: Envelope<'_> = serde_json::from_slice(json).map_err(|error| {
         let why =
             format!("couldn't get version/kind; json parse error: {}", syntax_error(&error, json));
         unrecognized(kind, &why, &body())
     })?;
-    compare(kind, &envelope.api_version, &envelope.kind, &body)
+    compare(kind, version, &envelope.api_version, &envelope.kind, &body)
 }
 
 /// The same for a value.
-pub(super) fn check_value(kind: Kind, value: &Value) -> Result<(), ApiError> {
+pub(super) fn check_value(kind: Kind, version: &str, value: &Value) -> Result<(), ApiError> {
     let body = || Cow::Owned(value.to_string());
     let Some(object) = value.as_object() else {
         let why = format!(
@@ -56,11 +56,12 @@ pub(super) fn check_value(kind: Kind, value: &Value) -> Result<(), ApiError> {
         return Err(unrecognized(kind, &why, &body()));
     };
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
-    compare(kind, text("apiVersion"), text("kind"), &body)
+    compare(kind, version, text("apiVersion"), text("kind"), &body)
 }
 
 fn compare<'a>(
     expected: Kind,
+    expected_version: &str,
     api_version: &str,
     kind: &str,
     body: &dyn Fn() -> Cow<'a, str>,
@@ -73,13 +74,17 @@ fn compare<'a>(
             &body,
         ));
     }
-    let expected_version = expected.api_version();
+    let expected_version = group_version(expected.group, expected_version);
     let same_version = api_version == expected_version || api_version.is_empty();
     if same_version && (kind == expected.kind || kind.is_empty()) {
         return Ok(());
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let version = if version.is_empty() { expected.version } else { version };
+    let version = if version.is_empty() {
+        expected_version.rsplit('/').next().unwrap_or_default()
+    } else {
+        version
+    };
     if kind == expected.kind || kind.is_empty() {
         return Err(bad_request(format!(
             "the API version in the data ({api_version}) does not match the expected API version ({expected_version})"
@@ -93,10 +98,14 @@ fn compare<'a>(
         ),
         None => format!(
             "no kind {kind:?} is registered for version {:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-            if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+            group_version(group, version)
         ),
     };
     Err(not_handled_as(kind, version, expected, &why))
+}
+
+fn group_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
 /// Go's package of a kind's internal form.

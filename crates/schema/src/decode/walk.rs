@@ -13,7 +13,7 @@ use wharf_model::kinds::Kind;
 use wharf_model::quantity::Quantity;
 
 use super::envelope::syntax_error;
-use crate::tree::{Definition, Shape, Tree, is_custom};
+use crate::tree::{Definition, DefinitionId, Shape, Tree, is_custom};
 
 /// What a walk found.
 #[derive(Debug, Default)]
@@ -49,11 +49,18 @@ const STRICT_MAX: usize = 100;
 
 /// Walks over JSON text. The error is a syntax error in Go's words.
 pub(super) fn bytes(kind: Kind, json: &[u8]) -> Result<Findings, String> {
+    match Tree::get().root(kind) {
+        Some(root) => bytes_of(root, is_custom(kind), json),
+        None => Ok(Findings::default()),
+    }
+}
+
+/// The same for a definition that is not the stored form of a kind.
+pub(super) fn bytes_of(root: DefinitionId, custom: bool, json: &[u8]) -> Result<Findings, String> {
     let mut parser = serde_json::Deserializer::from_slice(json);
     let mut findings = Findings::default();
-    let Some(root) = Tree::get().root(kind) else { return Ok(findings) };
     let shape = Shape::Object(root);
-    let walk = Walk::root(kind, &shape, &mut findings);
+    let walk = Walk::root(custom, &shape, &mut findings);
     walk.deserialize(&mut parser)
         .and_then(|()| parser.end())
         .map_err(|error| syntax_error(&error, json))?;
@@ -62,13 +69,19 @@ pub(super) fn bytes(kind: Kind, json: &[u8]) -> Result<Findings, String> {
 
 /// Walks over a value.
 pub(super) fn value(kind: Kind, value: &Value) -> Findings {
+    match Tree::get().root(kind) {
+        Some(root) => value_of(root, is_custom(kind), value),
+        None => Findings::default(),
+    }
+}
+
+/// The same for a definition that is not the stored form of a kind.
+pub(super) fn value_of(root: DefinitionId, custom: bool, value: &Value) -> Findings {
     let mut findings = Findings::default();
-    if let Some(root) = Tree::get().root(kind) {
-        let shape = Shape::Object(root);
-        let walk = Walk::root(kind, &shape, &mut findings);
-        if let Err(error) = walk.deserialize(value) {
-            findings.mismatch.get_or_insert(error.to_string());
-        }
+    let shape = Shape::Object(root);
+    let walk = Walk::root(custom, &shape, &mut findings);
+    if let Err(error) = walk.deserialize(value) {
+        findings.mismatch.get_or_insert(error.to_string());
     }
     findings
 }
@@ -140,13 +153,13 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn root(kind: Kind, shape: &'a Shape, findings: &'a mut Findings) -> Self {
+    fn root(custom: bool, shape: &'a Shape, findings: &'a mut Findings) -> Self {
         Self {
             tree: Tree::get(),
             shape,
             place: Place::Root,
             owner: "",
-            custom: is_custom(kind),
+            custom,
             item: false,
             findings,
         }

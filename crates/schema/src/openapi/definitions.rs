@@ -108,8 +108,19 @@ impl Definitions {
 }
 
 /// Resources that are not kinds of their own in the store.
-fn extra() -> [Served; 2] {
+fn extra() -> [Served; 3] {
     [
+        Served {
+            group: "autoscaling",
+            version: "v1",
+            kind: "HorizontalPodAutoscaler",
+            plural: "horizontalpodautoscalers",
+            namespaced: true,
+            read_only: false,
+            is_custom: false,
+            definition: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler".to_owned(),
+            has_status: true,
+        },
         Served {
             group: "events.k8s.io",
             version: "v1",

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1 as apps;
+use k8s_openapi::api::autoscaling::{v1 as autoscaling_v1, v2 as autoscaling};
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1 as policy;
@@ -55,6 +56,8 @@ fn generator() -> SchemaGenerator {
 
 fn collect(mut generator: SchemaGenerator) -> Schemas {
     let mut roots = Vec::new();
+    // Served beside the stored version.
+    let _ = generator.subschema_for::<autoscaling_v1::HorizontalPodAutoscaler>();
     macro_rules! add {
         ($($type:ty),* $(,)?) => {
             $(add::<$type>(&mut generator, &mut roots);)*
@@ -90,6 +93,7 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         resource::ResourceSlice,
         scheduling_alpha::PodGroup,
         scheduling_alpha::Workload,
+        autoscaling::HorizontalPodAutoscaler,
     );
     let mut definitions: BTreeMap<String, Value> =
         generator.take_definitions(false).into_iter().collect();

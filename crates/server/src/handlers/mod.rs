@@ -86,7 +86,7 @@ pub(crate) async fn resource(api: &Arc<Api>, call: Call<'_>) -> Result<Response<
     }
     match resource.backing {
         Backing::Stored(kind) => stored(api, &call, Target { resource, kind }).await,
-        Backing::EventsV1 => {
+        Backing::Converted(_) | Backing::EventsV1 => {
             let kind = resource.stored_kind().ok_or_else(status::no_such_path)?;
             stored(api, &call, Target { resource, kind }).await
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use wharf_model::object::{Object, Revision};
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_schema::decode::Version;
 
 use super::{Call, Target};
 use crate::api::Api;
@@ -29,8 +30,27 @@ const WARNING_BYTES_MAX: usize = 4 * 1024;
 pub(super) fn object_bytes(target: Target, object: &Object) -> Bytes {
     match target.resource.backing {
         Backing::EventsV1 => events_v1::from_stored(object.json()),
+        Backing::Converted(version) => converted(version, object),
         _ => object.json().clone(),
     }
+}
+
+/// An object's JSON in a version in which it is not stored, `apiVersion` and `kind` first as all
+/// objects have them.
+fn converted(version: &Version, object: &Object) -> Bytes {
+    let Ok(stored) = serde_json::from_slice::<Value>(object.json()) else {
+        return object.json().clone();
+    };
+    let mut shown = version.show(stored);
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    let head = format!(
+        "{{\"apiVersion\":\"{}/{}\",\"kind\":\"{}\",",
+        version.group, version.version, version.kind
+    );
+    format!("{head}{}", &shown.to_string()[1..]).into()
 }
 
 /// An object as a JSON value, in the target's API version.

@@ -112,18 +112,18 @@ fn patch_once(
     let named = patched["metadata"]["resourceVersion"].as_str().unwrap_or_default();
     let named_version = !named.is_empty() && named != version;
     let refused = |error| Refused { error, named_version };
-    let stored = match target.resource.backing {
-        Backing::EventsV1 => events_v1::value_to_stored(patched),
-        _ => patched,
+    let (body, validation) = (&call.body, options.field_validation);
+    let decoded = match target.resource.backing {
+        Backing::Converted(version) => {
+            version.decode_patched(patched, patch_type, body, validation)
+        }
+        Backing::EventsV1 => {
+            let stored = events_v1::value_to_stored(patched);
+            decode::decode_patched(target.kind, stored, patch_type, body, validation)
+        }
+        _ => decode::decode_patched(target.kind, patched, patch_type, body, validation),
     };
-    let Decoded { object, mut warnings } = decode::decode_patched(
-        target.kind,
-        stored,
-        patch_type,
-        &call.body,
-        options.field_validation,
-    )
-    .map_err(plain)?;
+    let Decoded { object, mut warnings } = decoded.map_err(plain)?;
     check_name(call, &*object).map_err(plain)?;
     if part == Part::Main {
         warnings.extend(warnings_about(&*object, Some(current)));
@@ -164,11 +164,12 @@ pub(super) fn body_object(
     target: Target,
     validation: FieldValidation,
 ) -> Result<(Box<dyn Typed>, Vec<String>), ApiError> {
-    let json = match target.resource.backing {
-        Backing::EventsV1 => events_v1::to_stored(body_json(call)?),
-        _ => body_json(call)?,
+    let json = body_json(call)?;
+    let Decoded { object, warnings } = match target.resource.backing {
+        Backing::Converted(version) => version.decode(&json, validation)?,
+        Backing::EventsV1 => decode::decode(target.kind, &events_v1::to_stored(json), validation)?,
+        _ => decode::decode(target.kind, &json, validation)?,
     };
-    let Decoded { object, warnings } = decode::decode(target.kind, &json, validation)?;
     Ok((object, warnings))
 }
 

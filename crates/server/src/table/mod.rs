@@ -7,6 +7,7 @@
 //! Public contract:
 //! <https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables>.
 
+mod autoscaler;
 mod core;
 mod custom;
 mod devices;
@@ -149,6 +150,9 @@ impl Printer {
             ("scheduling.k8s.io", "PodGroup") => printer!(pod_group::GROUP, pod_group::group),
             ("scheduling.k8s.io", "Workload") => {
                 printer!(pod_group::WORKLOAD, pod_group::workload)
+            }
+            ("autoscaling", "HorizontalPodAutoscaler") => {
+                printer!(autoscaler::AUTOSCALER, autoscaler::autoscaler)
             }
             ("policy", "PodDisruptionBudget") => printer!(workload::BUDGET, workload::budget),
             ("", "Service") => printer!(core::SERVICE, core::service),
@@ -397,6 +401,7 @@ pub(super) mod tests {
             ("ResourceSlice", "Name|Node|Driver|Pool|Age"),
             ("PodGroup", "Name|Policy|Workload|Status|Age"),
             ("Workload", "Name|Age"),
+            ("HorizontalPodAutoscaler", "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age"),
             ("NodePool", "Name|NodeClass|Nodes|Ready|Age|Weight*|CPU*|Memory*"),
             ("Instance", "Name|Type|Capacity|Zone|State|Price|Age"),
         ] {

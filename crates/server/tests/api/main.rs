@@ -7,5 +7,6 @@ mod lists;
 mod logs;
 mod protobuf;
 mod statuses;
+mod versions;
 mod watches;
 mod writes;
