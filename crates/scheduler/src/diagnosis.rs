@@ -45,6 +45,9 @@ pub struct Preemption {
     pub nomination: Option<Nomination>,
     /// Whether an earlier nomination stands although there is no new one: nothing was tried.
     pub keeps_nomination: bool,
+    /// Whether an extender that was asked about it failed: then upstream tells nothing else of
+    /// what was tried.
+    pub failed: bool,
 }
 
 /// Who refused what.
@@ -244,7 +247,7 @@ impl Unschedulable {
             return String::new();
         }
         let claims = match self.of_claims {
-            _ if !self.tells_of_claims => None,
+            _ if !self.tells_of_claims || self.preemption.failed => None,
             None => return NOT_PREPARED.to_owned(),
             Some(text) => Some(text.to_owned()),
         };

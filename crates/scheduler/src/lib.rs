@@ -55,7 +55,7 @@ pub use memo::Memo;
 pub use node::{Effect, NodeFacts, NodeInfo, Taint};
 pub use plugins::{Code, MAX_SCORE, PreFilterRejection, Rejection};
 pub use pod::{HostPort, NodeAffinity, PodInfo, Toleration};
-pub use preemption::Nomination;
+pub use preemption::{Nomination, candidates, cheapest};
 pub use profile::{
     FitRule, FitStrategy, Plugin, PluginArguments, PluginSet, Profile, SpreadDefaults,
 };

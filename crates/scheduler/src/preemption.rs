@@ -12,8 +12,9 @@ use crate::memo::Page;
 use crate::node::NodeInfo;
 use crate::plugins::{Code, Rejection};
 use crate::pod::PodInfo;
+use crate::profile::Profile;
 use crate::refusals::{Refusals, Tally};
-use crate::snapshot::{Budget, NodeIndex};
+use crate::snapshot::{Budget, NodeIndex, Snapshot};
 
 const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
@@ -68,8 +69,14 @@ pub(crate) fn post_filter(
         answer.preemption.keeps_nomination = true;
         return;
     }
-    let tried = candidates(plan, &answer.diagnosis.rejected, rotation.offset(), page);
-    if let Some((_, best)) = tried.best {
+    let mut best: Option<(Cost, NodeIndex)> = None;
+    let found = |node, cost| {
+        if best.is_none_or(|(least, _)| cost < least) {
+            best = Some((cost, node));
+        }
+    };
+    let tried = search(plan, &answer.diagnosis.rejected, rotation.offset(), page, found);
+    if let Some((_, best)) = best {
         // A candidate's victims are found once more, rather than kept for all of them.
         answer.preemption.nomination = victims(plan, best).ok();
         return;
@@ -121,22 +128,47 @@ fn not_eligible(plan: &Plan<'_>, answer: &Unschedulable) -> Option<&'static str>
     (!hopeless && leaving).then_some(VICTIMS_LEAVING)
 }
 
+/// Where else, or at whose cost, room could be made for a pod than `answer` says: every candidate
+/// that was compared, in the order in which they were tried. For extenders, which have a say in
+/// which of them it is. `rotation` is the one with which the answer was found, as it was left.
+pub fn candidates(
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    profile: &Profile,
+    rotation: Rotation,
+    answer: &Unschedulable,
+) -> Vec<Nomination> {
+    let Ok(plan) = Plan::new(snapshot, pod, profile) else { return Vec::new() };
+    let mut nodes = Vec::new();
+    let found = |node, _| nodes.push(node);
+    search(&plan, &answer.diagnosis.rejected, rotation.offset(), None, found);
+    nodes.into_iter().filter_map(|node| victims(&plan, node).ok()).collect()
+}
+
+/// The place of the cheapest among sets of victims, each with the number of disruption budgets it
+/// breaks; the first of equals. The victims of each are expected to begin with the most important.
+pub fn cheapest<'v>(
+    candidates: impl Iterator<Item = (&'v [Arc<PodInfo>], usize)>,
+) -> Option<usize> {
+    let costs = candidates.map(|(victims, violations)| Cost::of(victims, violations));
+    costs.enumerate().min_by_key(|(_, cost)| *cost).map(|(place, _)| place)
+}
+
 /// What came of trying nodes.
 #[derive(Default)]
 struct Tried {
-    /// The cheapest candidate.
-    best: Option<(Cost, NodeIndex)>,
     without_victims: usize,
     /// Why evictions would not do, for the other nodes without room.
     refused: Tally,
 }
 
-/// Tries nodes until there are enough candidates to choose from.
-fn candidates(
+/// Tries nodes until there are enough candidates to choose from, and tells each candidate.
+fn search(
     plan: &Plan<'_>,
     rejected: &Refusals,
     offset: usize,
     mut page: Option<&mut Page>,
+    mut candidate: impl FnMut(NodeIndex, Cost),
 ) -> Tried {
     let mut tried = Tried::default();
     let potential = rejected.nodes(|rejection| rejection.code == Code::Unschedulable);
@@ -161,9 +193,7 @@ fn candidates(
             Outcome::Room(cost) => {
                 found += 1;
                 clean |= cost.violations == 0;
-                if tried.best.is_none_or(|(best, _)| cost < best) {
-                    tried.best = Some((cost, *node));
-                }
+                candidate(*node, cost);
                 if clean && found >= wanted {
                     break;
                 }
@@ -179,18 +209,17 @@ fn candidates(
 
 fn outcome(plan: &Plan<'_>, node: NodeIndex) -> Outcome {
     match victims(plan, node) {
-        Ok(nomination) => Outcome::Room(Cost::of(&nomination)),
+        Ok(Nomination { victims, violations, .. }) => Outcome::Room(Cost::of(&victims, violations)),
         Err(None) => Outcome::NoVictims,
         Err(Some(rejection)) => Outcome::Refused(rejection),
     }
 }
 
 impl Cost {
-    fn of(candidate: &Nomination) -> Self {
-        let victims = &candidate.victims;
+    fn of(victims: &[Arc<PodInfo>], violations: usize) -> Self {
         let highest = victims.first().map_or(i32::MIN, |pod| pod.priority);
         Self {
-            violations: candidate.violations,
+            violations,
             highest,
             priorities: victims.iter().map(|pod| i64::from(pod.priority) + (1 << 31)).sum(),
             victims: victims.len(),
@@ -309,8 +338,6 @@ mod tests {
 
     use super::*;
     use crate::cycle::{Decision, schedule};
-    use crate::profile::Profile;
-    use crate::snapshot::Snapshot;
     use crate::testing::{cluster, pod, sized};
 
     fn running(name: &str, node: &str, priority: i32, cpu: &str) -> Pod {
@@ -331,6 +358,19 @@ mod tests {
         Some((snapshot.node(nomination.node).facts.name.to_string(), victims))
     }
 
+    /// Every candidate with the number of victims; the cheapest is the one that is nominated.
+    fn all(snapshot: &Snapshot, pod: &PodInfo) -> Vec<(String, usize)> {
+        let (profile, mut rotation) = (Profile::default(), Rotation::default());
+        let decision = schedule(snapshot, pod, &profile, &mut rotation);
+        let Decision::Unschedulable(answer) = decision else { panic!("nothing fits here") };
+        let all = candidates(snapshot, pod, &profile, rotation, &answer);
+        let sets = all.iter().map(|it| (it.victims.as_slice(), it.violations));
+        let best = cheapest(sets).map(|place| all[place].clone());
+        assert_eq!(best, answer.preemption.nomination);
+        let name = |it: &Nomination| snapshot.node(it.node).facts.name.to_string();
+        all.iter().map(|it| (name(it), it.victims.len())).collect()
+    }
+
     fn nodes() -> [k8s_openapi::api::core::v1::Node; 2] {
         ["a", "b"].map(|name| sized(name, json!({"cpu": "4", "memory": "8Gi", "pods": "10"})))
     }
@@ -347,6 +387,7 @@ mod tests {
         ];
         let (mut snapshot, info) = cluster(&nodes(), &pods, &asked);
         assert_eq!(nomination(&snapshot, &info), Some(("a".into(), vec!["a2".into()])));
+        assert_eq!(all(&snapshot, &info), [("a", 1), ("b", 1)].map(|(n, c)| (n.to_owned(), c)));
         let budget = json!({
             "metadata": {"name": "keep", "namespace": "default"},
             "spec": {"selector": {"matchLabels": {"app": "a2"}}},

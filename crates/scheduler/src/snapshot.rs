@@ -230,12 +230,13 @@ impl Snapshot {
         }
     }
 
-    /// Takes a nomination back; returns whether there was one.
-    pub fn withdraw_nomination(&mut self, uid: &str) -> bool {
-        let Some(index) = self.nominated.remove(uid) else { return false };
-        self.slots[index.get()].nominated.retain(|pod| pod.uid != uid);
+    /// Takes a nomination back; returns the pod if there was one.
+    pub fn withdraw_nomination(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let index = self.nominated.remove(uid)?;
         self.journal.touch(index);
-        true
+        let nominated = &mut self.slots[index.get()].nominated;
+        let place = nominated.iter().position(|pod| pod.uid == uid)?;
+        Some(nominated.remove(place))
     }
 
     /// The node on which room is being made for a pod.

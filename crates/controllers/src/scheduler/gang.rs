@@ -13,7 +13,8 @@
 //!
 //! Nothing is evicted for a group that would be incomplete all the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -22,9 +23,10 @@ use k8s_openapi::api::scheduling::v1alpha2::PodGroup;
 use rustc_hash::FxHashMap;
 use wharf_model::object::ObjectKey;
 use wharf_ports::controller::{Context, Step};
-use wharf_scheduler::{Decision, News, Plugin, PodInfo, Unschedulable, fits, schedule_with};
+use wharf_scheduler::{News, Plugin, PodInfo, fits};
 
 use super::assumed::Stage;
+use super::cycle::{End, Ended, Progress, Refused};
 use super::metrics::Outcome;
 use super::queue::{Entry, Wake};
 use super::reserve::Refusal;
@@ -40,6 +42,29 @@ pub(super) struct Groups {
     member_of: FxHashMap<CompactString, ObjectKey>,
     /// The incomplete group that holds places.
     holder: Option<ObjectKey>,
+    /// The group about whose pods it is being decided.
+    turn: Option<Box<Turn>>,
+}
+
+/// A group in the middle of its turn: extenders are being asked about one of its pods.
+#[derive(Debug)]
+struct Turn {
+    key: ObjectKey,
+    needed: usize,
+    /// Those that have not been decided about.
+    left: VecDeque<Entry>,
+    refused: Vec<RefusedMember>,
+    /// Whether extenders were waited for, so that nodes may have changed since the turn began.
+    waited: bool,
+}
+
+/// A pod of the group that found no node.
+#[derive(Debug)]
+struct RefusedMember {
+    entry: Entry,
+    refused: Refused,
+    /// Whether anything happened since that could help it.
+    news: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +105,56 @@ impl Groups {
             Policy::Basic => false,
             Policy::Gang(count) => group.members.len() < count,
         })
+    }
+
+    /// Whether a group's turn has not ended.
+    pub(super) fn is_open(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// The pods that are held here in the middle of their group's turn.
+    fn held_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.turn.iter_mut().flat_map(|turn| {
+            let refused = turn.refused.iter_mut().map(|member| &mut member.entry);
+            turn.left.iter_mut().chain(refused)
+        })
+    }
+
+    /// How many pods are held here in the middle of their group's turn.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.turn.as_ref().map_or(0, |turn| turn.left.len() + turn.refused.len())
+    }
+
+    /// Something happened that could help those that have been refused.
+    pub(super) fn hear(&mut self) {
+        for member in self.turn.iter_mut().flat_map(|turn| &mut turn.refused) {
+            member.news = true;
+        }
+    }
+
+    /// Puts a newer form of a pod in place of the one that is held here.
+    pub(super) fn refresh(&mut self, pod: &Arc<PodInfo>) -> bool {
+        let Some(held) = self.held_mut().find(|held| held.pod.uid == pod.uid) else { return false };
+        held.pod = pod.clone();
+        true
+    }
+
+    /// Puts another form of the same pods in place of all that are held here.
+    pub(super) fn replace(&mut self, form: impl Fn(&str) -> Option<Arc<PodInfo>>) {
+        for held in self.held_mut() {
+            if let Some(pod) = form(&held.pod.uid) {
+                held.pod = pod;
+            }
+        }
+    }
+
+    /// Forgets a pod that is held here.
+    pub(super) fn cancel(&mut self, uid: &str) {
+        if let Some(turn) = &mut self.turn {
+            turn.left.retain(|entry| entry.pod.uid != uid);
+            turn.refused.retain(|member| member.entry.pod.uid != uid);
+        }
     }
 
     fn members(&self, key: &ObjectKey) -> Vec<CompactString> {
@@ -183,7 +258,7 @@ impl Scheduler {
             && self.groups.gang_of(&entry.pod.uid).is_some()
     }
 
-    /// Decides about a pod and all of its group that wait.
+    /// Decides about a pod and all of its group that wait, as far as that gets without extenders.
     pub(super) fn decide_group(&mut self, first: Entry, context: &Context<'_>, step: &mut Step) {
         let Some((key, needed)) = self.groups.gang_of(&first.pod.uid) else { return };
         let key = key.clone();
@@ -192,39 +267,82 @@ impl Scheduler {
         let mut entries: Vec<_> = others.collect();
         entries.push(first);
         entries.sort_by_cached_key(Entry::rank);
-        let mut refused: Vec<(Entry, Box<Unschedulable>)> = Vec::new();
-        for entry in entries {
-            if entry.pod.terminating {
-                self.skip(&entry, context, step);
-                continue;
-            }
-            let (profile, start) = (entry.profile, self.metrics.clock());
-            let rules = &self.profiles[profile];
-            let memo = &mut self.memos[profile];
-            let decision =
-                schedule_with(memo, &self.snapshot, &entry.pod, rules, &mut self.rotation);
-            let took = self.metrics.clock().saturating_sub(start);
-            self.metrics.algorithm(took);
-            match decision {
-                Decision::Bind(placement) => {
-                    let assumed = self.assume(entry, &placement, took, context, step);
-                    if let Some(mut assumed) = assumed {
-                        assumed.wait(Stage::Permit, context.now, context.now + HOLD_MAX);
-                        self.assumed.insert(assumed);
-                    }
+        let (left, refused) = (entries.into(), Vec::new());
+        self.groups.turn = Some(Box::new(Turn { key, needed, left, refused, waited: false }));
+        self.go_on_with_group(context, step);
+    }
+
+    /// Decides about those of the group whose turn it is that are left, until an extender has to be
+    /// waited for.
+    pub(super) fn go_on_with_group(&mut self, context: &Context<'_>, step: &mut Step) {
+        while !self.extenders.is_asking()
+            && let Some(turn) = &mut self.groups.turn
+        {
+            match turn.left.pop_front() {
+                Some(entry) => {
+                    let progress = self.begin(entry, context, step);
+                    self.take_member(progress, context, step);
                 }
-                Decision::Unschedulable(answer) => {
-                    self.metrics.attempt(profile, Outcome::Unschedulable, took);
-                    // The next ones of the group look for room elsewhere.
-                    if let Some(nomination) = &answer.preemption.nomination {
-                        let node = self.snapshot.node(nomination.node).facts.name.clone();
-                        self.snapshot.nominate(entry.pod.clone(), &node);
+                None => {
+                    if let Some(turn) = self.groups.turn.take() {
+                        self.end_turn(*turn, context, step);
                     }
-                    refused.push((entry, answer));
                 }
             }
         }
-        if self.groups.holder.as_ref() == Some(&key) {
+    }
+
+    /// What the cycle of one of a group has come to: it has a place, or waits with the refusal
+    /// until it is known whether the group is complete.
+    pub(super) fn take_member(
+        &mut self,
+        progress: Progress,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
+        let ended = match progress {
+            Progress::Ended(ended) => *ended,
+            Progress::Over => return,
+            Progress::Open => {
+                if let Some(turn) = &mut self.groups.turn {
+                    turn.waited = true;
+                }
+                return;
+            }
+        };
+        let Ended { entry, end, took, news } = ended;
+        let (profile, uid) = (entry.profile, entry.pod.uid.clone());
+        match end {
+            End::Placed(placement) => {
+                let assumed = self.assume(entry, &placement, took, context, step);
+                if let Some(mut assumed) = assumed {
+                    assumed.wait(Stage::Permit, context.now, context.now + HOLD_MAX);
+                    self.assumed.insert(assumed);
+                } else if news {
+                    self.hear_late(&uid);
+                }
+            }
+            End::Refused(refused) => {
+                self.metrics.attempt(profile, Outcome::Unschedulable, took);
+                // The next ones of the group look for room elsewhere.
+                if let Some(room) = &refused.room {
+                    self.snapshot.nominate(entry.pod.clone(), &room.node);
+                }
+                if let Some(turn) = &mut self.groups.turn {
+                    turn.refused.push(RefusedMember { entry, refused: *refused, news });
+                }
+            }
+            End::Failed(message) => {
+                self.metrics.attempt(profile, Outcome::Error, took);
+                self.fail_with_error(entry, &message, context, step);
+            }
+        }
+    }
+
+    /// All of a group have been decided about: it goes, holds its places, or gives them back.
+    fn end_turn(&mut self, turn: Turn, context: &Context<'_>, step: &mut Step) {
+        let Turn { key, needed, refused, waited, .. } = turn;
+        if waited || self.groups.holder.as_ref() == Some(&key) {
             self.review(&key, context, step);
         }
         let placed = self.placed(&key);
@@ -233,7 +351,7 @@ impl Scheduler {
             self.turn_down_members(refused, true, context, step);
             return;
         }
-        let rescued = refused.iter().filter(|(_, it)| it.preemption.nomination.is_some()).count();
+        let rescued = refused.iter().filter(|member| member.refused.room.is_some()).count();
         let evict = placed + rescued >= needed;
         if self.may_hold(&key) {
             self.turn_down_members(refused, evict, context, step);
@@ -249,18 +367,22 @@ impl Scheduler {
 
     fn turn_down_members(
         &mut self,
-        refused: Vec<(Entry, Box<Unschedulable>)>,
+        members: Vec<RefusedMember>,
         evict: bool,
         context: &Context<'_>,
         step: &mut Step,
     ) {
-        for (entry, mut answer) in refused {
-            if !evict && answer.preemption.nomination.take().is_some() {
+        for RefusedMember { entry, mut refused, news } in members {
+            if !evict && refused.room.is_some() {
                 self.snapshot.withdraw_nomination(&entry.pod.uid);
-                answer.preemption.message =
-                    Some("not tried, since the pod group would be incomplete.".to_owned());
+                let message = "not tried, since the pod group would be incomplete.";
+                refused.without_room(message, false, false);
             }
-            self.turn_down(entry, &answer, context, step);
+            let uid = entry.pod.uid.clone();
+            self.turn_down(entry, &refused, context, step);
+            if news {
+                self.hear_late(&uid);
+            }
         }
     }
 
@@ -370,7 +492,7 @@ impl Scheduler {
         step: &mut Step,
     ) {
         let group: BTreeSet<_> = self.groups.members(key).into_iter().collect();
-        let mut gone: Vec<std::sync::Arc<PodInfo>> = Vec::new();
+        let mut gone: Vec<Arc<PodInfo>> = Vec::new();
         for uid in self.waiting_members(key) {
             let Some(assumed) = self.assumed.remove(&uid) else { continue };
             self.metrics.permit_wait(Outcome::Unschedulable, context.now.since(assumed.since));

@@ -216,9 +216,11 @@ impl Controller for Scheduler {
         self.take_answers(context, &mut step);
         self.end_assumptions(context, &mut step);
         self.go_on_with_touched(context, &mut step);
+        // The pod it was asked about may have gone.
+        self.go_on_with_group(context, &mut step);
         for _ in 0..DECISIONS_MAX {
             // As upstream's, it waits for extenders; what comes next is an answer.
-            if self.extenders.is_asking() {
+            if self.is_open() {
                 break;
             }
             let Some(entry) = self.queue.pop(context.now) else { break };
@@ -229,7 +231,7 @@ impl Controller for Scheduler {
         let sizes = Sizes { nodes, pods, assumed };
         self.metrics.stand(depth, sizes, self.queue.incoming(), self.queue.turned_down());
         let end = self.assumed.first_end().map(|end| end.since(context.now));
-        let next = self.queue.next(context.now).filter(|_| !self.extenders.is_asking());
+        let next = self.queue.next(context.now).filter(|_| !self.is_open());
         step.again = next.into_iter().chain(end).min();
         step
     }

@@ -47,17 +47,15 @@ impl Scheduler {
     /// Drops all that is held of a pod.
     fn forget(&mut self, key: &ObjectKey, uid: &str) -> bool {
         self.tracked.remove(key);
-        let was_asked = self.extenders.cancel(uid);
+        let was_asked = self.cancel_cycle(uid);
         if let Some(assumed) = self.assumed.remove(uid) {
             self.unreserve(&assumed);
         }
         self.preemptions.end(uid);
         self.forget_member(uid);
         self.forget_awaiting(uid);
-        let mut work = match self.queue.remove(uid) {
-            Some(waited) => self.release_nomination(&waited),
-            None => false,
-        };
+        self.queue.remove(uid);
+        let mut work = self.release_nomination(uid);
         // Those it went for are free to be tried before they hear that it is gone.
         work |= self.victim_told(uid);
         self.vacate(uid) | work | was_asked
@@ -75,8 +73,8 @@ impl Scheduler {
         let info = self.snapshot.compile(pod);
         let uid = &info.uid;
         self.queue.remove(uid);
-        let mut work = self.extenders.cancel(uid);
-        work |= self.release_nomination(&info);
+        let mut work = self.cancel_cycle(uid);
+        work |= self.release_nomination(&info.uid);
         if info.terminating {
             work |= self.victim_told(uid);
         }
@@ -111,7 +109,7 @@ impl Scheduler {
             self.victim_told(&info.uid);
         }
         let work = self.observe_nomination(&info);
-        if self.extenders.refresh(&info) {
+        if self.extenders.refresh(&info) || self.groups.refresh(&info) {
             return work;
         }
         if self.queue.get(&info.uid).is_some_and(|known| **known == *info) {
@@ -154,7 +152,7 @@ impl Scheduler {
         if known.unwrap_or_default() != pod.nominated_node
             && self.snapshot.nomination(&pod.uid).unwrap_or_default() != pod.nominated_node
         {
-            work = self.release_nomination(pod);
+            work = self.release_nomination(&pod.uid);
         }
         if !pod.nominated_node.is_empty() {
             self.snapshot.nominate(pod.clone(), &pod.nominated_node);
@@ -164,11 +162,9 @@ impl Scheduler {
 
     /// Gives up the room that was being made for a pod: others of at most its priority may have
     /// it, as if a pod had gone.
-    pub(super) fn release_nomination(&mut self, pod: &PodInfo) -> bool {
-        if !self.snapshot.withdraw_nomination(&pod.uid) {
-            return false;
-        }
-        let news = News::PodGone(pod);
+    pub(super) fn release_nomination(&mut self, uid: &str) -> bool {
+        let Some(pod) = self.snapshot.withdraw_nomination(uid) else { return false };
+        let news = News::PodGone(&pod);
         self.wake_those(&news, |other| other.uid != pod.uid && other.priority <= pod.priority)
     }
 
@@ -178,7 +174,7 @@ impl Scheduler {
     }
 
     fn wake_those(&mut self, news: &News<'_>, whom: impl Fn(&PodInfo) -> bool) -> bool {
-        self.extenders.hear();
+        self.hear();
         let Self { snapshot, profiles, assumed, queue, .. } = self;
         spread(news, whom, snapshot, profiles, assumed, queue)
     }
@@ -188,9 +184,21 @@ impl Scheduler {
         self.wake_those(&News::PodGone(gone), |pod| !deaf.contains(&pod.uid))
     }
 
+    /// Something happened: pods whose cycle is open may have to be tried once more.
+    fn hear(&mut self) {
+        self.extenders.hear();
+        self.groups.hear();
+    }
+
+    /// Ends a pod's cycle without a decision. Returns whether others have waited for that.
+    fn cancel_cycle(&mut self, uid: &str) -> bool {
+        self.groups.cancel(uid);
+        self.extenders.cancel(uid)
+    }
+
     /// Tells of a node that is new or changed.
     pub(super) fn wake_by_node(&mut self, name: &str, old: Option<&NodeFacts>) -> bool {
-        self.extenders.hear();
+        self.hear();
         let Self { snapshot, profiles, assumed, queue, .. } = self;
         let Some(new) = snapshot.node_named(name) else { return false };
         spread(&News::Node { old, new }, |_| true, snapshot, profiles, assumed, queue)

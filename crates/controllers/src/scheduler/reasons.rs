@@ -5,6 +5,8 @@ use wharf_model::kinds::Kind;
 use wharf_ports::reason::{Because, Reason};
 use wharf_scheduler::{Memo, Placement, Plugin, PluginSet, PodInfo, Snapshot, Unschedulable};
 
+use super::cycle::Refused;
+
 const BY: &str = "scheduler";
 
 /// Why a pod goes where it goes: how many nodes would do, and the scores of the best.
@@ -29,14 +31,27 @@ fn choice(placement: &Placement) -> String {
     }
 }
 
-/// Why no node takes a pod: the rules with the number of nodes each kept out, the closest node's
-/// numbers, and what evictions would bring.
-pub(super) fn refused(
+/// Why no node takes a pod: what stood against it, and what evictions would bring.
+pub(super) fn refused(pod: &PodInfo, refused: &Refused) -> Reason {
+    let mut because = refused.obstacles.clone();
+    let rule = Plugin::DefaultPreemption.name();
+    if let Some(room) = &refused.room {
+        let victims: Vec<_> = room.victims.iter().map(|pod| pod.key.to_string()).collect();
+        because
+            .push(Because::new(rule, format!("evicts {} from {}", victims.join(", "), room.node)));
+    } else if let Some(message) = refused.of_preemption() {
+        because.push(Because::new(rule, message.to_owned()));
+    }
+    reason(pod, format!("stays pending: {}", refused.summary()), because)
+}
+
+/// The rules against a pod, with the number of nodes each kept out and the closest node's numbers.
+pub(super) fn obstacles(
     pod: &PodInfo,
     answer: &Unschedulable,
     memo: &mut Memo,
     snapshot: &Snapshot,
-) -> Reason {
+) -> Vec<Because> {
     let mut because = Vec::new();
     if let Some(rejection) = &answer.diagnosis.prefilter {
         because.push(Because::new(rejection.plugin.name(), rejection.message.clone()));
@@ -51,18 +66,7 @@ pub(super) fn refused(
         };
         because.push(Because::new(group.plugin.name(), says));
     }
-    if let Some(nomination) = &answer.preemption.nomination {
-        let victims = nomination.victims.iter().map(|pod| pod.key.to_string());
-        let victims: Vec<_> = victims.collect();
-        let node = &snapshot.node(nomination.node).facts.name;
-        because.push(Because::new(
-            Plugin::DefaultPreemption.name(),
-            format!("evicts {} from {node}", victims.join(", ")),
-        ));
-    } else if let Some(message) = &answer.preemption.message {
-        because.push(Because::new(Plugin::DefaultPreemption.name(), message.clone()));
-    }
-    reason(pod, format!("stays pending: {}", answer.summary), because)
+    because
 }
 
 /// Why a pod does not go to the node that had been chosen for it.

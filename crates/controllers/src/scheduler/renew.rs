@@ -54,6 +54,7 @@ impl Scheduler {
         self.queue.replace(|pod| compiled.get(&pod.uid).cloned());
         self.assumed.replace(|uid| compiled.get(uid).cloned());
         self.extenders.replace(|uid| compiled.get(uid).cloned());
+        self.groups.replace(|uid| compiled.get(uid).cloned());
         for profile in &mut self.profiles {
             self.snapshot.compile_profile(profile);
         }

@@ -247,7 +247,7 @@ impl Lab {
                 && self.scheduler.queue.get(&PodInfo::uid_of(pod)).is_none()
                 && pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())
         });
-        let asked = self.scheduler.extenders.held();
+        let asked = self.scheduler.extenders.held() + self.scheduler.groups.held();
         let waiting = self.scheduler.queue.len() + self.scheduler.assumed.len() + asked;
         assert_eq!(waiting + leaving.count(), pods.len() - bound);
     }

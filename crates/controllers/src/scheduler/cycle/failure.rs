@@ -2,44 +2,44 @@
 
 use compact_str::CompactString;
 use wharf_ports::controller::{Context, Step};
-use wharf_scheduler::{PluginSet, Unschedulable};
+use wharf_scheduler::PluginSet;
 
 use super::super::queue::{Entry, Wake};
 use super::super::writes::Verdict;
 use super::super::{Scheduler, devices, reasons, writes};
+use super::Refused;
 
 impl Scheduler {
     /// No node will take the pod.
     pub(in super::super) fn turn_down(
         &mut self,
         entry: Entry,
-        answer: &Unschedulable,
+        refused: &Refused,
         context: &Context<'_>,
         step: &mut Step,
     ) {
         let pod = entry.pod.clone();
         let profile = entry.profile;
-        let nominated = match &answer.preemption.nomination {
-            Some(nomination) => self.snapshot.node(nomination.node).facts.name.clone(),
-            None if answer.preemption.keeps_nomination => pod.nominated_node.clone(),
+        let nominated = match &refused.room {
+            Some(room) => room.node.clone(),
+            None if refused.keeps_nomination() => pod.nominated_node.clone(),
             None => CompactString::default(),
         };
-        let memo = &mut self.memos[profile];
-        step.reasons.push(reasons::refused(&pod, answer, memo, &self.snapshot));
-        let verdict = Verdict::Unschedulable(answer.message());
+        step.reasons.push(reasons::refused(&pod, refused));
+        let verdict = Verdict::Unschedulable(refused.message());
         if !self.write_verdict(&entry, &verdict, &nominated, context, step) {
             return;
         }
-        if answer.diagnosis.nodes == 0 {
+        if refused.is_without_nodes() {
             self.queue.error(entry, context.now);
             return;
         }
-        if let Some(claim) = &answer.deallocate {
+        if let Some(claim) = refused.deallocate() {
             step.writes.extend(devices::deallocate(claim, context.view));
         }
-        self.queue.fail(entry, answer.diagnosis.plugins, Wake::No, context.now);
-        if let Some(nomination) = &answer.preemption.nomination {
-            self.make_room(&pod, profile, nomination, context, step);
+        self.queue.fail(entry, refused.plugins(), Wake::No, context.now);
+        if let Some(room) = &refused.room {
+            self.make_room(&pod, profile, room, context, step);
         }
     }
 
@@ -87,7 +87,7 @@ impl Scheduler {
         step: &mut Step,
     ) -> bool {
         if nominated.is_empty() {
-            self.release_nomination(&entry.pod);
+            self.release_nomination(&entry.pod.uid);
         }
         let Some(object) = self.object_of(&entry.pod, context.view) else { return false };
         step.write(writes::failed(object, verdict.message(), self.name_of(entry.profile)));

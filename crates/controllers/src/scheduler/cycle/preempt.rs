@@ -13,12 +13,13 @@ use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_ports::cluster::{Delete, Write};
 use wharf_ports::controller::{Context, Step};
-use wharf_scheduler::{Nomination, Plugin, PodInfo};
+use wharf_scheduler::{Plugin, PodInfo};
 
 use super::super::assumed::Stage;
 use super::super::queue::Wake;
 use super::super::reserve::Refusal;
 use super::super::{Scheduler, writes};
+use super::Room;
 
 /// Which pods go for which.
 #[derive(Debug, Default)]
@@ -82,17 +83,17 @@ impl Scheduler {
         &mut self,
         pod: &Arc<PodInfo>,
         profile: usize,
-        nomination: &Nomination,
+        room: &Room,
         context: &Context<'_>,
         step: &mut Step,
     ) {
         let Context { view, now, .. } = *context;
         let component = self.name_of(profile).clone();
-        let node = self.snapshot.node(nomination.node).facts.name.clone();
-        self.snapshot.nominate(pod.clone(), &node);
-        self.metrics.preempted(nomination.victims.len());
+        let Room { node, victims, .. } = room;
+        self.snapshot.nominate(pod.clone(), node);
+        self.metrics.preempted(victims.len());
         let mut told = BTreeSet::new();
-        for victim in &nomination.victims {
+        for victim in victims {
             let object = view.object(Kind::of::<Pod>(), &victim.key);
             let Some(object) = object.filter(|object| object.uid() == victim.uid) else { continue };
             if victim.terminating {
@@ -102,7 +103,7 @@ impl Scheduler {
                 && let Some(assumed) = self.assumed.remove(&victim.uid)
             {
                 // It has not been bound: its place is simply taken back.
-                step.write(writes::preempted(object, pod, &node, true, &component));
+                step.write(writes::preempted(object, pod, node, true, &component));
                 let refusal = Refusal::Rejected("preempted".to_owned());
                 let by = Plugin::DefaultPreemption;
                 self.take_back(assumed, by, "Permit", refusal, context, step);
@@ -110,18 +111,20 @@ impl Scheduler {
             }
             step.writes.extend(writes::disruption_target(object, &component, now));
             step.write(Write::Delete(Delete::of(object)));
-            step.write(writes::preempted(object, pod, &node, false, &component));
+            step.write(writes::preempted(object, pod, node, false, &component));
             told.insert(victim.uid.clone());
         }
         // Pods of lower priority may fit elsewhere sooner than here.
-        for lower in self.snapshot.nominated_below(nomination.node, pod.priority) {
-            self.release_nomination(&lower);
+        let index = self.snapshot.find(node);
+        let below = index.map(|index| self.snapshot.nominated_below(index, pod.priority));
+        for lower in below.unwrap_or_default() {
+            self.release_nomination(&lower.uid);
             let object = self.object_of(&lower, view);
             step.writes.extend(object.and_then(|object| writes::without_nomination(object)));
         }
         if told.is_empty() {
             // Whoever was in the way has only been on its way there.
-            if nomination.victims.iter().all(|victim| !victim.terminating) {
+            if victims.iter().all(|victim| !victim.terminating) {
                 self.queue.wake_one(&pod.uid, "ForceActivate", Wake::AfterBackoff);
             }
         } else {

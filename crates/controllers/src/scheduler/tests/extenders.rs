@@ -188,3 +188,209 @@ fn where_room_was_made_is_asked_about_first() {
         assert_eq!(lab.node_of("p"), Some("c"));
     }
 }
+
+const PREEMPTS: &str = "- {urlPrefix: 'http://e', preemptVerb: v, nodeCacheCapable: true}\n";
+
+/// Three nodes that are full: two pods of low priority on `a`, one of a middle one on `b`, one that
+/// nobody pushes out on `c`; and a pod that wants 2 cpu.
+fn full(extenders: &str) -> Lab {
+    let mut lab = lab(extenders);
+    for (name, node, cpu, priority) in
+        [("a1", "a", "2", 1), ("a2", "a", "2", 2), ("b1", "b", "4", 50), ("c1", "c", "4", 500)]
+    {
+        lab.pod(name, json!({"cpu": cpu}), json!({"nodeName": node, "priority": priority}));
+    }
+    lab.pod("p", json!({"cpu": "2"}), json!({"priority": 100}));
+    lab.settle();
+    lab
+}
+
+impl Lab {
+    fn leaving(&self) -> Vec<&str> {
+        let pods = self.view.list::<Pod>();
+        let leaving = pods.filter(|pod| pod.metadata.deletion_timestamp.is_some());
+        leaving.map(|pod| pod.metadata.name.as_deref().unwrap()).collect()
+    }
+
+    fn nominated(&self, pod: &str) -> Option<String> {
+        self.status(pod).nominated_node_name
+    }
+}
+
+fn left(candidates: Value) -> Result<Value, &'static str> {
+    Ok(json!({"NodeNameToMetaVictims": candidates}))
+}
+
+#[test]
+fn they_have_a_say_in_who_is_pushed_out() {
+    // The cheapest without them, another of the candidates, another victim, a node of their own.
+    for (answer, node, victim) in [
+        (
+            json!({"a": {"Pods": [{"UID": "a1-uid"}]}, "b": {"Pods": [{"UID": "b1-uid"}]}}),
+            "a",
+            "a1",
+        ),
+        (json!({"b": {"Pods": [{"UID": "b1-uid"}]}}), "b", "b1"),
+        (json!({"a": {"Pods": [{"UID": "a2-uid"}]}}), "a", "a2"),
+        (json!({"c": {"Pods": [{"UID": "c1-uid"}]}}), "c", "c1"),
+        // What they say of budgets counts before anything else.
+        (
+            json!({"a": {"Pods": [{"UID": "a1-uid"}], "NumPDBViolations": 1}, "b": {"Pods": [{"UID": "b1-uid"}]}}),
+            "b",
+            "b1",
+        ),
+    ] {
+        let mut lab = full(PREEMPTS);
+        let (url, body) = lab.asked();
+        assert_eq!(url, "http://e/v");
+        assert_eq!(body["Pod"]["metadata"]["name"], "p");
+        assert_eq!(body["NodeNameToVictims"], Value::Null);
+        let told = json!({
+            "a": {"Pods": [{"UID": "a1-uid"}], "NumPDBViolations": 0},
+            "b": {"Pods": [{"UID": "b1-uid"}], "NumPDBViolations": 0}
+        });
+        assert_eq!(body["NodeNameToMetaVictims"], told);
+        assert!(lab.leaving().is_empty() && lab.message("p").is_none());
+        lab.answer("http://e/v", left(answer));
+        assert_eq!(lab.leaving(), [victim]);
+        assert_eq!(lab.nominated("p").as_deref(), Some(node));
+        assert_eq!(
+            lab.message("p").as_deref(),
+            Some("0/3 nodes are available: 3 Insufficient cpu.")
+        );
+    }
+}
+
+#[test]
+fn one_that_keeps_no_pods_is_sent_them_and_the_next_what_is_left() {
+    let mut lab = full(
+        "- {urlPrefix: 'http://one', preemptVerb: v}\n- {urlPrefix: 'http://two', preemptVerb: w}\n- {urlPrefix: 'http://three', preemptVerb: x, managedResources: [{name: example.com/d}]}\n",
+    );
+    let (_, body) = lab.asked();
+    assert_eq!(body["NodeNameToMetaVictims"], Value::Null);
+    let sent = &body["NodeNameToVictims"];
+    assert_eq!(sent["a"]["Pods"][0]["metadata"]["name"], "a1");
+    assert_eq!(sent["b"]["Pods"][0]["spec"]["nodeName"], "b");
+    lab.answer("http://one/v", left(json!({"b": {"Pods": [{"UID": "b1-uid"}]}})));
+    let (url, body) = lab.asked();
+    assert_eq!(url, "http://two/w");
+    let names: Vec<_> = body["NodeNameToVictims"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["b"]);
+    lab.answer("http://two/w", left(json!({"b": {"Pods": [{"UID": "b1-uid"}]}})));
+    assert_eq!(lab.leaving(), ["b1"]);
+}
+
+#[test]
+fn nobody_is_pushed_out_against_their_will() {
+    let refused = "0/3 nodes are available: 3 Insufficient cpu.";
+    for (answer, text) in [
+        (
+            left(json!({})),
+            " no new claims to deallocate, preemption: no candidate node for preemption",
+        ),
+        (
+            Ok(json!(null)),
+            " no new claims to deallocate, preemption: no candidate node for preemption",
+        ),
+        (Err("nobody there"), " preemption: nobody there"),
+        (
+            left(json!({"x": {"Pods": [{"UID": "a1-uid"}]}})),
+            " preemption: nodeinfo not found for node name \"x\"",
+        ),
+        (
+            left(json!({"a": {"Pods": []}})),
+            " preemption: expected at least one victim pod on node \"a\"",
+        ),
+        (
+            left(json!({"a": {"Pods": [{"UID": "b1-uid"}]}})),
+            " preemption: extender: http://e claims to preempt pod (UID: &{b1-uid}) on node: a, but the pod is not found on that node",
+        ),
+    ] {
+        let mut lab = full(PREEMPTS);
+        lab.answer("http://e/v", answer);
+        assert_eq!(lab.message("p").unwrap(), format!("{refused}{text}"));
+        assert_eq!((lab.leaving(), lab.nominated("p")), (vec![], None));
+        lab.wait(Duration::from_secs(60));
+        assert!(lab.calls.is_empty(), "it sleeps");
+    }
+    // One that may fail is done without; a node without victims is left out.
+    for answer in
+        [Err("nobody there"), left(json!({"a": {"Pods": []}, "b": {"Pods": [{"UID": "b1-uid"}]}}))]
+    {
+        let expected = if answer.is_ok() { ["b1"] } else { ["a1"] };
+        let mut lab = full(
+            "- {urlPrefix: 'http://e', preemptVerb: v, nodeCacheCapable: true, ignorable: true}\n",
+        );
+        lab.answer("http://e/v", answer);
+        assert_eq!(lab.leaving(), expected);
+    }
+}
+
+#[test]
+fn who_has_gone_meanwhile_is_not_pushed_out() {
+    let candidates =
+        || left(json!({"a": {"Pods": [{"UID": "a1-uid"}]}, "b": {"Pods": [{"UID": "b1-uid"}]}}));
+    let mut lab = full(PREEMPTS);
+    lab.remove(Kind::of::<Pod>(), &ObjectKey::namespaced("default", "a1"));
+    lab.answer("http://e/v", candidates());
+    assert_eq!(lab.leaving(), ["b1"], "the one that is left");
+    // With all of them gone it is simply tried again.
+    let mut lab = full(PREEMPTS);
+    for name in ["a1", "b1"] {
+        lab.remove(Kind::of::<Pod>(), &ObjectKey::namespaced("default", name));
+    }
+    lab.answer("http://e/v", candidates());
+    lab.wait(Duration::from_secs(2));
+    assert_eq!(lab.node_of("p"), Some("b"));
+    // So it is when the node is gone, or the pod itself.
+    let mut lab = full(PREEMPTS);
+    lab.remove(Kind::of::<Node>(), &ObjectKey::cluster("a"));
+    lab.answer("http://e/v", candidates());
+    assert!(!lab.leaving().is_empty());
+    let mut lab = full(PREEMPTS);
+    lab.remove(Kind::of::<Pod>(), &ObjectKey::namespaced("default", "p"));
+    lab.settle();
+    lab.answer("http://e/v", candidates());
+    assert!(lab.leaving().is_empty());
+}
+
+#[test]
+fn filters_are_heard_before_victims_are_looked_at() {
+    let mut lab =
+        lab("- {urlPrefix: 'http://e', filterVerb: f, preemptVerb: v, nodeCacheCapable: true}\n");
+    for (name, node) in [("a1", "a"), ("b1", "b")] {
+        lab.pod(name, json!({"cpu": "4"}), json!({"nodeName": node}));
+    }
+    lab.pod("p", json!({"cpu": "2"}), json!({"priority": 100}));
+    lab.settle();
+    assert_eq!(lab.asked().1["NodeNames"], json!(["c"]));
+    lab.answer("http://e/f", Ok(json!({"NodeNames": [], "FailedNodes": {"c": "no"}})));
+    let (url, body) = lab.asked();
+    assert_eq!(url, "http://e/v");
+    let names: Vec<_> = body["NodeNameToMetaVictims"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["a", "b"]);
+    // What happens now is heard too.
+    lab.node("c", "5", json!([]));
+    lab.answer("http://e/v", left(json!({})));
+    lab.wait(Duration::from_secs(2));
+    assert_eq!(lab.asked().0, "http://e/f", "it is tried again");
+}
+
+#[test]
+fn room_made_for_one_that_goes_while_it_is_asked_about_is_free_again() {
+    let mut lab = lab(
+        "- {urlPrefix: 'http://e', filterVerb: f, nodeCacheCapable: true, managedResources: [{name: example.com/d, ignoredByScheduler: true}]}\n",
+    );
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "default", "uid": "p-uid"},
+        "spec": {"schedulerName": "default-scheduler", "containers": [{"name": "c", "resources": {"requests": {"cpu": "4", "example.com/d": "1"}}}]},
+        "status": {"nominatedNodeName": "b"}
+    }))
+    .unwrap();
+    lab.put(Box::new(pod));
+    lab.settle();
+    assert_eq!(lab.asked().1["NodeNames"], json!(["b"]));
+    lab.pod("q", json!({"cpu": "4"}), json!({"nodeSelector": {"x": "y"}}));
+    lab.remove(Kind::of::<Pod>(), &ObjectKey::namespaced("default", "p"));
+    assert_eq!(lab.scheduler.snapshot.nomination("p-uid"), None);
+}

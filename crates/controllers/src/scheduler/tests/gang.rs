@@ -6,17 +6,54 @@ use k8s_openapi::api::scheduling::v1alpha2::PodGroup;
 
 use super::*;
 
-fn heeding_groups() -> Scheduler {
-    let text = "{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration,
-        profiles: [{plugins: {multiPoint: {enabled: [{name: GangScheduling}]}}}]}";
-    Scheduler::new(wharf_scheduler::config::load(text, "s.yaml").unwrap())
+fn heeding_groups(extenders: &str) -> Scheduler {
+    let text = format!(
+        "{{apiVersion: kubescheduler.config.k8s.io/v1, kind: KubeSchedulerConfiguration,
+        profiles: [{{plugins: {{multiPoint: {{enabled: [{{name: GangScheduling}}]}}}}}}], extenders: [{extenders}]}}"
+    );
+    Scheduler::new(wharf_scheduler::config::load(&text, "s.yaml").unwrap())
+}
+
+/// One that filters and looks at victims.
+const EXTENDER: &str =
+    "{urlPrefix: 'http://e', filterVerb: f, preemptVerb: v, nodeCacheCapable: true}";
+
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Agrees,
+    Refuses,
+    Fails,
 }
 
 impl Lab {
     fn with_groups() -> Self {
-        let mut lab = Self::new();
-        lab.scheduler = heeding_groups();
-        lab
+        Self { scheduler: heeding_groups(""), ..Self::new() }
+    }
+
+    fn with_groups_and_extender() -> Self {
+        Self { scheduler: heeding_groups(EXTENDER), ..Self::new() }
+    }
+
+    /// Answers the oldest question, if there is one: by agreeing, by refusing all, or not at all.
+    fn answer_somehow(&mut self, how: How) -> bool {
+        if self.calls.is_empty() {
+            return false;
+        }
+        let call = self.calls.remove(0);
+        let asked: Value = serde_json::from_str(&call.body).unwrap();
+        let victims = asked["NodeNameToMetaVictims"].clone();
+        let result = match how {
+            How::Agrees => {
+                Ok(json!({"NodeNames": asked["NodeNames"], "NodeNameToMetaVictims": victims}))
+            }
+            How::Refuses => Ok(json!({"NodeNames": [], "NodeNameToMetaVictims": {}})),
+            How::Fails => Err("nobody there".to_owned()),
+        };
+        let result = result.map(|answer| answer.to_string());
+        self.scheduler.answered(&ExtenderAnswer { id: call.id, result }, &mut Enqueue::default());
+        self.wake = Some(self.now);
+        self.settle();
+        true
     }
 
     fn group(&mut self, name: &str, count: i32) {
@@ -151,6 +188,83 @@ fn nothing_is_evicted_for_a_group_that_stays_incomplete() {
     lab.check_state();
 }
 
+#[test]
+fn extenders_are_asked_about_each_of_a_group() {
+    let mut lab = Lab::with_groups_and_extender();
+    for name in ["a", "b"] {
+        lab.node(name, "2", json!([]));
+    }
+    lab.group("g", 3);
+    for name in ["g1", "g2", "g3"] {
+        lab.member(name, "g", "1", 0);
+    }
+    lab.pod("single", json!({"cpu": "1"}), json!({}));
+    lab.settle();
+    for expected in [["a", "b"].as_slice(), &["b", "a"], &["a", "b"]] {
+        assert_eq!(lab.calls.len(), 1, "one at a time");
+        let asked: Value = serde_json::from_str(&lab.calls[0].body).unwrap();
+        let names = asked["NodeNames"].as_array().unwrap();
+        assert_eq!(names.len(), expected.len(), "{names:?}");
+        assert!(lab.placed().is_empty());
+        lab.answer_somehow(How::Agrees);
+    }
+    assert_eq!(lab.placed(), ["g1", "g2", "g3"]);
+    lab.answer_somehow(How::Agrees);
+    assert_eq!(lab.placed().len(), 4, "then others have their turn");
+    lab.check_state();
+}
+
+#[test]
+fn a_group_of_which_one_is_refused_is_not_bound() {
+    for how in [How::Refuses, How::Fails] {
+        let mut lab = Lab::with_groups_and_extender();
+        lab.node("a", "4", json!([]));
+        lab.group("g", 2);
+        lab.member("g1", "g", "1", 0);
+        lab.member("g2", "g", "1", 0);
+        lab.settle();
+        lab.answer_somehow(How::Agrees);
+        lab.answer_somehow(how);
+        assert!(lab.placed().is_empty());
+        assert_eq!(
+            lab.status("g1").nominated_node_name.as_deref(),
+            Some("a"),
+            "it holds its place"
+        );
+        assert!(lab.message("g2").is_some());
+        // The first has gone while the second is asked about again.
+        lab.node("b", "4", json!([]));
+        lab.wait(Duration::from_secs(3));
+        assert_eq!(lab.calls.len(), 1);
+        lab.go("g1");
+        lab.answer_somehow(How::Agrees);
+        assert!(lab.placed().is_empty());
+        lab.member("g3", "g", "1", 0);
+        lab.wait(Duration::from_secs(3));
+        while lab.answer_somehow(How::Agrees) {}
+        assert_eq!(lab.placed(), ["g2", "g3"]);
+        lab.check_state();
+    }
+}
+
+#[test]
+fn a_turn_goes_on_when_the_pod_asked_about_goes() {
+    let mut lab = Lab::with_groups_and_extender();
+    lab.node("a", "4", json!([]));
+    lab.group("g", 2);
+    for name in ["g1", "g2", "g3"] {
+        lab.member(name, "g", "1", 0);
+    }
+    lab.settle();
+    let first: Value = serde_json::from_str(&lab.calls[0].body).unwrap();
+    assert_eq!(first["Pod"]["metadata"]["name"], "g1");
+    lab.go("g1");
+    // The answer about the one that has gone is nothing to the next.
+    while lab.answer_somehow(How::Agrees) {}
+    assert_eq!(lab.placed(), ["g2", "g3"]);
+    lab.check_state();
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Node(u8, u8),
@@ -177,7 +291,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 impl Lab {
-    fn grouped(&mut self, event: &Event) {
+    fn grouped(&mut self, event: &Event, extenders: &str) {
         match event {
             Event::Node(name, cpu) => self.node(&format!("n{name}"), &cpu.to_string(), json!([])),
             Event::RemoveNode(name) => {
@@ -208,7 +322,8 @@ impl Lab {
                 self.remove(Kind::of::<Pod>(), &key);
             }
             Event::Restart => {
-                self.scheduler = heeding_groups();
+                self.scheduler = heeding_groups(extenders);
+                self.calls.clear();
                 self.wake = None;
                 let kinds = [Kind::of::<Node>(), Kind::of::<Pod>(), Kind::of::<PodGroup>()];
                 let objects: Vec<_> =
@@ -256,7 +371,7 @@ proptest! {
             if let Event::RemovePod(group, _) = event {
                 broken.insert(format!("g{group}"));
             }
-            lab.grouped(event);
+            lab.grouped(event, "");
             if *settle {
                 lab.settle();
             }
@@ -266,6 +381,42 @@ proptest! {
         }
         lab.wait(Duration::from_secs(400));
         prop_assert_eq!(lab.partial(&broken), []);
+        lab.check_state();
+    }
+
+    /// The same with an extender that answers late, refuses and fails.
+    #[test]
+    fn nor_is_it_with_extenders(
+        events in prop::collection::vec((event(), 0..3u8, 0..6u8), 1..50)
+    ) {
+        let mut lab = Lab::with_groups_and_extender();
+        let mut broken = BTreeSet::new();
+        for (event, answers, how) in &events {
+            if let Event::RemovePod(group, _) = event {
+                broken.insert(format!("g{group}"));
+            }
+            lab.grouped(event, EXTENDER);
+            lab.settle();
+            for _ in 0..*answers {
+                lab.answer_somehow(match how {
+                    0 => How::Refuses,
+                    1 => How::Fails,
+                    _ => How::Agrees,
+                });
+            }
+            lab.check_state();
+            let leaving = lab.view.list::<Pod>().filter(|pod| pod.metadata.deletion_timestamp.is_some());
+            broken.extend(leaving.map(|pod| pod.metadata.name.as_ref().unwrap()[..2].to_owned()));
+            prop_assert_eq!(lab.partial(&broken), []);
+        }
+        for _ in 0..40 {
+            lab.wait(Duration::from_secs(20));
+            for _ in 0..100 {
+                lab.answer_somehow(How::Agrees);
+            }
+        }
+        prop_assert_eq!(lab.partial(&broken), []);
+        prop_assert!(!lab.scheduler.is_open(), "it comes to rest");
         lab.check_state();
     }
 }
