@@ -16,11 +16,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
 };
 use tokio::sync::Notify;
 use wharf_ports::extender::{ExtenderAnswer, ExtenderCall, ExtenderCalls};
-use wharf_scheduler::Plugin;
 use wharf_scheduler::config::{Configuration, Extender, ExtenderTls};
 
 use crate::client;
@@ -59,7 +57,7 @@ impl Extenders {
     }
 }
 
-/// Refuses what extenders cannot do here.
+/// How to speak TLS with an extender, if it is to be asked so.
 fn prepare(extender: &Extender) -> Result<Option<Tls>, Failure> {
     let wrong = |text: String| {
         Failure::bad_input(format!("extender {} of the scheduler: {text}", extender.url_prefix))
@@ -70,27 +68,6 @@ fn prepare(extender: &Extender) -> Result<Option<Tls>, Failure> {
     let tls = extender.tls.clone().unwrap_or_default();
     let config = tls_config(&tls, extender.enable_https).map_err(wrong)?;
     Ok(Some(Tls { config: Arc::new(config), server_name: tls.server_name }))
-}
-
-/// Refuses configurations with extenders that are to do what they cannot do here.
-pub(crate) fn check(configuration: &Configuration) -> Result<(), Failure> {
-    let Some(first) = configuration.extenders.first() else { return Ok(()) };
-    let mut extenders = configuration.extenders.iter();
-    if let Some(extender) = extenders.find(|extender| !extender.preempt_verb.is_empty()) {
-        return Err(Failure::bad_input(format!(
-            "extenders have no say in preemption here: take preemptVerb of {} out of the scheduler's configuration",
-            extender.url_prefix
-        )));
-    }
-    let gangs =
-        |profile: &wharf_scheduler::Profile| profile.permit.contains(&Plugin::GangScheduling);
-    if configuration.profiles.iter().any(gangs) {
-        return Err(Failure::bad_input(format!(
-            "extenders have no say in gangs here: take {} or the plugin GangScheduling out of the scheduler's configuration",
-            first.url_prefix
-        )));
-    }
-    Ok(())
 }
 
 impl ExtenderCalls for Extenders {
@@ -120,52 +97,151 @@ impl ExtenderCalls for Extenders {
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is left of a call's time.
-struct Deadline(Duration);
+#[derive(Clone, Copy)]
+struct Deadline {
+    end: Duration,
+    timeout: Duration,
+}
 
 impl Deadline {
     fn after(timeout: Duration) -> Self {
-        Self(process_start().elapsed().saturating_add(timeout))
+        Self { end: process_start().elapsed().saturating_add(timeout), timeout }
     }
 
-    fn left(&self) -> Result<Duration, AnyError> {
-        let left = self.0.saturating_sub(process_start().elapsed());
-        if left.is_zero() { Err("it takes too long".into()) } else { Ok(left) }
-    }
-}
-
-/// A connection, plain or with TLS.
-enum Connection {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
-}
-
-impl Connection {
-    fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => &stream.sock,
+    /// At least a millisecond: a socket takes no less for a time-out.
+    fn left(self) -> std::io::Result<Duration> {
+        let left = self.end.saturating_sub(process_start().elapsed());
+        if left < Duration::from_millis(1) {
+            Err(std::io::ErrorKind::TimedOut.into())
+        } else {
+            Ok(left)
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        let stream: &mut dyn Write = match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream,
+    /// What a time-out is called.
+    fn tell(self, error: std::io::Error) -> AnyError {
+        match error.kind() {
+            // The latter is what a socket says whose time is over.
+            std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
+                format!("it takes longer than {:?}", self.timeout).into()
+            }
+            _ => error.into(),
+        }
+    }
+}
+
+/// A connection, plain or with TLS. Whatever the peer does, no call outlasts the deadline: the
+/// socket is given what is left of the time before each of its own calls.
+struct Connection {
+    socket: TcpStream,
+    tls: Option<Box<ClientConnection>>,
+    deadline: Deadline,
+}
+
+impl Connection {
+    fn open(host: &str, port: u16, tls: Option<Tls>, deadline: Deadline) -> Result<Self, AnyError> {
+        let mut addresses = (host, port).to_socket_addrs()?.peekable();
+        // One name may stand for the addresses of several networks, not all of which are served.
+        let socket = loop {
+            let address = addresses.next().ok_or("its host has no address")?;
+            match TcpStream::connect_timeout(&address, deadline.left()?) {
+                Ok(socket) => break socket,
+                Err(error) if addresses.peek().is_none() => return Err(error.into()),
+                Err(_) => {}
+            }
         };
-        stream.write_all(bytes)?;
-        stream.flush()
+        socket.set_nodelay(true)?;
+        let Some(tls) = tls else { return Ok(Self { socket, tls: None, deadline }) };
+        let name = if tls.server_name.is_empty() { host } else { &tls.server_name };
+        let name = ServerName::try_from(name.to_owned())?;
+        let client = Box::new(ClientConnection::new(tls.config, name)?);
+        let mut connection = Self { socket, tls: Some(client), deadline };
+        connection.shake_hands()?;
+        Ok(connection)
+    }
+
+    fn shake_hands(&mut self) -> std::io::Result<()> {
+        while self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
+            self.send()?;
+            if self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) && !self.receive()? {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.send()
+    }
+
+    /// Sends what TLS has to say.
+    fn send(&mut self) -> std::io::Result<()> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        while tls.wants_write() {
+            self.socket.set_write_timeout(Some(self.deadline.left()?))?;
+            tls.write_tls(&mut self.socket)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in what there is for TLS. Returns whether there may be more.
+    fn receive(&mut self) -> std::io::Result<bool> {
+        let Some(tls) = &mut self.tls else { return Ok(false) };
+        self.socket.set_read_timeout(Some(self.deadline.left()?))?;
+        let length = tls.read_tls(&mut self.socket)?;
+        let taken = tls.process_new_packets().map_err(std::io::Error::other);
+        // An alert tells the peer why.
+        let _ = self.send();
+        taken.map(|_| length > 0)
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
+        while !bytes.is_empty() {
+            let length = match &mut self.tls {
+                Some(tls) => tls.writer().write(bytes)?,
+                None => {
+                    self.socket.set_write_timeout(Some(self.deadline.left()?))?;
+                    self.socket.write(bytes)?
+                }
+            };
+            self.send()?;
+            bytes = &bytes[length..];
+        }
+        Ok(())
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buffer),
-            Self::Tls(stream) => stream.read(buffer),
+        loop {
+            let Some(tls) = &mut self.tls else {
+                self.socket.set_read_timeout(Some(self.deadline.left()?))?;
+                return self.socket.read(buffer);
+            };
+            match tls.reader().read(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    self.receive()?;
+                }
+                // A peer that closes without TLS's goodbye.
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(0),
+                done => return done,
+            }
         }
     }
 }
 
 fn post(call: &ExtenderCall, tls: Option<Tls>) -> Result<String, AnyError> {
     let deadline = Deadline::after(call.timeout);
+    let answer = ask(call, tls, deadline).map_err(|error| match error.downcast() {
+        Ok(error) => deadline.tell(*error),
+        Err(error) => error,
+    })?;
+    if answer.code == 200 {
+        Ok(answer.body)
+    } else {
+        Err(format!("it answered {}: {}", answer.code, answer.body.trim()).into())
+    }
+}
+
+fn ask(
+    call: &ExtenderCall,
+    tls: Option<Tls>,
+    deadline: Deadline,
+) -> Result<client::Answer, AnyError> {
     let (_, rest) = call.url.split_once("://").ok_or("its URL has no scheme")?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let port = if tls.is_some() { 443 } else { 80 };
@@ -175,20 +251,7 @@ fn post(call: &ExtenderCall, tls: Option<Tls>) -> Result<String, AnyError> {
         None => (authority, port),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let address = (host, port).to_socket_addrs()?.next().ok_or("its host has no address")?;
-    let socket = TcpStream::connect_timeout(&address, deadline.left()?)?;
-    socket.set_nodelay(true)?;
-    let mut connection = match tls {
-        None => Connection::Plain(socket),
-        Some(tls) => {
-            let name = if tls.server_name.is_empty() { host } else { &tls.server_name };
-            let name = ServerName::try_from(name.to_owned())?;
-            let client = ClientConnection::new(tls.config, name)?;
-            Connection::Tls(Box::new(StreamOwned::new(client, socket)))
-        }
-    };
-    connection.socket().set_write_timeout(Some(deadline.left()?))?;
-    connection.socket().set_read_timeout(Some(deadline.left()?))?;
+    let mut connection = Connection::open(host, port, tls, deadline)?;
     let request = format!(
         "POST /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\nAccept: application/json\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{}",
@@ -199,27 +262,16 @@ fn post(call: &ExtenderCall, tls: Option<Tls>) -> Result<String, AnyError> {
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
-        connection.socket().set_read_timeout(Some(deadline.left()?))?;
-        match connection.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => bytes.extend_from_slice(&buffer[..length]),
-            // A peer that closes without TLS's goodbye.
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-            Err(error) => return Err(error.into()),
-        }
+        let length = connection.read(&mut buffer)?;
+        bytes.extend_from_slice(&buffer[..length]);
         if bytes.len() > ANSWER_BYTES_MAX {
             return Err("its answer is too long".into());
         }
-        if client::is_whole(&bytes) {
+        if length == 0 || client::is_whole(&bytes) {
             break;
         }
     }
-    let answer = client::parse(&bytes).ok_or("its answer is not HTTP")?;
-    if answer.code == 200 {
-        Ok(answer.body)
-    } else {
-        Err(format!("it answered {}: {}", answer.code, answer.body.trim()).into())
-    }
+    client::parse(&bytes).ok_or_else(|| "its answer is not HTTP".into())
 }
 
 fn tls_config(tls: &ExtenderTls, enable_https: bool) -> Result<ClientConfig, String> {

@@ -3,9 +3,19 @@
 mod harness;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use harness::{Kubectl, Options, Wharf, run, wait_for, wharf_binary};
 use serde_json::{Value, json};
@@ -18,22 +28,9 @@ fn extender() -> (u16, Receiver<Value>) {
     let (sender, bindings) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.expect("a connection"));
-            let mut line = String::new();
-            stream.read_line(&mut line).expect("a request");
-            let verb = line.split(' ').nth(1).expect("a path").to_owned();
-            let mut length = 0;
-            while line.trim_end() != "" {
-                line.clear();
-                stream.read_line(&mut line).expect("a header");
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().expect("a number");
-                }
-            }
-            let mut body = vec![0; length];
-            stream.read_exact(&mut body).expect("the body");
-            let asked: Value = serde_json::from_slice(&body).expect("JSON");
-            let answer = match verb.as_str() {
+            let mut stream = stream.expect("a connection");
+            let (path, asked) = request(&mut stream).expect("a request");
+            let answer = match path.as_str() {
                 "/x/filter" => {
                     let nodes = asked["Nodes"]["items"].as_array().expect("nodes").clone();
                     let kept: Vec<_> =
@@ -48,13 +45,36 @@ fn extender() -> (u16, Receiver<Value>) {
                     json!({"Error": ""})
                 }
             };
-            let body = answer.to_string();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            let stream = stream.get_mut();
-            stream.write_all((head + &body).as_bytes()).expect("it is taken");
+            respond(&mut stream, &answer).expect("it is taken");
         }
     });
     (port, bindings)
+}
+
+/// Reads one request: its path and body.
+fn request(stream: &mut impl Read) -> std::io::Result<(String, Value)> {
+    let mut stream = BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut length = 0;
+    while line.trim_end() != "" {
+        line.clear();
+        stream.read_line(&mut line)?;
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a number");
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((path, serde_json::from_slice(&body)?))
+}
+
+fn respond(stream: &mut impl Write, answer: &Value) -> std::io::Result<()> {
+    let body = answer.to_string();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all((head + &body).as_bytes())?;
+    stream.flush()
 }
 
 fn config(extender: &str) -> String {
@@ -174,12 +194,155 @@ fn they_are_asked_over_tls() {
     }
 }
 
+/// Certificates of an authority of its own, in PEM.
+struct Certificates {
+    authority: String,
+    server: (CertificateDer<'static>, PrivateKeyDer<'static>),
+    client: (String, String),
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let key = || KeyPair::generate().expect("a key");
+        let params = |name: &str| CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        let mut authority = params("authority");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer_key = key();
+        let pem = authority.self_signed(&issuer_key).expect("a certificate").pem();
+        let issuer = Issuer::new(authority, issuer_key);
+        let issue = |name: &str| {
+            let key = key();
+            (params(name).signed_by(&key, &issuer).expect("a certificate"), key)
+        };
+        let (server, server_key) = issue("127.0.0.1");
+        let server_key = PrivatePkcs8KeyDer::from(server_key.serialize_der());
+        let (client, client_key) = issue("scheduler");
+        Self {
+            authority: pem,
+            server: (server.der().clone(), server_key.into()),
+            client: (client.pem(), client_key.serialize_pem()),
+        }
+    }
+
+    /// A server that talks only with those who show a certificate of this authority.
+    fn server_config(&self) -> ServerConfig {
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(self.authority.as_bytes()).expect("PEM");
+        roots.add(authority).expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_client_cert_verifier(verifier.build().expect("a verifier"))
+            .with_single_cert(vec![self.server.0.clone()], self.server.1.clone_key())
+            .expect("a certificate")
+    }
+}
+
+/// An extender that leaves over node `b` alone for evictions, over TLS with client certificates.
+/// What it is asked at `/x/slow` it answers a byte now and then, and never to the end.
+fn secured(certificates: &Certificates) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("it has an address").port();
+    let config = Arc::new(certificates.server_config());
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let connection = ServerConnection::new(Arc::clone(&config)).expect("a connection");
+            let stream = StreamOwned::new(connection, socket.expect("a connection"));
+            // It ends with an error when the other side has had enough.
+            std::thread::spawn(move || answer_secured(stream));
+        }
+    });
+    port
+}
+
+fn answer_secured(mut stream: StreamOwned<ServerConnection, TcpStream>) -> std::io::Result<()> {
+    let (path, asked) = request(&mut stream)?;
+    if path == "/x/slow" {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nX: ")?;
+        loop {
+            stream.write_all(b"x")?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let left = &asked["NodeNameToMetaVictims"]["b"];
+    respond(&mut stream, &json!({"NodeNameToMetaVictims": {"b": left}}))
+}
+
+#[test]
+fn they_are_shown_a_certificate_and_waited_for_no_longer_than_they_may() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let certificates = Certificates::new();
+    std::fs::write(path("ca"), &certificates.authority).expect("it can be written");
+    std::fs::write(path("cert"), &certificates.client.0).expect("it can be written");
+    std::fs::write(path("key"), &certificates.client.1).expect("it can be written");
+    let port = secured(&certificates);
+    let arguments = ["--controllers", "none"].map(str::to_owned).to_vec();
+    let wharf = Wharf::start(&Options { speed: 1, arguments, ..Options::default() });
+    let kubectl = wharf.kubectl();
+    let class = "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: high}\nvalue: 1000\n";
+    kubectl.input("apply -f -", class).ok();
+    let pod = |name: &str, more: &str| {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{{more}, containers: [{{name: c, image: i, resources: {{requests: {{cpu: 2}}}}}}]}}\n"
+        );
+        kubectl.input("apply -f -", &pod).ok();
+    };
+    for name in ["a", "b"] {
+        create_node(&kubectl, name);
+        pod(&format!("on-{name}"), &format!("nodeName: {name}"));
+    }
+    let authority = format!("caFile: {}", path("ca"));
+    let data = |text: &str| STANDARD.encode(text);
+    let by_file = format!("{authority}, certFile: {}, keyFile: {}", path("cert"), path("key"));
+    let by_data = format!(
+        "{authority}, certData: {}, keyData: {}",
+        data(&certificates.client.0),
+        data(&certificates.client.1)
+    );
+    let refused = "0/2 nodes are available: 2 Insufficient cpu. preemption: ";
+    for (index, (verb, tls, message)) in [
+        ("preempt", &authority, format!("{refused}no answer from https://127.0.0.1:{port}/x/preempt: received fatal alert: CertificateRequired")),
+        ("slow", &by_file, format!("{refused}no answer from https://127.0.0.1:{port}/x/slow: it takes longer than 300ms")),
+        ("preempt", &by_data, "0/2 nodes are available: 2 Insufficient cpu.".to_owned()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let extender = format!(
+            "{{urlPrefix: 'https://127.0.0.1:{port}/x', preemptVerb: {verb}, nodeCacheCapable: true, httpTimeout: 300ms, tlsConfig: {{{tls}}}}}"
+        );
+        std::fs::write(path("s.yaml"), config(&extender)).expect("it can be written");
+        let beside = wharf.run_beside(&["--only", "scheduler", "--config", &path("s.yaml")]);
+        let name = format!("p{index}");
+        pod(&name, "priorityClassName: high");
+        wait_for("the pod to be told", || {
+            let said = format!("get pod {name} -o jsonpath={{.status.conditions[0].message}}");
+            let said = kubectl.ok(&said);
+            if said == message { Ok(()) } else { Err(said) }
+        });
+        assert!(beside.stop("INT").success());
+        if index < 2 {
+            kubectl.ok(&format!("delete pod {name} --force --grace-period=0"));
+        }
+    }
+    let leaving = "get pods -o jsonpath={.items[?(@.metadata.deletionTimestamp)].metadata.name}";
+    assert_eq!(kubectl.ok(leaving), "on-b", "as the extender had it");
+    assert_eq!(kubectl.ok("get pod p2 -o jsonpath={.status.nominatedNodeName}"), "b");
+}
+
 #[test]
 fn what_an_extender_cannot_do_here_is_told_in_one_line() {
     let folder = tempfile::TempDir::new().expect("a temporary folder");
     let file = folder.path().join("s.yaml").display().to_string();
     for (extender, message) in [
-        ("{urlPrefix: 'http://e', preemptVerb: p}", "take preemptVerb of http://e out"),
+        (
+            "{urlPrefix: 'https://e', preemptVerb: p, tlsConfig: {insecure: true, certData: aGk=}}",
+            "certificate and its key go together",
+        ),
         ("{urlPrefix: 'https://e', filterVerb: f}", "https needs caFile, caData or insecure"),
         (
             "{urlPrefix: 'https://e', filterVerb: f, tlsConfig: {caData: '***'}}",

@@ -27,7 +27,7 @@ use wharf_scheduler::config::Configuration;
 use wharf_sim::world::{chosen_controllers, simulated_cloud};
 
 use crate::cli::{CloudChoice, RunArgs};
-use crate::extenders::{self, Extenders};
+use crate::extenders::Extenders;
 use crate::failure::Failure;
 use crate::lab::clock::WallClock;
 use crate::lab::process_start;
@@ -166,7 +166,6 @@ fn configuration(args: &RunArgs) -> Result<Configuration, Failure> {
         return Ok(configuration);
     };
     let mut configuration = super::scheduler_config(Some(file.as_path()))?;
-    extenders::check(&configuration)?;
     configuration.leader_election.leader_elect |= args.leader_elect;
     Ok(configuration)
 }

@@ -32,7 +32,6 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let controllers = super::controllers(&args.controllers)?;
     let scheduler = super::scheduler_config(args.scheduler_config.as_deref())?;
-    crate::extenders::check(&scheduler)?;
     let options = LabOptions {
         scheduler,
         listen: args.listen,
