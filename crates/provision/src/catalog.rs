@@ -214,6 +214,32 @@ impl Catalog {
         values.len()
     }
 
+    /// The values of `key` that the types of `set` have, bought in `cells`.
+    pub fn values_of(&self, key: &str, set: &TypeSet, cells: Cells) -> Vec<CompactString> {
+        let of_cell: fn(&Cell) -> &str = match key {
+            labels::CAPACITY_TYPE => |cell| cell.capacity_type.as_str(),
+            labels::TOPOLOGY_ZONE => |cell| &cell.zone,
+            labels::TOPOLOGY_ZONE_ID => |cell| &cell.zone_id,
+            _ => {
+                let Some(column) = self.column(key) else { return Vec::new() };
+                let mut lists: Vec<u16> = set.ones().map(|index| column.entry[index]).collect();
+                lists.sort_unstable();
+                lists.dedup();
+                let lists = lists.iter().filter_map(|list| column.lists.get(usize::from(*list)));
+                let mut values: Vec<CompactString> = lists.flatten().cloned().collect();
+                values.sort_unstable();
+                values.dedup();
+                return values;
+            }
+        };
+        let sold = set.ones().fold(0, |all, index| all | self.available[index] & cells);
+        let mut values: Vec<CompactString> =
+            bits(sold).map(|cell| of_cell(&self.cells[cell]).into()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
+
     /// The cells in which a type can be launched now.
     pub fn available(&self, index: u32) -> Cells {
         self.available[index as usize]

@@ -2,6 +2,7 @@
 
 use compact_str::CompactString;
 use fixedbitset::FixedBitSet;
+use smallvec::SmallVec;
 use wharf_model::labels;
 use wharf_model::requirements::{Operator, Requirement, Requirements, Undefined};
 use wharf_model::resources::Resources;
@@ -10,6 +11,8 @@ use crate::catalog::{Catalog, Cells, Core, TypeSet, core};
 use crate::failure::{PoolFailure, TypeFailure};
 use crate::pod::Rung;
 use crate::pool::{CompiledPool, untolerated};
+use crate::terms::{HostPort, ports_conflict};
+use crate::topology::{Ask, Domains, Topology};
 
 /// At most so many instance types are written into a NodeClaim's requirements (upstream's bound).
 pub const TYPES_IN_CLAIM_MAX: usize = 600;
@@ -68,6 +71,20 @@ pub(crate) struct OpenClaim {
     absorbed: FixedBitSet,
     /// Pod shapes that did not fit. A claim only gets fuller and narrower, so they never will.
     rejected: FixedBitSet,
+    /// The node's ports that its pods take.
+    ports: Vec<HostPort>,
+    /// Per topology key: the domains that the requirements leave open; forgotten when they change.
+    open: SmallVec<[Option<Domains>; 2]>,
+}
+
+/// What topology makes of a claim.
+enum Settled {
+    /// None of its domains will do.
+    Refused,
+    /// It can stay as it is.
+    AsIs,
+    /// It is narrowed to fewer domains.
+    To(Requirements),
 }
 
 /// Constraints narrowed by a pod's, before it is known whether a type is left.
@@ -90,12 +107,16 @@ impl Narrowed {
 
     /// Narrows by a pod's requirements; the types are those that can still satisfy them and be
     /// bought, whatever their size.
-    pub(crate) fn by(&self, rung: &Rung, catalog: &Catalog) -> Result<Self, PoolFailure> {
+    pub(crate) fn by(
+        &self,
+        requirements: &Requirements,
+        catalog: &Catalog,
+    ) -> Result<Self, PoolFailure> {
         self.requirements
-            .compatible(&rung.requirements, Undefined::WellKnownAllowed)
+            .compatible(requirements, Undefined::WellKnownAllowed)
             .map_err(PoolFailure::Requirements)?;
         let mut narrowed = self.clone();
-        for requirement in rung.requirements.iter() {
+        for requirement in requirements.iter() {
             narrowed.requirements.add(requirement.clone());
             // The combination counts: a type with two values may meet each side with another one.
             let combined = narrowed.requirements.get(&requirement.key).unwrap_or(requirement);
@@ -113,16 +134,57 @@ impl Narrowed {
         }
         Ok(narrowed)
     }
+
+    /// Narrows to domains in which a pod may be; `None` if there are none.
+    pub(crate) fn settle(&self, ask: &Ask, topology: &Topology, catalog: &Catalog) -> Option<Self> {
+        let settled = settle(ask, topology, |key| topology.open_domains(key, &self.requirements));
+        match settled {
+            Settled::Refused => None,
+            Settled::AsIs => Some(self.clone()),
+            Settled::To(requirements) => self.by(&requirements, catalog).ok(),
+        }
+    }
+}
+
+/// What topology makes of a claim whose open domains are `open`. Every group sees the claim as it
+/// was; the answers then have to agree.
+fn settle(ask: &Ask, topology: &Topology, mut open: impl FnMut(usize) -> Domains) -> Settled {
+    let mut chosen: SmallVec<[(usize, Domains, Domains); 2]> = SmallVec::new();
+    for entry in &ask.entries {
+        if topology.is_host(entry.key) {
+            continue;
+        }
+        let before = open(entry.key);
+        let after = entry.choose(before);
+        let at = chosen.iter().position(|(key, ..)| *key == entry.key).unwrap_or_else(|| {
+            chosen.push((entry.key, before, before));
+            chosen.len() - 1
+        });
+        chosen[at].2 &= after;
+        if chosen[at].2 == 0 {
+            return Settled::Refused;
+        }
+    }
+    chosen.retain(|(_, before, after)| before != after);
+    if chosen.is_empty() {
+        return Settled::AsIs;
+    }
+    let requirement = |(key, _, after): &(usize, Domains, Domains)| {
+        let (name, domains) = topology.names(*key, *after);
+        Requirement::new(name, Operator::In, domains)
+    };
+    Settled::To(chosen.iter().map(requirement).collect())
 }
 
 /// A pod's shape in one form of its constraints.
 pub(crate) struct Attempt<'a> {
     /// Identifies shape and form together.
     pub(crate) id: usize,
-    /// Identifies the form of constraints.
-    pub(crate) rung_id: usize,
+    /// Identifies what the form of constraints asks of the node itself.
+    pub(crate) node_form: usize,
     pub(crate) rung: &'a Rung,
     pub(crate) requests: &'a Resources,
+    pub(crate) ports: &'a [HostPort],
 }
 
 impl OpenClaim {
@@ -144,8 +206,10 @@ impl OpenClaim {
             least: [i64::MIN; 4],
             absorbed: FixedBitSet::new(),
             rejected: FixedBitSet::new(),
+            ports: attempt.ports.to_vec(),
+            open: SmallVec::new(),
         };
-        claim.absorbed.grow_and_insert(attempt.rung_id);
+        claim.absorbed.grow_and_insert(attempt.node_form);
         claim.grow(pool, attempt, None).then_some(claim)
     }
 
@@ -154,20 +218,77 @@ impl OpenClaim {
         self.rejected.contains(attempt.id)
     }
 
-    /// Adds a pod if some type holds it with the others; else nothing changes.
-    pub(crate) fn try_add(&mut self, pool: &CompiledPool, attempt: &Attempt<'_>) -> bool {
-        let added = if self.absorbed.contains(attempt.rung_id) {
-            self.grow(pool, attempt, None)
-        } else {
-            self.narrow(pool, attempt.rung)
-                .is_some_and(|narrowed| self.grow(pool, attempt, Some(narrowed)))
-        };
-        if added {
-            self.absorbed.grow_and_insert(attempt.rung_id);
-        } else {
-            self.rejected.grow_and_insert(attempt.id);
+    /// Adds a pod if some type holds it with the others, in a domain that will do; else nothing
+    /// changes.
+    pub(crate) fn try_add(
+        &mut self,
+        pool: &CompiledPool,
+        attempt: &Attempt<'_>,
+        asked: Option<(&Ask, &Topology)>,
+    ) -> bool {
+        let mut narrowed = None;
+        let absorbed = self.absorbed.contains(attempt.node_form);
+        if !attempt.ports.is_empty() && ports_conflict(attempt.ports, &self.ports) {
+            return self.reject(attempt);
         }
-        added
+        if !absorbed {
+            narrowed = self.narrow(pool, attempt.rung);
+            if narrowed.is_none() {
+                return self.reject(attempt);
+            }
+        }
+        let mut is_final = true;
+        if let Some((ask, topology)) = asked {
+            match self.settled(ask, topology, narrowed.as_ref()) {
+                Settled::Refused => return false,
+                Settled::AsIs => {}
+                Settled::To(requirements) => {
+                    let before = narrowed.unwrap_or_else(|| self.narrowed());
+                    let Ok(settled) = before.by(&requirements, &pool.pool.catalog) else {
+                        return false;
+                    };
+                    // Another time the domain may be another.
+                    is_final = false;
+                    narrowed = Some(settled);
+                }
+            }
+        }
+        let changed = narrowed.is_some();
+        if !self.grow(pool, attempt, narrowed) {
+            return is_final && self.reject(attempt);
+        }
+        if changed {
+            self.open.clear();
+        }
+        self.absorbed.grow_and_insert(attempt.node_form);
+        self.ports.extend(attempt.ports.iter().cloned());
+        true
+    }
+
+    fn reject(&mut self, attempt: &Attempt<'_>) -> bool {
+        self.rejected.grow_and_insert(attempt.id);
+        false
+    }
+
+    fn narrowed(&self) -> Narrowed {
+        Narrowed {
+            requirements: self.requirements.clone(),
+            cells: self.cells,
+            options: self.options.clone(),
+        }
+    }
+
+    fn settled(&mut self, ask: &Ask, topology: &Topology, narrowed: Option<&Narrowed>) -> Settled {
+        if let Some(narrowed) = narrowed {
+            return settle(ask, topology, |key| topology.open_domains(key, &narrowed.requirements));
+        }
+        let (open, requirements) = (&mut self.open, &self.requirements);
+        settle(ask, topology, |key| {
+            if open.len() <= key {
+                open.resize(key + 1, None);
+            }
+            *open[key].get_or_insert_with(|| topology.open_domains(key, requirements))
+        })
     }
 
     fn narrow(&self, pool: &CompiledPool, rung: &Rung) -> Option<Narrowed> {
@@ -176,12 +297,7 @@ impl OpenClaim {
         {
             return None;
         }
-        let now = Narrowed {
-            requirements: self.requirements.clone(),
-            cells: self.cells,
-            options: self.options.clone(),
-        };
-        now.by(rung, &pool.pool.catalog).ok()
+        self.narrowed().by(&rung.requirements, &pool.pool.catalog).ok()
     }
 
     /// Raises the requests by a pod's and drops the types that no longer hold them.
@@ -194,7 +310,7 @@ impl OpenClaim {
         let mut requests = self.requests.clone();
         requests.add(attempt.requests);
         let requested = core(&requests);
-        let simple = requests.extended.is_empty() && narrowed.is_none();
+        let simple = requests.extended.is_empty() && narrowed.is_none() && attempt.ports.is_empty();
         if simple && (0..4).all(|resource| requested[resource] <= self.least[resource]) {
             self.requests = requests;
             return true;
@@ -209,6 +325,9 @@ impl OpenClaim {
             } else {
                 options.set(index, false);
             }
+        }
+        if !attempt.ports.is_empty() {
+            pool.retain_with_ports(attempt.ports, &mut options);
         }
         let requirements = narrowed.as_ref().map_or(&self.requirements, |n| &n.requirements);
         let catalog = &pool.pool.catalog;
@@ -265,7 +384,7 @@ pub(crate) fn explain(
     }
     let catalog = &pool.pool.catalog;
     let template = Narrowed::of_pool(pool);
-    let narrowed = match template.by(attempt.rung, catalog) {
+    let narrowed = match template.by(&attempt.rung.requirements, catalog) {
         Ok(narrowed) => narrowed,
         Err(failure) => return failure,
     };

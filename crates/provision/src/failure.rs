@@ -20,6 +20,8 @@ pub enum PoolFailure {
     Taint(Taint),
     /// The pod's requirements contradict the pool's.
     Requirements(Vec<Incompatible>),
+    /// No domain of the pool's machines will do for what the pod asks of others.
+    Topology(String),
     /// No instance type is left.
     Types(Box<TypeFailure>),
     /// Every type would exceed the pool's limits.
@@ -85,6 +87,7 @@ impl fmt::Display for PoolFailure {
                 let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 write!(f, "incompatible requirements, {}", errors.join("; "))
             }
+            Self::Topology(text) => f.write_str(text),
             Self::Types(failure) => failure.fmt(f),
             Self::Limits { pool } => write!(
                 f,

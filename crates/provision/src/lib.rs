@@ -5,6 +5,7 @@
 //! plans new ones; [`disruption`] asks it what would happen if nodes were gone. Words and rules are
 //! Karpenter's (<https://karpenter.sh/docs/concepts/>).
 
+pub mod cases;
 pub mod catalog;
 pub mod claim;
 pub mod disruption;
@@ -14,5 +15,7 @@ pub mod pod;
 pub mod pool;
 mod shapes;
 pub mod solve;
+pub mod terms;
+mod topology;
 
 pub use shapes::ShapeId;

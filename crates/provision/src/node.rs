@@ -1,6 +1,7 @@
 //! Nodes that are there or on their way, as the solver sees them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::Taint;
@@ -9,6 +10,7 @@ use wharf_model::resources::Resources;
 
 use crate::pod::Rung;
 use crate::pool::untolerated;
+use crate::terms::{HostPort, TopologyTerm};
 
 /// A node that pods may be placed on: registered, or in flight with a launched NodeClaim.
 #[derive(Clone, Debug)]
@@ -29,6 +31,21 @@ pub struct ExistingNode {
     /// Whether it was busy a moment ago (within its pool's consolidateAfter), so that candidates'
     /// pods must not be moved here.
     pub settling: bool,
+    /// The pods that are on it, for those that ask where others are.
+    pub pods: Vec<ResidentPod>,
+    /// The ports its pods have taken.
+    pub ports: Vec<HostPort>,
+}
+
+/// A pod on a node, as other pods' terms see it.
+#[derive(Clone, Debug)]
+pub struct ResidentPod {
+    /// Its namespace.
+    pub namespace: CompactString,
+    /// Its labels.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// The required anti-affinity that keeps others away from it.
+    pub anti_affinity: Vec<Arc<TopologyTerm>>,
 }
 
 impl ExistingNode {

@@ -2,6 +2,7 @@
 //! its preferences are given up.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use compact_str::CompactString;
@@ -11,6 +12,8 @@ use wharf_model::requirements::{Malformed, Requirements};
 use wharf_model::resources::Resources;
 use wharf_model::taints;
 use wharf_model::time::Time;
+
+use crate::terms::{HostPort, TopologyKind, TopologyTerm};
 
 /// A pod that needs a place.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub struct PodRequest {
     pub created: Time,
     /// What it asks for, its own pod slot included.
     pub requests: Resources,
+    /// Its labels, by which other pods' terms select it.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Where it may go. Shared by the pods of one template.
     pub constraints: Arc<Constraints>,
     /// Where it comes from.
@@ -52,6 +57,10 @@ pub struct Constraints {
     pub preferred: Vec<(i32, Requirements)>,
     /// Tolerations.
     pub tolerations: Vec<Toleration>,
+    /// What it asks of other pods.
+    pub topology: Vec<Arc<TopologyTerm>>,
+    /// The node's ports that it takes.
+    pub ports: Vec<HostPort>,
 }
 
 /// One form of a pod's constraints, between all its preferences and the bare requirements.
@@ -59,12 +68,17 @@ pub struct Constraints {
 pub struct Rung {
     /// What the node must be.
     pub requirements: Requirements,
+    /// What the node must be at least: without preferences.
+    pub strict: Requirements,
     /// Which taints it may have.
     pub tolerations: Vec<Toleration>,
+    /// What is asked of other pods; preferences that are not given up yet are among it.
+    pub topology: Vec<Arc<TopologyTerm>>,
 }
 
 impl Constraints {
-    /// The constraints of a pod spec: node selector, node affinity and tolerations.
+    /// The constraints of a pod spec: node selector, node affinity, tolerations and host ports. What
+    /// it asks of other pods is [`TopologyTerm::of_pod`].
     ///
     /// # Errors
     /// If a term is malformed, which the API server does not let through.
@@ -88,42 +102,77 @@ impl Constraints {
                 .map(|term| Ok((term.weight, term_requirements(&term.preference)?)))
                 .collect::<Result<_, _>>()?,
             tolerations: spec.tolerations.clone().unwrap_or_default(),
+            topology: Vec::new(),
+            ports: HostPort::of_pod(spec),
         })
     }
 
     /// The forms in the order in which they are tried (upstream's relaxation order): as written;
-    /// then without the first required term, as long as another remains; then without the heaviest
-    /// preferred term, one by one; last, where `soft_taints` says that some pool has one, tolerating
-    /// every PreferNoSchedule taint.
+    /// then without the first required node term, as long as another remains; then without the
+    /// heaviest preference, one by one, for pod affinity, then pod anti-affinity, then node
+    /// affinity; then without each ScheduleAnyway; last, where `soft_taints` says that some pool has
+    /// one, tolerating every PreferNoSchedule taint.
     pub fn ladder(&self, soft_taints: bool) -> Vec<Rung> {
         let mut preferred: Vec<&(i32, Requirements)> = self.preferred.iter().collect();
         // A stable sort: of equal weights the first written counts.
         preferred.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
         let last_term = self.required.len().saturating_sub(1);
-        let mut rungs = vec![self.rung(0, preferred.first())];
-        rungs.extend((1..=last_term).map(|term| self.rung(term, preferred.first())));
-        rungs.extend((1..=preferred.len()).map(|from| self.rung(last_term, preferred.get(from))));
+        let mut topology = self.topology.clone();
+        let mut rungs = vec![self.rung(0, preferred.first(), &topology)];
+        let terms = 1..=last_term;
+        rungs.extend(terms.map(|term| self.rung(term, preferred.first(), &topology)));
+        for kind in [TopologyKind::Affinity, TopologyKind::AntiAffinity] {
+            while let Some(heaviest) = heaviest_preference(&topology, |term| term.kind == kind) {
+                topology.remove(heaviest);
+                rungs.push(self.rung(last_term, preferred.first(), &topology));
+            }
+        }
+        let forms = 1..=preferred.len();
+        rungs.extend(forms.map(|from| self.rung(last_term, preferred.get(from), &topology)));
+        while let Some(anyway) = heaviest_preference(&topology, TopologyTerm::is_spread) {
+            topology.remove(anyway);
+            rungs.push(self.rung(last_term, None, &topology));
+        }
         if soft_taints {
-            let mut last = self.rung(last_term, None);
+            let mut last = self.rung(last_term, None, &topology);
             last.tolerations.push(tolerate_soft_taints());
             rungs.push(last);
         }
         rungs
     }
 
-    /// What must hold at least: the selector and the first required term.
-    pub fn strict(&self) -> Requirements {
-        self.rung(0, None).requirements
+    /// The constraints without preferences.
+    pub fn without_preferences(&self) -> Self {
+        let mut bare = self.clone();
+        bare.preferred.clear();
+        bare.topology.retain(|term| term.preference.is_none());
+        bare
     }
 
-    fn rung(&self, term: usize, preferred: Option<&&(i32, Requirements)>) -> Rung {
-        let mut requirements = self.selector.clone();
-        let preferred = preferred.map(|(_, requirements)| requirements);
-        for part in preferred.into_iter().chain(self.required.get(term)) {
-            requirements.extend(part.iter().cloned());
-        }
-        Rung { requirements, tolerations: self.tolerations.clone() }
+    fn rung(
+        &self,
+        term: usize,
+        preferred: Option<&&(i32, Requirements)>,
+        topology: &[Arc<TopologyTerm>],
+    ) -> Rung {
+        let mut strict = self.selector.clone();
+        strict.extend(self.required.get(term).into_iter().flat_map(|term| term.iter().cloned()));
+        let mut requirements = strict.clone();
+        requirements
+            .extend(preferred.into_iter().flat_map(|(_, preferred)| preferred.iter().cloned()));
+        let topology = topology.to_vec();
+        Rung { requirements, strict, tolerations: self.tolerations.clone(), topology }
     }
+}
+
+/// The position of the heaviest preference of a kind; of equal weights the first written.
+fn heaviest_preference(
+    topology: &[Arc<TopologyTerm>],
+    is_meant: impl Fn(&TopologyTerm) -> bool,
+) -> Option<usize> {
+    let weight = |at: usize| topology[at].preference.filter(|_| is_meant(&topology[at]));
+    let weights = (0..topology.len()).filter_map(|at| Some((weight(at)?, std::cmp::Reverse(at))));
+    weights.max().map(|(_, std::cmp::Reverse(at))| at)
 }
 
 /// The toleration of every PreferNoSchedule taint.

@@ -12,6 +12,7 @@ use wharf_model::taints::{self, ComparisonOperators};
 use crate::catalog::{Catalog, Cells, Core, TypeSet, core};
 use crate::failure::PoolFailure;
 use crate::pod::tolerate_soft_taints;
+use crate::terms::{HostPort, ports_conflict};
 
 /// The name under which limits count nodes.
 pub const NODES: &str = "nodes";
@@ -45,6 +46,8 @@ pub struct Daemon {
     pub alternatives: Vec<Requirements>,
     /// Tolerations.
     pub tolerations: Vec<Toleration>,
+    /// The node's ports that it takes.
+    pub ports: Vec<HostPort>,
 }
 
 /// A pool compiled for the solver.
@@ -67,6 +70,7 @@ pub(crate) struct CompiledPool {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DaemonGroup {
     pub(crate) overhead: Resources,
+    pub(crate) ports: Vec<HostPort>,
 }
 
 /// Sorts pools into the order in which they are tried: weight descending, then name descending
@@ -111,6 +115,15 @@ impl CompiledPool {
         let overhead = &self.groups[usize::from(self.group_of[index])].overhead;
         let left = |name: &str| offered.get(name) - overhead.get(name);
         requests.extended.iter().all(|(name, amount)| *amount <= left(name))
+    }
+
+    /// Takes away from `set` the types whose daemons take one of these ports.
+    pub(crate) fn retain_with_ports(&self, ports: &[HostPort], set: &mut TypeSet) {
+        let taken = |index: usize| {
+            ports_conflict(ports, &self.groups[usize::from(self.group_of[index])].ports)
+        };
+        let taken: Vec<usize> = set.ones().filter(|index| taken(*index)).collect();
+        taken.into_iter().for_each(|index| set.set(index, false));
     }
 
     /// The least that daemons add on any type of `set`, resource by resource: what a claim's
@@ -206,13 +219,14 @@ fn daemon_groups(pool: &Pool) -> (Vec<DaemonGroup>, Vec<u16>) {
             let signature: Vec<bool> = sets.iter().map(|(on, _)| on.contains(index)).collect();
             let known = signatures.iter().position(|other| *other == signature);
             let group = known.unwrap_or_else(|| {
-                let mut overhead = Resources::default();
+                let mut group = DaemonGroup::default();
                 for ((_, daemon), _) in std::iter::zip(&sets, &signature).filter(|(_, runs)| **runs)
                 {
-                    overhead.add(&daemon.requests);
+                    group.overhead.add(&daemon.requests);
+                    group.ports.extend(daemon.ports.iter().cloned());
                 }
                 signatures.push(signature);
-                groups.push(DaemonGroup { overhead });
+                groups.push(group);
                 groups.len() - 1
             });
             group as u16

@@ -9,10 +9,12 @@ use rustc_hash::{FxHashMap, FxHasher};
 use wharf_model::resources::Resources;
 
 use crate::pod::{Constraints, Origin, PodRequest, Rung};
+use crate::terms::HostPort;
 
-/// A pod's shape: what it asks for, where it may go, and whether it may only go to settled nodes.
+/// A pod's shape: what it asks for, where it may go, and whether it may only go to settled nodes;
+/// and the number of its labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ShapeId(pub(crate) u32);
+pub struct ShapeId(pub(crate) u32, pub(crate) u32);
 
 /// One shape.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Shape {
     pub(crate) settled_only: bool,
     /// The forms of its constraints, in the order in which they are tried.
     pub(crate) rungs: Arc<[u32]>,
+    /// The node's ports that it takes.
+    pub(crate) ports: Arc<[HostPort]>,
     /// The numbers of its attempts: one for each form.
     pub(crate) attempts: Range<usize>,
 }
@@ -31,30 +35,36 @@ pub(crate) struct Shape {
 pub(crate) struct Shapes {
     pub(crate) shapes: Vec<Shape>,
     pub(crate) rungs: Vec<Rung>,
+    /// Per rung: the first one that asks the same of the node itself.
+    pub(crate) node_form: Vec<u32>,
     pub(crate) attempts: usize,
-    by_value: FxHashMap<(Resources, u32, bool), ShapeId>,
+    by_value: FxHashMap<(Resources, u32, bool), u32>,
     /// Constraints already compiled: their values by fingerprint, and their forms.
     by_fingerprint: FxHashMap<u64, Vec<u32>>,
     constraints: Vec<(Arc<Constraints>, Arc<[u32]>)>,
     rungs_by_fingerprint: FxHashMap<u64, Vec<u32>>,
+    /// Rungs by what they ask of the node itself.
+    node_forms: FxHashMap<u64, Vec<u32>>,
     /// Pods of one template share the allocation, which makes the look-up cheap.
     by_address: FxHashMap<usize, u32>,
 }
 
 impl Shapes {
     /// The shape of a pod; `soft_taints` says whether some pool has a PreferNoSchedule taint.
-    pub(crate) fn of(&mut self, pod: &PodRequest, soft_taints: bool) -> ShapeId {
+    pub(crate) fn of(&mut self, pod: &PodRequest, soft_taints: bool) -> u32 {
         let constraints = self.constraints_of(&pod.constraints, soft_taints);
         let settled_only = pod.origin == Origin::Candidate;
         let key = (pod.requests.clone(), constraints, settled_only);
         if let Some(id) = self.by_value.get(&key) {
             return *id;
         }
-        let id = ShapeId(self.shapes.len() as u32);
+        let id = self.shapes.len() as u32;
         let rungs = Arc::clone(&self.constraints[constraints as usize].1);
         let attempts = self.attempts..self.attempts + rungs.len();
         self.attempts = attempts.end;
-        self.shapes.push(Shape { requests: pod.requests.clone(), settled_only, rungs, attempts });
+        let ports = pod.constraints.ports.as_slice().into();
+        let requests = pod.requests.clone();
+        self.shapes.push(Shape { requests, settled_only, rungs, ports, attempts });
         self.by_value.insert(key, id);
         id
     }
@@ -89,6 +99,19 @@ impl Shapes {
         }
         let id = self.rungs.len() as u32;
         known.push(id);
+        let mut hasher = FxHasher::default();
+        rung.requirements.iter().for_each(|requirement| requirement.hash(&mut hasher));
+        hash_tolerations(&rung.tolerations, &mut hasher);
+        let alike = self.node_forms.entry(hasher.finish()).or_default();
+        let same = |other: &&u32| {
+            let other = &self.rungs[**other as usize];
+            other.requirements == rung.requirements && other.tolerations == rung.tolerations
+        };
+        let form = alike.iter().find(same).copied().unwrap_or_else(|| {
+            alike.push(id);
+            id
+        });
+        self.node_form.push(form);
         self.rungs.push(rung);
         id
     }
@@ -103,6 +126,7 @@ fn constraints_fingerprint(constraints: &Constraints) -> u64 {
         part.iter().for_each(|requirement| requirement.hash(&mut hasher));
     }
     hash_tolerations(&constraints.tolerations, &mut hasher);
+    (&constraints.topology, &constraints.ports).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -110,6 +134,7 @@ fn rung_fingerprint(rung: &Rung) -> u64 {
     let mut hasher = FxHasher::default();
     rung.requirements.iter().for_each(|requirement| requirement.hash(&mut hasher));
     hash_tolerations(&rung.tolerations, &mut hasher);
+    rung.topology.hash(&mut hasher);
     hasher.finish()
 }
 

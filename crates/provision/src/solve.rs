@@ -10,8 +10,8 @@
 //! Three facts make it fast. Pods of one shape ask the same, so answers are kept per shape. Within
 //! a solve nodes and claims only get fuller, so a refusal is final and every search goes on from
 //! where the last one for that shape ended. And a claim need only look at its types again when the
-//! smallest of them no longer holds its pods. (Topology, whose answers can change back, will bypass
-//! the kept refusals for the pods that have it.)
+//! smallest of them no longer holds its pods. Topology, whose answers can change back, is asked anew
+//! for the pods that have it, after the kept refusals.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,6 +28,8 @@ use crate::node::ExistingNode;
 use crate::pod::{PodRequest, queue_order};
 use crate::pool::{CompiledPool, Pool, sort_pools, untolerated};
 use crate::shapes::{ShapeId, Shapes};
+use crate::terms::{HostPort, ports_conflict};
+use crate::topology::{Ask, Tallies, Topology, World};
 
 /// How pods are put together on machines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +80,7 @@ pub struct Solver {
     /// Nodes that are overcommitted already: upstream puts nothing on them.
     closed: FixedBitSet,
     shapes: Shapes,
+    topology: Topology,
     soft_taints: bool,
     /// Per attempt: the first node that would take it while nothing else is placed.
     first_fit: Vec<u32>,
@@ -112,6 +115,10 @@ struct Round {
     order: Vec<u32>,
     /// What is left of each pool's limits.
     remaining: Vec<Vec<(CompactString, i64)>>,
+    /// Where pods are, for those that ask.
+    tallies: Tallies,
+    /// The ports taken of nodes by pods that were placed on them.
+    ports: FxHashMap<usize, Vec<HostPort>>,
 }
 
 impl Solver {
@@ -124,9 +131,11 @@ impl Solver {
         let soft_taints = pools
             .iter()
             .any(|pool| pool.taints.iter().any(|taint| taint.effect == PREFER_NO_SCHEDULE));
+        let pools: Vec<CompiledPool> = pools.into_iter().map(CompiledPool::new).collect();
         Self {
             settings,
-            pools: pools.into_iter().map(CompiledPool::new).collect(),
+            topology: Topology::new(World { nodes: &nodes, pools: &pools }),
+            pools,
             node_by_name: std::iter::zip(nodes.iter().map(|node| node.name.clone()), 0..).collect(),
             nodes,
             closed,
@@ -171,11 +180,13 @@ impl Solver {
         let id = match self.settings.preferences {
             PreferencePolicy::Respect => self.shapes.of(pod, soft_taints),
             PreferencePolicy::Ignore => {
-                let mut bare = pod.clone();
-                Arc::make_mut(&mut bare.constraints).preferred.clear();
-                self.shapes.of(&bare, soft_taints)
+                let constraints = Arc::new(pod.constraints.without_preferences());
+                self.shapes.of(&PodRequest { constraints, ..pod.clone() }, soft_taints)
             }
         };
+        let world = World { nodes: &self.nodes, pools: &self.pools };
+        self.topology.intern_rungs(&self.shapes.rungs, world);
+        let id = ShapeId(id, self.topology.intern_labels(&pod.key.namespace, &pod.labels));
         let unknown = Admitted {
             known: FixedBitSet::with_capacity(self.nodes.len()),
             yes: FixedBitSet::with_capacity(self.nodes.len()),
@@ -220,6 +231,8 @@ impl Solver {
             claims: Vec::new(),
             order: Vec::new(),
             remaining: self.pools.iter().map(|pool| pool.pool.remaining.clone()).collect(),
+            tallies: self.topology.tallies(without),
+            ports: FxHashMap::default(),
         };
         let mut on_nodes = Vec::new();
         let mut order: Vec<u32> = (0..pods.len() as u32).collect();
@@ -247,9 +260,8 @@ impl Solver {
             .into_iter()
             .map(|pod| {
                 let shape = pods[pod as usize].1;
-                let reason = reasons
-                    .entry(shape)
-                    .or_insert_with(|| Arc::new(self.explain(shape, &round.remaining)));
+                let reason =
+                    reasons.entry(shape).or_insert_with(|| Arc::new(self.explain(shape, &round)));
                 (pod, Arc::clone(reason))
             })
             .collect();
@@ -268,16 +280,28 @@ impl Solver {
     ) -> bool {
         let rungs = Arc::clone(&self.shapes.shapes[shape.0 as usize].rungs);
         for step in 0..rungs.len() {
-            let attempt = self.shapes.shapes[shape.0 as usize].attempts.start + step;
-            if let Some(node) = self.find_node(shape, rungs[step] as usize, attempt, without) {
-                let requests = &self.shapes.shapes[shape.0 as usize].requests;
-                self.nodes[node].free.subtract(requests);
+            let rung = rungs[step] as usize;
+            let form = &self.shapes.rungs[rung];
+            let ask = self.topology.ask(shape.1, rung, form, &round.tallies);
+            if let Some(node) = self.find_node(shape, step, without, ask.as_ref(), round) {
+                let taken = &self.shapes.shapes[shape.0 as usize];
+                self.nodes[node].free.subtract(&taken.requests);
+                if !taken.ports.is_empty() {
+                    round.ports.entry(node).or_default().extend(taken.ports.iter().cloned());
+                }
+                let (existing, tallies) = (&self.nodes[node], &mut round.tallies);
+                self.topology.record_on_node(shape.1, rung, node, existing, tallies);
                 on_nodes.push((pod, node as u32));
                 return true;
             }
-            if self.add_to_claim(pod, shape, step, round)
-                || self.open_claim(pod, shape, step, round)
-            {
+            let claim = self
+                .add_to_claim(pod, shape, step, ask.as_ref(), round)
+                .or_else(|| self.open_claim(pod, shape, step, ask.as_ref(), round));
+            if let Some(index) = claim {
+                let (claim, tallies) = (&round.claims[index], &mut round.tallies);
+                let pool = &self.pools[claim.pool];
+                let requirements = &claim.requirements;
+                self.topology.record_on_claim(shape.1, rung, index, requirements, pool, tallies);
                 return true;
             }
         }
@@ -287,10 +311,13 @@ impl Solver {
     fn find_node(
         &mut self,
         shape: ShapeId,
-        rung: usize,
-        attempt: usize,
+        step: usize,
         without: &FixedBitSet,
+        ask: Option<&Ask>,
+        round: &Round,
     ) -> Option<usize> {
+        let rung = self.shapes.shapes[shape.0 as usize].rungs[step] as usize;
+        let attempt = self.shapes.shapes[shape.0 as usize].attempts.start + step;
         let cursor = self.cursor[attempt];
         let mut node =
             if cursor.round == self.round { cursor.node } else { self.first_fit[attempt] } as usize;
@@ -300,7 +327,20 @@ impl Solver {
         }
         let cursor = &mut self.cursor[attempt];
         (cursor.round, cursor.node) = (self.round, node as u32);
-        (node < self.nodes.len()).then_some(node)
+        // What follows may change back, so the search goes on without moving the cursor.
+        let ports = Arc::clone(&self.shapes.shapes[shape.0 as usize].ports);
+        while node < self.nodes.len() {
+            let fits = !without.contains(node)
+                && self.takes(shape, rung, node)
+                && !ports_conflict(&ports, &self.nodes[node].ports)
+                && !round.ports.get(&node).is_some_and(|taken| ports_conflict(&ports, taken))
+                && ask.is_none_or(|ask| self.topology.node_fits(ask, node, &round.tallies));
+            if fits {
+                return Some(node);
+            }
+            node += 1;
+        }
+        None
     }
 
     /// Whether a node takes a pod of a shape in one form of its constraints.
@@ -320,13 +360,24 @@ impl Solver {
         admitted.yes.contains(node)
     }
 
-    fn add_to_claim(&mut self, pod: u32, shape: ShapeId, step: usize, round: &mut Round) -> bool {
+    fn add_to_claim(
+        &mut self,
+        pod: u32,
+        shape: ShapeId,
+        step: usize,
+        ask: Option<&Ask>,
+        round: &mut Round,
+    ) -> Option<usize> {
         let attempt = self.attempt(shape, step);
-        let found = round.order.iter().position(|claim| {
-            let claim = &mut round.claims[*claim as usize];
-            !claim.has_rejected(&attempt) && claim.try_add(&self.pools[claim.pool], &attempt)
-        });
-        let Some(mut position) = found else { return false };
+        let asked = ask.map(|ask| (ask, &self.topology));
+        let tallies = &round.tallies;
+        let fits = |ask: &Ask, index: usize| self.topology.host_fits(ask, index, tallies);
+        let mut position = round.order.iter().position(|index| {
+            let claim = &mut round.claims[*index as usize];
+            !claim.has_rejected(&attempt)
+                && ask.is_none_or(|ask| fits(ask, *index as usize))
+                && claim.try_add(&self.pools[claim.pool], &attempt, asked)
+        })?;
         let claim = round.order[position];
         round.claims[claim as usize].pods.push(pod);
         // The claim has one pod more now: move it behind those with fewer. Among equals it comes
@@ -336,19 +387,35 @@ impl Solver {
             round.order.swap(position, position + 1);
             position += 1;
         }
-        true
+        Some(claim as usize)
     }
 
-    fn open_claim(&mut self, pod: u32, shape: ShapeId, step: usize, round: &mut Round) -> bool {
+    fn open_claim(
+        &mut self,
+        pod: u32,
+        shape: ShapeId,
+        step: usize,
+        ask: Option<&Ask>,
+        round: &mut Round,
+    ) -> Option<usize> {
         let id = self.shapes.shapes[shape.0 as usize].attempts.start + step;
         if self.cursor[id].closed_round == self.round {
-            return false;
+            return None;
+        }
+        let number = round.claims.len();
+        if ask.is_some_and(|ask| !self.topology.host_fits(ask, number, &round.tallies)) {
+            return None;
         }
         let rung = self.shapes.shapes[shape.0 as usize].rungs[step] as usize;
         for pool in 0..self.pools.len() {
             let Some(start) = self.start(pool, rung) else { continue };
             let compiled = &self.pools[pool];
-            let mut narrowed = Narrowed::clone(&start);
+            let catalog = &compiled.pool.catalog;
+            let settled = match ask {
+                Some(ask) => start.settle(ask, &self.topology, catalog),
+                None => Some(Narrowed::clone(&start)),
+            };
+            let Some(mut narrowed) = settled else { continue };
             let remaining = &mut round.remaining[pool];
             if compiled.retain_within(remaining, &mut narrowed.options).is_err() {
                 continue;
@@ -359,15 +426,16 @@ impl Solver {
             };
             compiled.charge(remaining, &claim.options);
             claim.pods.push(pod);
-            let number = round.claims.len() as u32;
             round.claims.push(claim);
             let position =
                 round.order.partition_point(|claim| round.claims[*claim as usize].pods.len() <= 1);
-            round.order.insert(position, number);
-            return true;
+            round.order.insert(position, number as u32);
+            return Some(number);
         }
-        self.cursor[id].closed_round = self.round;
-        false
+        if ask.is_none() {
+            self.cursor[id].closed_round = self.round;
+        }
+        None
     }
 
     /// The start of a new claim of a pool for one form of constraints; kept, since pools and
@@ -381,7 +449,8 @@ impl Solver {
                 if untolerated(&compiled.pool.taints, &form.tolerations).is_some() {
                     return None;
                 }
-                Narrowed::of_pool(compiled).by(form, &compiled.pool.catalog).ok().map(Arc::new)
+                let all = Narrowed::of_pool(compiled);
+                all.by(&form.requirements, &compiled.pool.catalog).ok().map(Arc::new)
             })
             .clone()
     }
@@ -396,23 +465,32 @@ impl Solver {
         let rung_id = shape.rungs[step] as usize;
         Attempt {
             id: shape.attempts.start + step,
-            rung_id,
+            node_form: self.shapes.node_form[rung_id] as usize,
             rung: &self.shapes.rungs[rung_id],
             requests: &shape.requests,
+            ports: &shape.ports,
         }
     }
 
     /// Why no pool can open a claim for a shape with all its preferences given up.
-    fn explain(&self, shape: ShapeId, remaining: &[Vec<(CompactString, i64)>]) -> Unschedulable {
+    fn explain(&mut self, shape: ShapeId, round: &Round) -> Unschedulable {
         let last = self.shapes.shapes[shape.0 as usize].rungs.len() - 1;
+        let rung = self.shapes.shapes[shape.0 as usize].rungs[last] as usize;
+        let form = &self.shapes.rungs[rung];
+        let ask = self.topology.ask(shape.1, rung, form, &round.tallies);
         let attempt = self.attempt(shape, last);
-        let failures = std::iter::zip(&self.pools, remaining)
-            .filter(|(pool, _)| !pool.options.is_clear())
-            .map(|(pool, remaining)| -> PoolFailure {
+        let unmet = |pool| {
+            let ask = ask.as_ref()?;
+            self.topology.unmet(ask, pool, &round.tallies).map(PoolFailure::Topology)
+        };
+        let failures = std::iter::zip(&self.pools, &round.remaining)
+            .enumerate()
+            .filter(|(_, (pool, _))| !pool.options.is_clear())
+            .map(|(index, (pool, remaining))| -> PoolFailure {
                 let mut options: TypeSet = pool.options.clone();
                 match pool.retain_within(remaining, &mut options) {
                     Err(limits) => limits,
-                    Ok(()) => explain(pool, &options, &attempt),
+                    Ok(()) => unmet(index).unwrap_or_else(|| explain(pool, &options, &attempt)),
                 }
             })
             .collect();

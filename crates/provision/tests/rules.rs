@@ -134,6 +134,7 @@ fn daemons_take_their_part_of_the_types_they_run_on() {
         requests,
         alternatives: vec![Requirements::from_iter([on_amd])],
         tolerations: Vec::new(),
+        ports: Vec::new(),
     });
     let small = pod("a", 900, 0);
     assert_eq!(

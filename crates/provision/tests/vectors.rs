@@ -69,6 +69,7 @@ fn pods(case: &Case) -> Vec<PodRequest> {
                 uid: format!("{number:08}").into(),
                 created: Time::EPOCH,
                 requests: requests(cpu_milli, memory_mib),
+                labels: Arc::default(),
                 constraints: Arc::clone(&constraints),
                 origin: Origin::Pending,
             });
@@ -120,6 +121,7 @@ fn pool(case: &Case) -> Pool {
                 requests: requests(*cpu, *memory),
                 alternatives: vec![Requirements::new()],
                 tolerations: Vec::new(),
+                ports: Vec::new(),
             })
             .collect(),
     }

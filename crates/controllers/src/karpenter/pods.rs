@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Namespace, Pod, PodSpec};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use wharf_model::duration::GoDuration;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
@@ -18,7 +19,9 @@ use wharf_model::time::Time;
 use wharf_ports::view::View;
 use wharf_provision::disruption::candidate::PodBlock;
 use wharf_provision::disruption::cost::Cost;
+use wharf_provision::node::ResidentPod;
 use wharf_provision::pod::{Constraints, Origin, PodRequest};
+use wharf_provision::terms::{HostPort, TopologyKind, TopologyTerm};
 
 use super::volume_topology;
 
@@ -155,6 +158,52 @@ impl<'v> Budgets<'v> {
     }
 }
 
+/// Whether a pod asks anything of other pods.
+pub(super) fn asks_of_others(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| {
+        spec.topology_spread_constraints.as_ref().is_some_and(|terms| !terms.is_empty())
+            || spec.affinity.as_ref().is_some_and(|affinity| {
+                affinity.pod_affinity.is_some() || affinity.pod_anti_affinity.is_some()
+            })
+    })
+}
+
+/// A pod on a node, as other pods' terms see it.
+pub(super) fn resident(pod: &Pod, view: &View) -> ResidentPod {
+    let repels = pod.spec.as_ref().filter(|spec| {
+        let affinity = spec.affinity.as_ref();
+        affinity.is_some_and(|affinity| affinity.pod_anti_affinity.is_some())
+    });
+    let terms = repels.and_then(|spec| topology_terms(pod, spec, view)).unwrap_or_default();
+    let required =
+        |term: &TopologyTerm| term.kind == TopologyKind::AntiAffinity && term.preference.is_none();
+    ResidentPod {
+        namespace: pod.metadata.namespace.as_deref().unwrap_or_default().into(),
+        labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
+        anti_affinity: terms.into_iter().filter(required).map(Arc::new).collect(),
+    }
+}
+
+/// What a pod asks of others; `None` if a selector cannot be read.
+fn topology_terms(pod: &Pod, spec: &PodSpec, view: &View) -> Option<Vec<TopologyTerm>> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let own = pod.metadata.labels.clone().unwrap_or_default();
+    let selected = |selector: &LabelSelector| {
+        let Ok(selector) = Selector::from_api(Some(selector)) else { return Vec::new() };
+        view.list::<Namespace>()
+            .filter(|namespace| selector.matches(&namespace.metadata.labels))
+            .filter_map(|namespace| namespace.metadata.name.as_deref().map(CompactString::from))
+            .collect()
+    };
+    TopologyTerm::of_pod(spec, namespace, &own, &selected).ok()
+}
+
+/// Whether the terms depend on the pod's own labels, so that pods of one owner may differ.
+fn has_match_label_keys(spec: &PodSpec) -> bool {
+    let constraints = spec.topology_spread_constraints.iter().flatten();
+    constraints.flat_map(|constraint| constraint.match_label_keys.iter().flatten()).next().is_some()
+}
+
 /// Turns pods into requests; pods of one template share their constraints.
 pub(super) struct Requests<'v> {
     view: &'v View,
@@ -179,6 +228,7 @@ impl<'v> Requests<'v> {
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
             created: pod.metadata.creation_timestamp.as_ref().map(Time::from).unwrap_or_default(),
             requests,
+            labels: Arc::new(pod.metadata.labels.clone().unwrap_or_default()),
             constraints: self.constraints(pod, spec)?,
             origin,
         })
@@ -190,16 +240,23 @@ impl<'v> Requests<'v> {
         if let Some((constraints, known)) = self.by_owner.get(&owner) {
             let same = known.node_selector == spec.node_selector
                 && known.affinity == spec.affinity
-                && known.tolerations == spec.tolerations;
+                && known.tolerations == spec.tolerations
+                && known.topology_spread_constraints == spec.topology_spread_constraints
+                && !has_match_label_keys(spec)
+                && constraints.ports == HostPort::of_pod(spec);
             if same {
                 return Some(Arc::clone(constraints));
             }
         }
-        let constraints = Arc::new(Constraints::of(spec).ok()?);
+        let mut constraints = Constraints::of(spec).ok()?;
+        let terms = topology_terms(pod, spec, self.view)?;
+        constraints.topology = terms.into_iter().map(Arc::new).collect();
+        let constraints = Arc::new(constraints);
         let kept = PodSpec {
             node_selector: spec.node_selector.clone(),
             affinity: spec.affinity.clone(),
             tolerations: spec.tolerations.clone(),
+            topology_spread_constraints: spec.topology_spread_constraints.clone(),
             ..PodSpec::default()
         };
         self.by_owner.insert(owner, (Arc::clone(&constraints), kept));

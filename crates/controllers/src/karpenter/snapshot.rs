@@ -20,6 +20,7 @@ use wharf_provision::disruption::drift::quiet_at;
 use wharf_provision::node::ExistingNode;
 use wharf_provision::pool::{NODES, Pool};
 use wharf_provision::solve::Solver;
+use wharf_provision::terms::HostPort;
 
 use super::pods;
 use super::shared::Shared;
@@ -44,6 +45,7 @@ pub(super) struct ReadyPool<'v> {
 
 /// The cluster at one moment.
 pub(super) struct Snapshot<'v> {
+    view: &'v View,
     pub(super) nodes: Vec<StateNode<'v>>,
     pub(super) pools: Vec<ReadyPool<'v>>,
 }
@@ -148,7 +150,8 @@ impl<'v> StateNode<'v> {
         claim_quiet_at(self.claim?, pool)
     }
 
-    fn existing(&self, settling: bool) -> ExistingNode {
+    /// The node as the solver sees it; `residents` says whether its pods matter to others.
+    fn existing(&self, settling: bool, residents: bool, view: &View) -> ExistingNode {
         let mut free = self.allocatable();
         for pod in &self.pods {
             free.subtract(&pods::usage(pod));
@@ -161,6 +164,16 @@ impl<'v> StateNode<'v> {
             free,
             initialized: self.is_initialized(),
             settling,
+            pods: match residents {
+                true => self.pods.iter().map(|pod| pods::resident(pod, view)).collect(),
+                false => Vec::new(),
+            },
+            ports: self
+                .pods
+                .iter()
+                .filter_map(|pod| pod.spec.as_ref())
+                .flat_map(HostPort::of_pod)
+                .collect(),
         }
     }
 }
@@ -179,7 +192,7 @@ impl<'v> Snapshot<'v> {
     /// Gathers the cluster from the view.
     pub(super) fn gather(shared: &Shared, view: &'v View, now: Time) -> Self {
         let marked = shared.memory().marked.clone();
-        Self { nodes: state_nodes(view, &marked), pools: ready_pools(shared, view, now) }
+        Self { view, nodes: state_nodes(view, &marked), pools: ready_pools(shared, view, now) }
     }
 
     /// Whether every NodeClaim that is to stay has a machine: until then what is on its way is not
@@ -204,11 +217,12 @@ impl<'v> Snapshot<'v> {
             let quiet = policies.get(node.pool_name()).and_then(|pool| node.quiet_at(pool));
             settle && quiet.is_some_and(|quiet| now < quiet)
         };
+        let residents = self.view.list::<Pod>().any(pods::asks_of_others);
         let existing = self
             .nodes
             .iter()
             .filter(|node| !node.deleting)
-            .map(|node| node.existing(settling(node)))
+            .map(|node| node.existing(settling(node), residents, self.view))
             .collect();
         let pools = self.pools.iter().map(|ready| self.pool(ready)).collect();
         Solver::new(pools, existing, shared.settings.solver)

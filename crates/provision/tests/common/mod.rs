@@ -112,6 +112,7 @@ pub(crate) fn pod(name: &str, cpu_milli: i64, memory_bytes: i64) -> PodRequest {
         uid: name.into(),
         created: Time::EPOCH,
         requests: Resources { cpu_milli, memory_bytes, pods: 1, ..Resources::default() },
+        labels: Arc::default(),
         constraints: Arc::new(Constraints::default()),
         origin: Origin::Pending,
     }
@@ -171,6 +172,8 @@ pub(crate) fn node(
         free,
         initialized: true,
         settling: false,
+        pods: Vec::new(),
+        ports: Vec::new(),
     };
     let moving = pods
         .iter()
