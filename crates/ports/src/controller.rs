@@ -1,9 +1,10 @@
 //! The shape of a controller: a step function that returns what it wants and never awaits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wharf_model::kinds::Kind;
-use wharf_model::object::ObjectKey;
+use wharf_model::object::{Object, ObjectKey};
 use wharf_model::random::Random;
 use wharf_model::time::Time;
 
@@ -148,6 +149,17 @@ pub trait Controller: Send {
 
     /// Looks at one key and says what to do.
     fn step(&mut self, key: &WorkKey, context: &mut Context<'_>) -> Step;
+
+    /// Told when a write of a step for `key` was carried out, with the version of the object it left
+    /// behind, where that is known. The view may show it before or after.
+    fn done(
+        &mut self,
+        _key: &WorkKey,
+        _write: &Write,
+        _left: Option<&Arc<Object>>,
+        _queue: &mut Enqueue,
+    ) {
+    }
 
     /// Told when a write of a step for `key` was refused. The key is queued again with back-off
     /// unless this returns [`OnError::Forget`].

@@ -314,7 +314,7 @@ impl<C: Cluster> EventLoop<C> {
                         }
                     }
                     ClusterEvent::Outcome { id, result } => {
-                        self.take_outcome(now, id, result.map(|_| ()), recorder);
+                        self.take_outcome(now, id, result, recorder);
                     }
                 }
             }
@@ -346,7 +346,7 @@ impl<C: Cluster> EventLoop<C> {
         &mut self,
         now: Time,
         id: WriteId,
-        result: Result<(), ApiError>,
+        result: Result<Option<Arc<Object>>, ApiError>,
         recorder: &mut dyn Recorder,
     ) {
         // A repeated outcome finds nothing and does nothing.
@@ -374,13 +374,21 @@ impl<C: Cluster> EventLoop<C> {
                     }
                 }
             }
-            _ => match rest.next() {
-                Some(next) => self.submit(Some((index, key)), next, rest),
-                None => {
-                    self.controllers[index].failures.remove(&key);
-                    self.queue.release(index, &key, now);
+            result => {
+                if let Ok(left) = &result {
+                    let mut enqueue = Enqueue::default();
+                    let controller = &mut self.controllers[index].controller;
+                    controller.done(&key, &write, left.as_ref(), &mut enqueue);
+                    self.enqueue(index, now, &mut enqueue);
                 }
-            },
+                match rest.next() {
+                    Some(next) => self.submit(Some((index, key)), next, rest),
+                    None => {
+                        self.controllers[index].failures.remove(&key);
+                        self.queue.release(index, &key, now);
+                    }
+                }
+            }
         }
     }
 

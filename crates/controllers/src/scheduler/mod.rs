@@ -51,7 +51,7 @@ use extenders::Extenders;
 use gang::Groups;
 use metrics::Sizes;
 use queue::{Backoff, Entry, SchedulingQueue, Wake};
-use reserve::Reserver;
+use reserve::{Reserver, WriteOutcome};
 use volumes::VolumeBinder;
 
 /// The one key: a scheduling round.
@@ -199,7 +199,7 @@ impl Controller for Scheduler {
 
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
         let (kind, key) = (change.kind(), change.key());
-        if self.feed(kind, key, view) | self.touch(kind, key) {
+        if self.feed(kind, key, view) | self.touch(kind, key) | self.is_unsettled() {
             queue.now(Self::key());
         }
     }
@@ -212,6 +212,7 @@ impl Controller for Scheduler {
     fn step(&mut self, _key: &WorkKey, context: &mut Context<'_>) -> Step {
         let mut step = Step { independent: true, ..Step::default() };
         self.renew_snapshot(context.view);
+        self.settle(context, &mut step);
         self.announce(context.view, context.now, &mut step);
         self.take_answers(context, &mut step);
         self.end_assumptions(context, &mut step);
@@ -226,17 +227,36 @@ impl Controller for Scheduler {
             let Some(entry) = self.queue.pop(context.now) else { break };
             self.decide(entry, context, &mut step);
         }
+        self.settle(context, &mut step);
         let (depth, assumed) = (self.queue.depth(), self.assumed.len());
         let (nodes, pods) = (self.snapshot.nodes().len(), self.snapshot.pod_count());
         let sizes = Sizes { nodes, pods, assumed };
         self.metrics.stand(depth, sizes, self.queue.incoming(), self.queue.turned_down());
-        let end = self.assumed.first_end().map(|end| end.since(context.now));
+        let settled = self.reservers.iter().filter_map(|it| it.settles_at()).min();
+        let end = self.assumed.first_end().into_iter().chain(settled).min();
+        let end = end.map(|end| end.since(context.now));
         let next = self.queue.next(context.now).filter(|_| !self.is_open());
         step.again = next.into_iter().chain(end).min();
         step
     }
 
+    fn done(
+        &mut self,
+        _key: &WorkKey,
+        write: &Write,
+        left: Option<&Arc<Object>>,
+        queue: &mut Enqueue,
+    ) {
+        let outcome = WriteOutcome::Done(left.map(|object| object.revision()));
+        if self.written(write, outcome) {
+            queue.now(Self::key());
+        }
+    }
+
     fn refused(&mut self, _key: &WorkKey, write: &Write, error: &ApiError) -> OnError {
+        let doubted = may_hide_success(error);
+        let outcome = if doubted { WriteOutcome::Doubted } else { WriteOutcome::Refused };
+        let awaited = self.written(write, outcome);
         match write {
             Write::Bind { uid, .. } => {
                 let certain = !may_hide_success(error);
@@ -263,7 +283,8 @@ impl Controller for Scheduler {
             // Somebody else changed what a plugin was to change: it looks again.
             Write::Update { object, .. } | Write::Create(object) => {
                 let key = ObjectKey::of(object.meta());
-                if self.touch(object.kind(), &key) { OnError::Retry } else { OnError::Forget }
+                let touched = self.touch(object.kind(), &key) | awaited;
+                if touched { OnError::Retry } else { OnError::Forget }
             }
             _ => OnError::Forget,
         }

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use wharf_model::kinds::Kind;
-use wharf_model::object::ObjectKey;
+use wharf_model::object::{ObjectKey, Revision};
 use wharf_model::time::Time;
 use wharf_ports::cluster::Write;
 use wharf_ports::view::View;
-use wharf_scheduler::{Plugin, PodInfo, Profile, Snapshot};
+use wharf_scheduler::{DeviceNews, Plugin, PodInfo, Profile, Snapshot};
 
 /// A plugin with a part between the decision and the binding. Whatever it holds goes with the pod:
 /// each [`Reserver::reserve`] that succeeded is followed by one [`Reserver::unreserve`] or one
@@ -54,6 +54,47 @@ pub trait Reserver: fmt::Debug + Send {
 
     /// The snapshot was built anew: tells it again what is set aside.
     fn renew(&mut self, snapshot: &mut Snapshot);
+
+    /// A write of its was answered. Returns whether a round is to look what follows.
+    fn written(&mut self, _write: &Write, _outcome: WriteOutcome) -> bool {
+        false
+    }
+
+    /// Gives back what pods have left behind of which it is clear by now what has become. Asked in
+    /// every round as long as there is any.
+    fn settle(&mut self, _snapshot: &mut Snapshot, _view: &View, _now: Time) -> Settled {
+        Settled::default()
+    }
+
+    /// When there will be something to settle though nothing changes.
+    fn settles_at(&self) -> Option<Time> {
+        None
+    }
+
+    /// Whether anything that a pod has left behind waits for being settled.
+    fn is_unsettled(&self) -> bool {
+        false
+    }
+}
+
+/// What has been given back.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// News for others.
+    pub news: Vec<DeviceNews>,
+    /// What is to be written to find out about the rest.
+    pub writes: Vec<Write>,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It was carried out, and left this revision of the object behind.
+    Done(Option<Revision>),
+    /// It was not carried out.
+    Refused,
+    /// The answer leaves that open.
+    Doubted,
 }
 
 /// How a plugin's work before a binding stands.

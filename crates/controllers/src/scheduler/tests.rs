@@ -41,6 +41,9 @@ struct Lab {
     changes: Vec<Change>,
     /// What extenders were asked and have not answered.
     calls: Vec<ExtenderCall>,
+    /// Whether writes of claims on devices are held back, and those that are.
+    holds_claims: bool,
+    held: Vec<Write>,
 }
 
 impl Lab {
@@ -59,6 +62,8 @@ impl Lab {
             steps: 0,
             changes: Vec::new(),
             calls: Vec::new(),
+            holds_claims: false,
+            held: Vec::new(),
         }
     }
 
@@ -72,6 +77,10 @@ impl Lab {
     fn observe(&mut self, change: &Change) {
         let mut queue = Enqueue::default();
         self.scheduler.observe(change, &self.view, &mut queue);
+        self.note(&mut queue);
+    }
+
+    fn note(&mut self, queue: &mut Enqueue) {
         for (_, delay) in queue.take() {
             let at = self.now + delay;
             self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
@@ -208,9 +217,30 @@ impl Lab {
             self.calls.extend(step.extender);
             assert!(step.independent);
             for write in step.writes {
-                if let Err(error) = self.execute(&write)
-                    && self.scheduler.refused(&key, &write, &error) == OnError::Retry
-                {
+                let claims = Kind::of::<k8s_openapi::api::resource::v1::ResourceClaim>();
+                if self.holds_claims && write.subject().0 == claims {
+                    self.held.push(write);
+                    continue;
+                }
+                let result = self.execute(&write);
+                self.outcome(&write, result);
+            }
+        }
+    }
+
+    /// Tells the scheduler what became of a write.
+    fn outcome(&mut self, write: &Write, result: Result<(), ApiError>) {
+        let key = Scheduler::key();
+        match result {
+            Ok(()) => {
+                let (kind, subject) = write.subject();
+                let left = self.view.object(kind, &subject).cloned();
+                let mut queue = Enqueue::default();
+                self.scheduler.done(&key, write, left.as_ref(), &mut queue);
+                self.note(&mut queue);
+            }
+            Err(error) => {
+                if self.scheduler.refused(&key, write, &error) == OnError::Retry {
                     self.wake = Some(self.now);
                 }
             }

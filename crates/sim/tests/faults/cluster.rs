@@ -1,8 +1,9 @@
 //! A cluster adapter that misbehaves as real ones do, by a seed: late and repeated events, refused
 //! writes, writes that succeed though their answer says otherwise, and a crash after any write.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use wharf_model::kinds::Kind;
 use wharf_model::random::Random;
 use wharf_ports::cluster::{Change, Cluster, ClusterEvent, Write, WriteId};
 use wharf_ports::error::{ApiError, StatusReason};
@@ -19,6 +20,8 @@ pub(crate) struct Faults {
     pub refused: u32,
     /// A write succeeds but its answer is an error.
     pub answer_lost: u32,
+    /// Whether each kind has a watch of its own, so that changes of one overtake those of another.
+    pub watch_per_kind: bool,
 }
 
 pub(crate) struct FaultyCluster {
@@ -28,7 +31,10 @@ pub(crate) struct FaultyCluster {
     /// Writes until the crash; `None` for no crash.
     writes_left: Option<u32>,
     crashed: bool,
-    changes: VecDeque<Change>,
+    /// The kind whose watch is being taken up again: nothing is told of it.
+    stalled: Option<Kind>,
+    /// By kind if each has its own watch.
+    changes: BTreeMap<Option<Kind>, VecDeque<Change>>,
     outcomes: Vec<ClusterEvent>,
     told: VecDeque<Change>,
 }
@@ -46,7 +52,8 @@ impl FaultyCluster {
             faults,
             writes_left: writes,
             crashed: false,
-            changes: VecDeque::new(),
+            stalled: None,
+            changes: BTreeMap::new(),
             outcomes: Vec::new(),
             told: VecDeque::new(),
         }
@@ -57,8 +64,32 @@ impl FaultyCluster {
         self.crashed
     }
 
+    /// Has the watch of a kind tell nothing until it is told otherwise.
+    pub(crate) fn stall(&mut self, kind: Option<Kind>) {
+        self.stalled = kind;
+    }
+
     fn chance(&mut self, percent: u32) -> bool {
         self.random.below(100) < percent
+    }
+
+    /// Tells changes in their order, up to one that is late.
+    fn tell(&mut self, changes: &mut VecDeque<Change>, events: &mut Vec<ClusterEvent>) {
+        while let Some(change) = changes.pop_front() {
+            if self.chance(self.faults.late) {
+                changes.push_front(change);
+                break;
+            }
+            events.push(ClusterEvent::Changed(change.clone()));
+            self.told.push_back(change);
+            if self.told.len() > 50 {
+                self.told.pop_front();
+            }
+            if self.chance(self.faults.repeated) {
+                let which = self.random.below(self.told.len() as u32) as usize;
+                events.push(ClusterEvent::Changed(self.told[which].clone()));
+            }
+        }
     }
 
     fn injected(reason: StatusReason) -> ApiError {
@@ -102,30 +133,27 @@ impl Cluster for FaultyCluster {
         self.inner.poll(&mut fresh);
         for event in fresh {
             match event {
-                ClusterEvent::Changed(change) => self.changes.push_back(change),
+                ClusterEvent::Changed(change) => {
+                    let watch = self.faults.watch_per_kind.then(|| change.kind());
+                    self.changes.entry(watch).or_default().push_back(change);
+                }
                 outcome => self.outcomes.push(outcome),
             }
         }
         // Outcomes may overtake the changes they belong to.
         events.append(&mut self.outcomes);
-        while let Some(change) = self.changes.pop_front() {
-            if self.chance(self.faults.late) {
-                self.changes.push_front(change);
-                break;
-            }
-            events.push(ClusterEvent::Changed(change.clone()));
-            self.told.push_back(change);
-            if self.told.len() > 50 {
-                self.told.pop_front();
-            }
-            if self.chance(self.faults.repeated) {
-                let which = self.random.below(self.told.len() as u32) as usize;
-                events.push(ClusterEvent::Changed(self.told[which].clone()));
+        let mut watches = std::mem::take(&mut self.changes);
+        for (watch, changes) in &mut watches {
+            if watch.is_none() || *watch != self.stalled {
+                self.tell(changes, events);
             }
         }
+        watches.retain(|_, changes| !changes.is_empty());
+        self.changes = watches;
     }
 
     fn pending(&self) -> bool {
-        !self.crashed && !self.changes.is_empty()
+        let mut watches = self.changes.keys();
+        !self.crashed && watches.any(|watch| watch.is_none() || *watch != self.stalled)
     }
 }

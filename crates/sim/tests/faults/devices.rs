@@ -2,11 +2,13 @@
 //! one together.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use wharf_model::kinds::Kind;
-use wharf_model::object::ObjectKey;
+use wharf_model::object::{Object, ObjectKey};
+use wharf_ports::cluster::{Delete, Write};
 use wharf_scheduler::config::Configuration;
 use wharf_store::Store;
 
@@ -62,6 +64,59 @@ pub(crate) fn run(seed: u64) -> Trial {
     };
     assert_eq!(trial.count(allocated), 0, "no device is left with a claim");
     trial
+}
+
+/// More pods than devices, where pods go away before their claim shows what it has got. That no
+/// device is given out twice is checked after every step.
+pub(crate) fn run_with_late_watches(seed: u64) -> Trial {
+    let mut trial = Trial::with_watches(seed, Configuration::default(), true);
+    trial.apply(CLASS);
+    for _ in 0..2 {
+        let node = trial.add_machine();
+        trial.apply(&slice(&node, 2));
+    }
+    trial.apply(&template(OWN[0], 1));
+    let claim = format!("resourceClaimTemplateName: {}", OWN[0]);
+    trial.apply(&deployment(OWN[0], &claim, 0));
+    trial.scale(OWN[0], 6);
+    trial.run_for_minutes(2);
+    trial.meddle(Some(delete_on_the_way));
+    for _ in 0..8 {
+        // Somebody's device becomes free for one of those who wait.
+        if let Some(pod) = user(&trial, |spec| spec.node_name.is_some()) {
+            let delete = Delete::of(&pod).with_grace(0);
+            trial.registry.apply(Write::Delete(delete)).expect("there");
+        }
+        trial.run_for_seconds(15);
+    }
+    trial.meddle(None);
+    trial.run_for_minutes(6);
+    assert_eq!(trial.running(), 4, "all devices are used {}", trial.describe());
+    trial
+}
+
+/// Sometimes deletes a pod whose claim has just got its device, before the pod is bound and before
+/// the scheduler hears of the claim.
+fn delete_on_the_way(trial: &mut Trial) {
+    if trial.is_stalled() || trial.draw(4) == 0 {
+        return;
+    }
+    let Some(pod) = user(trial, |spec| spec.node_name.is_none()) else { return };
+    trial.stall(Kind::of::<ResourceClaim>(), 3);
+    trial.registry.apply(Write::Delete(Delete::of(&pod).with_grace(0))).expect("there");
+}
+
+/// A pod for which a claim is reserved.
+fn user(trial: &Trial, wanted: impl Fn(&PodSpec) -> bool) -> Option<Arc<Object>> {
+    let (claims, _) = trial.registry.store().list(Kind::of::<ResourceClaim>(), Some("default"));
+    let claims = claims.iter().filter_map(|claim| claim.typed::<ResourceClaim>());
+    let users = claims.flat_map(|claim| claim.status.iter().flat_map(|it| &it.reserved_for));
+    users.flatten().find_map(|user| {
+        let key = ObjectKey::namespaced("default", &user.name);
+        let object = trial.registry.get(Kind::of::<Pod>(), &key).ok()?;
+        let spec = object.typed::<Pod>().and_then(|pod| pod.spec.as_ref())?;
+        wanted(spec).then(|| object.clone())
+    })
 }
 
 const CLASS: &str = r#"

@@ -18,6 +18,8 @@ use trial::Trial;
 /// Seeds of the inflate lab, which needs about a second each, and of the smaller worlds.
 const LAB_SEEDS: u64 = 40;
 const SEEDS: u64 = 24;
+/// Of worlds with a watch for each kind.
+const LATE_WATCH_SEEDS: u64 = 12;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -62,6 +64,11 @@ fn volumes_survive_every_fault() {
 #[test]
 fn devices_survive_every_fault() {
     survives(devices::run, SEEDS);
+}
+
+#[test]
+fn devices_survive_late_watches() {
+    survives(devices::run_with_late_watches, LATE_WATCH_SEEDS);
 }
 
 #[test]

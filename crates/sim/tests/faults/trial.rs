@@ -45,10 +45,19 @@ pub(crate) struct Trial {
     faults: Faults,
     invariants: Invariants,
     machines: usize,
+    /// What somebody does between any two steps.
+    meddler: Option<fn(&mut Self)>,
+    /// Until when a watch tells nothing.
+    stalled_until: Option<Time>,
 }
 
 impl Trial {
     pub(crate) fn new(seed: u64, scheduler: Configuration) -> Self {
+        Self::with_watches(seed, scheduler, false)
+    }
+
+    /// The same, with a watch for each kind or one for all.
+    pub(crate) fn with_watches(seed: u64, scheduler: Configuration, watch_per_kind: bool) -> Self {
         let mut random = Random::for_purpose(seed, "faults");
         let clock = Arc::new(VirtualClock::starting_at(START));
         let registry = Arc::new(Registry::new(Store::rehearsal(), clock.clone(), seed));
@@ -57,6 +66,7 @@ impl Trial {
             repeated: random.below(20),
             refused: random.below(10),
             answer_lost: random.below(6),
+            watch_per_kind,
         };
         let settings = WorldSettings {
             region: "us-east-1".to_owned(),
@@ -78,7 +88,24 @@ impl Trial {
             faults,
             invariants,
             machines,
+            meddler: None,
+            stalled_until: None,
         }
+    }
+
+    /// Has somebody do something between any two steps; `None` is to stop.
+    pub(crate) fn meddle(&mut self, meddler: Option<fn(&mut Self)>) {
+        self.meddler = meddler;
+    }
+
+    /// Has the watch of a kind tell nothing for a while.
+    pub(crate) fn stall(&mut self, kind: Kind, seconds: u64) {
+        self.world.cluster_mut().stall(Some(kind));
+        self.stalled_until = Some(self.registry.now() + Duration::from_secs(seconds));
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled_until.is_some()
     }
 
     /// What must be told besides when a seed fails.
@@ -101,9 +128,16 @@ impl Trial {
         let end = self.registry.now() + Duration::from_secs(seconds);
         loop {
             let now = self.registry.now();
+            if self.stalled_until.is_some_and(|until| until <= now) {
+                self.stalled_until = None;
+                self.world.cluster_mut().stall(None);
+            }
             // One step at a time, so that the invariants are checked between any two.
             while self.world.run_some(now, 1, &mut NoRecorder) && !self.crashed() {
                 self.invariants.check(self.registry.store(), now);
+                if let Some(meddler) = self.meddler {
+                    meddler(self);
+                }
             }
             self.invariants.check(self.registry.store(), now);
             if self.crashed() {
@@ -114,7 +148,8 @@ impl Trial {
             if now >= end {
                 return;
             }
-            self.clock.advance_to(self.world.next_wake().unwrap_or(end).clamp(now, end));
+            let next = self.world.next_wake().into_iter().chain(self.stalled_until).min();
+            self.clock.advance_to(next.unwrap_or(end).clamp(now, end));
         }
     }
 

@@ -10,12 +10,12 @@ use wharf_model::time::Time;
 use wharf_ports::cluster::Write;
 use wharf_ports::controller::{Context, Step};
 use wharf_ports::view::View;
-use wharf_scheduler::Plugin;
+use wharf_scheduler::{News, Plugin};
 
 use super::super::assumed::{Assumed, BINDING_MAX, DOUBTED_MAX, Stage};
 use super::super::metrics::Outcome;
 use super::super::queue::Wake;
-use super::super::reserve::{PreBind, Refusal};
+use super::super::reserve::{PreBind, Refusal, WriteOutcome};
 use super::super::{Scheduler, writes};
 
 impl Scheduler {
@@ -126,6 +126,33 @@ impl Scheduler {
         let before = self.touched.len();
         self.touched.extend(self.reservers.iter().flat_map(|it| it.concerned(kind, key)));
         self.touched.len() > before
+    }
+
+    /// Tells plugins what became of a write. Returns whether one of them waits for that.
+    pub(in super::super) fn written(&mut self, write: &Write, outcome: WriteOutcome) -> bool {
+        if !matches!(write, Write::Update { .. } | Write::Create(_)) {
+            return false;
+        }
+        self.reservers.iter_mut().fold(false, |awaited, it| it.written(write, outcome) | awaited)
+    }
+
+    /// Gives back what pods have left behind, as far as it is clear what has become of it.
+    pub(in super::super) fn settle(&mut self, context: &Context<'_>, step: &mut Step) {
+        for at in 0..self.reservers.len() {
+            if !self.reservers[at].is_unsettled() {
+                continue;
+            }
+            let settled = self.reservers[at].settle(&mut self.snapshot, context.view, context.now);
+            step.writes.extend(settled.writes);
+            for news in settled.news {
+                self.wake(&News::Devices(&news));
+            }
+        }
+    }
+
+    /// Whether something that a pod has left behind waits for being settled.
+    pub(in super::super) fn is_unsettled(&self) -> bool {
+        self.reservers.iter().any(|it| it.is_unsettled())
     }
 
     /// Ends what has waited too long, and what was refused since the last step.

@@ -63,6 +63,163 @@ impl Lab {
     }
 }
 
+/// How a write ends whose pod has gone meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    /// Done; the answer comes before the watch shows it.
+    AnswerFirst,
+    /// Done; the watch shows it before the answer comes.
+    WatchFirst,
+    /// Not done.
+    Refused,
+    /// Done, but the answer says that nobody knows.
+    HiddenSuccess,
+    /// Not done, and the answer says that nobody knows.
+    HiddenFailure,
+}
+
+impl Lab {
+    /// The claim as the held write will leave it.
+    fn as_written(&mut self, write: &Write) -> Change {
+        let Write::Update { object, .. } = write else { panic!("an update") };
+        self.revision += 1;
+        let old = self.view.object(object.kind(), &ObjectKey::of(object.meta())).cloned();
+        let new = Some(Arc::new(Object::from_typed(object.clone_box(), self.revision)));
+        Change { revision: self.revision, old, new }
+    }
+
+    fn show(&mut self, change: &Change) {
+        assert!(self.view.apply(change));
+        self.observe(change);
+        self.settle();
+    }
+
+    fn hear(&mut self, write: &Write, result: Result<&Change, StatusReason>) {
+        let key = Scheduler::key();
+        let mut queue = Enqueue::default();
+        match result {
+            Ok(change) => self.scheduler.done(&key, write, change.new.as_ref(), &mut queue),
+            Err(reason) => {
+                let error = ApiError::new(reason, "no");
+                if self.scheduler.refused(&key, write, &error) == OnError::Retry {
+                    self.wake = Some(self.now);
+                }
+            }
+        }
+        self.note(&mut queue);
+        self.settle();
+    }
+
+    /// Waits long enough for a pod that was turned down to be tried again, if it was woken.
+    fn pause(&mut self) {
+        self.wait(Duration::from_secs(4));
+    }
+
+    /// What the resource claim controller does for a claim that nobody uses.
+    fn give_back(&mut self, name: &str) {
+        let mut claim = self.device_claim(name);
+        let status = claim.status.get_or_insert_default();
+        (status.allocation, status.reserved_for) = (None, None);
+        self.put(Box::new(claim));
+        self.wait(Duration::from_secs(30));
+    }
+}
+
+#[test]
+fn devices_stay_set_aside_until_it_is_seen_what_became_of_the_write() {
+    use Ending::*;
+    for ending in [AnswerFirst, WatchFirst, Refused, HiddenSuccess, HiddenFailure] {
+        let mut lab = Lab::with_devices(1);
+        lab.new_device_claim("c");
+        lab.new_device_claim("d");
+        lab.holds_claims = true;
+        lab.pod_with_device("p", "c");
+        lab.settle();
+        assert_eq!(lab.held.len(), 1, "on its way");
+        let write = lab.held.remove(0);
+        lab.holds_claims = false;
+        lab.remove(Kind::of::<Pod>(), &ObjectKey::namespaced("default", "p"));
+        lab.pod_with_device("q", "d");
+        lab.pause();
+        assert_eq!(lab.node_of("q"), None, "{ending:?}: the device may be gone");
+        let written = lab.as_written(&write);
+        match ending {
+            AnswerFirst => {
+                lab.hear(&write, Ok(&written));
+                lab.pause();
+                assert!(lab.scheduler.is_unsettled(), "the watch has not shown it");
+                assert_eq!(lab.node_of("q"), None);
+                lab.show(&written);
+            }
+            WatchFirst => {
+                lab.show(&written);
+                assert!(!lab.scheduler.is_unsettled(), "the claim tells by itself");
+                lab.hear(&write, Ok(&written));
+            }
+            Refused => lab.hear(&write, Err(StatusReason::Conflict)),
+            HiddenSuccess => {
+                lab.holds_claims = true;
+                lab.hear(&write, Err(StatusReason::Timeout));
+                for _ in 0..3 {
+                    let fence = lab.held.remove(0);
+                    lab.hear(&fence, Err(StatusReason::Conflict));
+                    lab.wait(Duration::from_secs(6));
+                    assert_eq!(lab.node_of("q"), None, "however long it takes");
+                }
+                lab.holds_claims = false;
+                lab.held.clear();
+                lab.show(&written);
+            }
+            HiddenFailure => {
+                lab.holds_claims = true;
+                lab.hear(&write, Err(StatusReason::ServiceUnavailable));
+                lab.pause();
+                assert_eq!(lab.node_of("q"), None, "it may be gone");
+                let fence = lab.held.remove(0);
+                lab.holds_claims = false;
+                let fenced = lab.as_written(&fence);
+                lab.hear(&fence, Ok(&fenced));
+                lab.pause();
+                assert_eq!(lab.node_of("q"), None, "what came before is not seen yet");
+                lab.show(&fenced);
+            }
+        }
+        lab.pause();
+        if matches!(ending, AnswerFirst | WatchFirst | HiddenSuccess) {
+            assert!(!lab.scheduler.is_unsettled());
+            assert_eq!(lab.stands("c"), (texts(&["g0"]), texts(&["p"])));
+            assert_eq!(lab.node_of("q"), None, "{ending:?}: the claim has it");
+            lab.give_back("c");
+        }
+        lab.wait(Duration::from_secs(30));
+        assert!(!lab.scheduler.is_unsettled(), "{ending:?}");
+        assert_eq!(lab.node_of("q"), Some("a"), "{ending:?}");
+        assert_eq!(lab.stands("d"), (texts(&["g0"]), texts(&["q"])));
+        lab.check_state();
+    }
+}
+
+#[test]
+fn a_claim_is_not_written_again_before_the_first_write_is_answered() {
+    let mut lab = Lab::with_devices(1);
+    lab.new_device_claim("c");
+    lab.holds_claims = true;
+    lab.pod_with_device("p", "c");
+    lab.settle();
+    let mut claim = lab.device_claim("c");
+    claim.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+    lab.put(Box::new(claim));
+    lab.settle();
+    assert_eq!(lab.held.len(), 1, "somebody else's change moves nothing");
+    let write = lab.held.remove(0);
+    lab.holds_claims = false;
+    lab.hear(&write, Err(StatusReason::Conflict));
+    assert_eq!(lab.stands("c"), (texts(&["g0"]), texts(&["p"])), "and then it is");
+    assert_eq!(lab.node_of("p"), Some("a"));
+    assert!(lab.scheduler.reservers.iter().all(|it| !it.is_unsettled()));
+    lab.check_state();
+}
+
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }

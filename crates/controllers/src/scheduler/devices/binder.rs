@@ -1,135 +1,39 @@
-//! DynamicResources outside the core: claims, classes and slices as the scheduler follows them, and
-//! the plugin's part between decision and binding. What a pod takes is set aside in the snapshot,
+//! The plugin's part between decision and binding. What a pod takes is set aside in the snapshot,
 //! then written into its claims, and the pod waits until they show it.
+//!
+//! A pod may be gone before that. What was set aside for it stays so as long as its claim may yet
+//! show it ([`super::sent`]): others would be given the same devices.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use k8s_openapi::api::resource::v1::{
-    DeviceClass, ResourceClaim, ResourceClaimConsumerReference, ResourceSlice,
-};
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Part, Write};
 use wharf_ports::view::View;
-use wharf_scheduler::{DeviceNews, DevicePlan, News, Plugin, PodInfo, Profile, Snapshot};
+use wharf_scheduler::{DevicePlan, Plugin, PodInfo, Profile, Snapshot};
 
-use super::Scheduler;
-use super::reserve::{PreBind, Refusal, Reserver};
+use super::super::reserve::{PreBind, Refusal, Reserver, Settled, WriteOutcome};
+use super::sent::{SentWrites, Standing};
 
 /// Keeps a claim as long as devices are allocated for it.
-const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+pub(super) const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// As many may share a claim.
 const CONSUMERS_MAX: usize = 256;
 
-/// Whether a kind is one of those in here.
-pub(super) fn is_of_devices(kind: Kind) -> bool {
-    kind == Kind::of::<ResourceClaim>()
-        || kind == Kind::of::<DeviceClass>()
-        || kind == Kind::of::<ResourceSlice>()
-}
-
-/// Gives a new snapshot all of a view's objects of devices.
-pub(super) fn refeed(snapshot: &mut Snapshot, view: &View) {
-    for class in view.list::<DeviceClass>() {
-        snapshot.set_device_class(class);
-    }
-    for slice in view.list::<ResourceSlice>() {
-        snapshot.set_resource_slice(slice);
-    }
-    for claim in view.list::<ResourceClaim>() {
-        snapshot.set_resource_claim(claim);
-    }
-}
-
-/// Takes the devices of an unused claim away, so that it can get others.
-pub(super) fn deallocate(claim: &ObjectKey, view: &View) -> Option<Write> {
-    let mut claim = view.get::<ResourceClaim>(claim)?.clone();
-    let status = claim.status.as_mut()?;
-    status.allocation = None;
-    status.reserved_for = None;
-    Some(Write::Update { object: Box::new(claim), part: Part::Status })
-}
-
-impl Scheduler {
-    /// Takes in an object of devices as it is now. Returns whether there is work.
-    pub(super) fn observe_devices(&mut self, kind: Kind, key: &ObjectKey, view: &View) -> bool {
-        let snapshot = &mut self.snapshot;
-        let news = if kind == Kind::of::<ResourceClaim>() {
-            match view.get::<ResourceClaim>(key) {
-                Some(claim) => Some(snapshot.set_resource_claim(claim)),
-                None => snapshot.remove_resource_claim(key),
-            }
-        } else if kind == Kind::of::<DeviceClass>() {
-            match view.get::<DeviceClass>(key) {
-                Some(class) => Some(snapshot.set_device_class(class)),
-                None => {
-                    snapshot.remove_device_class(&key.name);
-                    None
-                }
-            }
-        } else {
-            match view.get::<ResourceSlice>(key) {
-                Some(slice) => Some(snapshot.set_resource_slice(slice)),
-                None => snapshot.remove_resource_slice(&key.name),
-            }
-        };
-        let Some(news) = news else { return false };
-        let let_in = match &news {
-            DeviceNews::Claim { key, .. } => self.claim_changed(key),
-            DeviceNews::Class | DeviceNews::Slice => false,
-        };
-        self.wake(&News::Devices(&news)) | let_in
-    }
-
-    /// Lets pods in that have waited for a claim.
-    fn claim_changed(&mut self, key: &ObjectKey) -> bool {
-        let mut work = false;
-        for uid in self.awaiting_claims.remove(key).unwrap_or_default() {
-            let Some(pod) = self.queue.get(&uid).cloned() else { continue };
-            let gate = self.gate(&pod, self.queue.profile_of(&uid).unwrap_or(0));
-            self.await_claims(&pod, gate);
-            work |= self.queue.regate(&uid, gate);
-        }
-        work
-    }
-
-    /// Notes for which claim a pod is kept out of the queue, if it is for one. A claim that has not
-    /// been made yet is told of by the pod itself.
-    pub(super) fn await_claims(&mut self, pod: &PodInfo, gate: Option<Plugin>) {
-        if pod.claims.is_none() {
-            return;
-        }
-        self.forget_awaiting(&pod.uid);
-        if gate == Some(Plugin::DynamicResources)
-            && let Some(Some(missing)) = self.snapshot.missing_claim(pod)
-        {
-            self.awaiting_claims.entry(missing.clone()).or_default().insert(pod.uid.clone());
-        }
-    }
-
-    /// Drops what is noted of a pod that was kept out of the queue.
-    pub(super) fn forget_awaiting(&mut self, uid: &str) {
-        if self.awaiting_claims.is_empty() {
-            return;
-        }
-        self.awaiting_claims.retain(|_, pods| {
-            pods.remove(uid);
-            !pods.is_empty()
-        });
-    }
-}
-
 /// The plugin's part between decision and binding.
 #[derive(Debug, Default)]
-pub(super) struct DeviceBinder {
+pub(in super::super) struct DeviceBinder {
     /// Pods with claims, by uid.
     pods: BTreeMap<CompactString, Pending>,
     /// Which of them a claim concerns.
     concerned: FxHashMap<ObjectKey, Vec<CompactString>>,
+    /// What has been written of it.
+    sent: SentWrites,
 }
 
 /// A pod on its way to its devices.
@@ -182,6 +86,7 @@ impl Reserver for DeviceBinder {
         }
         // Who may have them now hears that the pod is gone.
         snapshot.release_devices(&pod.uid);
+        self.sent.abandon(&pod.uid, &pending.plan, snapshot);
     }
 
     fn bound(&mut self, pod: &PodInfo, snapshot: &mut Snapshot) {
@@ -194,10 +99,10 @@ impl Reserver for DeviceBinder {
         _: &str,
         _: &mut Snapshot,
         view: &View,
-        _: Time,
+        now: Time,
     ) -> PreBind {
         let Some(pending) = self.pods.get_mut(&pod.uid) else { return PreBind::Done };
-        match pending.go_on(pod, view) {
+        match pending.go_on(pod, view, &mut self.sent, now) {
             Ok(None) => PreBind::Done,
             Ok(Some(writes)) => PreBind::Waits(writes),
             Err(error) => PreBind::Failed(Refusal::Error(error)),
@@ -219,13 +124,36 @@ impl Reserver for DeviceBinder {
         for (uid, pending) in &self.pods {
             snapshot.set_devices_aside(uid, &pending.plan);
         }
+        self.sent.renew(snapshot);
+    }
+
+    fn written(&mut self, write: &Write, outcome: WriteOutcome) -> bool {
+        self.sent.told(write, outcome)
+    }
+
+    fn settle(&mut self, snapshot: &mut Snapshot, view: &View, now: Time) -> Settled {
+        self.sent.settle(snapshot, view, now)
+    }
+
+    fn settles_at(&self) -> Option<Time> {
+        self.sent.settles_at()
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.sent.has_abandoned()
     }
 }
 
 impl Pending {
     /// What is to be written now; `None` when every claim has its devices and is reserved for the
     /// pod.
-    fn go_on(&mut self, pod: &PodInfo, view: &View) -> Result<Option<Vec<Write>>, String> {
+    fn go_on(
+        &mut self,
+        pod: &PodInfo,
+        view: &View,
+        sent: &mut SentWrites,
+        now: Time,
+    ) -> Result<Option<Vec<Write>>, String> {
         let mut writes = Vec::new();
         for (key, seen) in self.plan.claims.iter().zip(&mut self.seen) {
             let planned = self.plan.allocations.iter().find(|(claim, _)| claim == key);
@@ -243,7 +171,13 @@ impl Pending {
                     return Err(format!("claim {name:?} has been allocated other devices"));
                 }
                 *seen = true;
+                sent.forget(key, &pod.uid);
                 continue;
+            }
+            match sent.standing(key, &pod.uid, view) {
+                Standing::UnderWay => continue,
+                Standing::Undone => *seen = true,
+                Standing::Free => {}
             }
             if *seen {
                 return Err(format!("claim {name:?} lost its devices or its reservation"));
@@ -277,6 +211,7 @@ impl Pending {
                 uid: pod.uid.to_string(),
             });
             let part = if planned.is_some() { Part::All } else { Part::Status };
+            sent.ask(&claim, &pod.uid, now);
             writes.push(Write::Update { object: Box::new(claim), part });
         }
         let all = self.seen.iter().all(|seen| *seen);
