@@ -2,8 +2,11 @@
 //! computes them.
 //!
 //! [`Model`] takes in pods, samples and kills by memory; [`Model::recommend`] gives what a
-//! container should ask for. What it has learned outlives it as [`Checkpoint`]s.
+//! container should ask for. What it has learned outlives it as [`Checkpoint`]s. How it reaches the
+//! pods is [`admit`] (at creation) and [`update`] (later).
 
+pub mod admit;
+pub mod api;
 pub mod cases;
 mod container;
 mod estimate;
@@ -11,6 +14,8 @@ mod histogram;
 mod model;
 mod policy;
 mod state;
+pub mod target;
+pub mod update;
 
 use std::time::Duration;
 
