@@ -1,5 +1,5 @@
 //! The event loop and the controllers: step functions on one deterministic queue, one folder per
-//! system. A controller here drives a core (`wharf-scheduler`, `wharf-provision`): it gathers the
+//! system. A controller here drives a core (`wharf-scheduler`, `wharf-provision`, `wharf-autoscale`): it gathers the
 //! snapshot, asks the core, and turns the decision into writes, events and reasons. Nothing here
 //! awaits, reads a clock or draws randomness of its own.
 
@@ -9,4 +9,5 @@ pub mod karpenter;
 pub mod metrics;
 pub mod scheduler;
 pub mod storage;
+pub mod vpa;
 pub mod workloads;

@@ -181,6 +181,12 @@ impl Kind {
         crate::custom::is_custom_group(self.group)
     }
 
+    /// Whether a status, where objects of the kind have one, is written apart from the rest, through
+    /// a subresource of its own. Of the kinds there are one does without.
+    pub fn has_status_apart(self) -> bool {
+        (self.group, self.kind) != (crate::vpa::GROUP, "VerticalPodAutoscalerCheckpoint")
+    }
+
     /// `apiVersion` as manifests write it: `v1`, `apps/v1`.
     pub fn api_version(self) -> String {
         if self.group.is_empty() {

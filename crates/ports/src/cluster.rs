@@ -19,6 +19,9 @@ pub enum Part {
     Status,
     /// Both at once. Over a remote API this is two requests.
     All,
+    /// What the containers of a pod ask for and are limited to; all else stays. What `PUT` on the
+    /// `resize` subresource does.
+    Resize,
 }
 
 /// What happens to the dependents of a deleted object.
@@ -127,6 +130,7 @@ impl Write {
         match self {
             Self::Create(_) => "create",
             Self::Update { part: Part::Status, .. } => "update status of",
+            Self::Update { part: Part::Resize, .. } => "resize",
             Self::Update { .. } => "update",
             Self::Delete(_) => "delete",
             Self::Bind { .. } => "bind",

@@ -108,8 +108,11 @@ impl Registry {
         is_versioned: bool,
     ) -> Result<Box<dyn Typed>, ApiError> {
         let kind = object.kind();
+        let mut errors = Errors::default();
         let mut draft = if part == Part::Status {
             status_draft(rules, object, old, is_versioned)
+        } else if part == Part::Resize {
+            strategy::pod::resized(object, old, &mut errors)?
         } else {
             let mut draft = object.clone_box();
             if part == Part::Main {
@@ -120,26 +123,27 @@ impl Registry {
         };
         keep_identity(&mut *draft, old);
         rules.prepare_update(&mut *draft, old, part);
-        if part != Part::Status {
+        if matches!(part, Part::Main | Part::All) {
             admission::on_update(&self.store, &mut *draft, old)?;
         }
         let generation = old.meta().generation;
         let started = rules.generation() && rules.starts_generation(&*draft, old);
         draft.meta_mut().generation =
             if started { Some(generation.unwrap_or(0) + 1) } else { generation };
-        if rules.same(&*draft, old) {
+        if rules.same(&*draft, old) && errors.is_empty() {
             // What is stored already cannot be refused.
             return Ok(draft);
         }
-        let mut errors = Errors::default();
         if let Some(service) = draft.as_any_mut().downcast_mut::<Service>() {
             let old = strategy::typed::<Service>(old);
             admission::allocate(&self.store, service, Some(old), &mut errors);
         }
         metadata::validate(kind, rules, draft.meta(), &mut errors);
         metadata::validate_update(draft.meta(), old.meta(), &mut errors);
-        if part != Part::Status {
-            rules.validate_update(&*draft, old, &mut errors);
+        match part {
+            Part::Status => {}
+            Part::Resize => strategy::pod::validate_resize(&*draft, old, &mut errors),
+            Part::Main | Part::All => rules.validate_update(&*draft, old, &mut errors),
         }
         errors.into_result(kind, draft.meta().name.as_deref().unwrap_or_default())?;
         Ok(draft)

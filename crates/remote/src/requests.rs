@@ -98,13 +98,15 @@ impl Update {
             patches: Vec::new(),
         };
         let mut change = change(base, object);
-        let status = change.remove("status");
+        let status =
+            if update.kind.has_status_apart() { change.remove("status") } else { None };
         let lifts_last_finalizer = base.header().deleting.is_some()
             && object.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
         if part != Part::Status && !change.is_empty() {
-            update.patches.push(("", change));
+            let subresource = if part == Part::Resize { "resize" } else { "" };
+            update.patches.push((subresource, change));
         }
-        if part != Part::Main
+        if matches!(part, Part::Status | Part::All)
             && let Some(status) = status
         {
             let change = Map::from_iter([("status".to_owned(), status)]);

@@ -249,6 +249,7 @@ fn stored(kind: Kind) -> Resource {
             other("exec", "", "PodExecOptions", CREATE_GET),
             own("log", GET),
             other("portforward", "", "PodPortForwardOptions", CREATE_GET),
+            own("resize", CHANGE),
             own("status", CHANGE),
         ],
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") | ("", "ReplicationController") => {

@@ -25,8 +25,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("node", &["model", "ports"]),
     ("schema", &["model", "ports"]),
     ("remote", &["model", "ports"]),
-    ("registry", &["model", "ports", "store"]),
-    ("controllers", &["model", "ports", "scheduler", "provision", "cloud"]),
+    ("registry", &["model", "ports", "store", "autoscale"]),
+    ("controllers", &["model", "ports", "scheduler", "autoscale", "provision", "cloud"]),
     ("server", &["model", "ports", "store", "registry", "schema"]),
     (
         "sim",

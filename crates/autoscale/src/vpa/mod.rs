@@ -70,6 +70,8 @@ pub struct Config {
     pub pod_minimum: Amounts,
     /// Over how long one peak of memory counts.
     pub memory_interval: Duration,
+    /// How many such peaks count; usage that is older is forgotten.
+    pub memory_intervals: u32,
     /// How much memory a container killed for it is given, as a multiple.
     pub oom_bump_ratio: f64,
     /// And at least so many bytes more.
@@ -115,6 +117,7 @@ impl Default for Config {
             margin: 0.15,
             pod_minimum: Amounts { cpu: 25, memory: 250 << 20 },
             memory_interval: DAY,
+            memory_intervals: 8,
             oom_bump_ratio: 1.2,
             oom_bump_least: 100.0 * 1024.0 * 1024.0,
             round_to: Amounts { cpu: 1, memory: 1 },

@@ -125,6 +125,48 @@ impl Model {
         }
     }
 
+    /// Whether a pod is known with these labels and at least these containers.
+    pub fn knows<'c>(
+        &self,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        mut containers: impl Iterator<Item = &'c str>,
+    ) -> bool {
+        self.pods.get(name).is_some_and(|pod| {
+            pod.labels == *labels && containers.all(|name| pod.containers.contains_key(name))
+        })
+    }
+
+    /// The pods that are known.
+    pub fn pods(&self) -> impl Iterator<Item = &str> {
+        self.pods.keys().map(CompactString::as_str)
+    }
+
+    /// Forgets what was kept from before a restart.
+    pub fn forget_loaded(&mut self) {
+        self.loaded.clear();
+    }
+
+    /// Forgets usage that is too old to count, and containers that never used anything and of which
+    /// no pod is left.
+    pub fn forget_old(&mut self, now: Time) {
+        let pods = &self.pods;
+        let config = &self.config;
+        self.states.retain(|(container, labels), state| match state.last {
+            Some(last) => now <= last + config.memory_interval * config.memory_intervals,
+            None => pods
+                .values()
+                .any(|pod| pod.labels == *labels && pod.containers.contains_key(container)),
+        });
+    }
+
+    /// How much is known of a container: samples of cpu, and when the first and the last were taken.
+    pub fn history(&self, container: &str) -> (u64, Option<Time>, Option<Time>) {
+        self.by_container()
+            .get(container)
+            .map_or((0, None, None), |state| (state.samples, state.first, state.last))
+    }
+
     /// Whether the selector matches any pod.
     pub fn has_pods(&self) -> bool {
         self.pods.values().any(|pod| self.target.selector.matches(&pod.labels))

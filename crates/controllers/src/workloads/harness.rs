@@ -213,6 +213,11 @@ impl World {
             Write::Create(object) => self.create(object),
             Write::Update { object, part } => self.update(object, part),
             Write::Delete(delete) => self.remove(&delete),
+            Write::Evict { pod, uid } => {
+                let object = self.stored.object(Kind::of::<Pod>(), &pod).expect("it is there");
+                let delete = Delete { uid: Some(uid), ..Delete::of(object) };
+                self.remove(&delete)
+            }
             write => panic!("unexpected {write:?}"),
         }
     }
@@ -248,7 +253,8 @@ impl World {
         let before: Value = serde_json::from_slice(old.json()).expect("JSON");
         let mut after: Value = serde_json::from_slice(&object.encode()).expect("JSON");
         match part {
-            Part::Main => after["status"] = before["status"].clone(),
+            _ if !kind.has_status_apart() => {}
+            Part::Main | Part::Resize => after["status"] = before["status"].clone(),
             Part::Status => {
                 let status = after["status"].take();
                 after = before.clone();

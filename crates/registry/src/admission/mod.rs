@@ -43,6 +43,7 @@ pub(crate) fn on_create(
         let spec = pod.spec.get_or_insert_default();
         add_default_toleration_seconds(spec.tolerations.get_or_insert_default());
         priority::admit(store, pod)?;
+        autoscaler::admit_pod(store, pod);
     } else if let Some(class) = object.as_any().downcast_ref::<PriorityClass>()
         && requester == Requester::Client
     {

@@ -52,20 +52,9 @@ impl Rules for VerticalPodAutoscalerCheckpoint {
     const GENERATION: bool = true;
     const UNCONDITIONAL_UPDATE: bool = false;
 
-    fn set_defaults(&mut self) {
-        default_by_schema(self);
-    }
-
+    // Its schema says nothing but the types of fields, which decoding has seen to.
     fn starts_generation(&self, old: &Self) -> bool {
         self.spec != old.spec || self.status != old.status
-    }
-
-    fn validate(&self, errors: &mut Errors) {
-        validate_by_schema(self, None, errors);
-    }
-
-    fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        validate_by_schema(self, Some(old), errors);
     }
 }
 

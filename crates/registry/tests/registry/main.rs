@@ -11,6 +11,7 @@ mod embedded;
 mod events;
 mod eviction;
 mod properties;
+mod resize;
 mod sets;
 mod storage;
 mod updates;

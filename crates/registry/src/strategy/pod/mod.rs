@@ -4,6 +4,7 @@ mod claims;
 pub(crate) mod defaults;
 mod label_keys;
 mod quality;
+mod resize;
 mod scheduling;
 mod update;
 pub(crate) mod validate;
@@ -17,6 +18,7 @@ use super::Rules;
 use crate::field::{Errors, Path};
 
 pub use quality::quality_of_service;
+pub(crate) use resize::{resized, validate_resize};
 pub(crate) use scheduling::{label_selector, node_selector};
 
 impl Rules for Pod {

@@ -1,0 +1,37 @@
+//! The Vertical Pod Autoscaler: a recommender that learns from usage, and an updater that brings
+//! what is recommended to pods that run already. New pods are admission's matter, in the registry.
+//!
+//! Both look at everything once a minute, as upstream's do, and only while there is an autoscaler.
+//! The arithmetic and all rules are in `wharf-autoscale`.
+//!
+//! Public contract: <https://github.com/kubernetes/autoscaler/tree/master/vertical-pod-autoscaler/docs>.
+
+mod pods;
+pub mod recommender;
+mod status;
+pub mod updater;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wharf_model::kinds::Kind;
+use wharf_model::object::{Object, ObjectKey};
+use wharf_ports::controller::Controller;
+use wharf_ports::metrics::Metrics;
+use wharf_ports::view::View;
+
+use recommender::Recommender;
+use updater::Updater;
+
+/// `--recommender-interval` and `--updater-interval`.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// Both controllers. Usage is read from `metrics`.
+pub fn controllers(metrics: Arc<dyn Metrics>) -> Vec<Box<dyn Controller>> {
+    vec![Box::new(Recommender::new(metrics)), Box::new(Updater::default())]
+}
+
+/// Finds objects in a view.
+fn lookup(view: &View) -> impl Fn(Kind, &ObjectKey) -> Option<Arc<Object>> + '_ {
+    |kind, key| view.object(kind, key).cloned()
+}
