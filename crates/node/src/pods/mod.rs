@@ -10,6 +10,7 @@
 //! learns it from its container runtime.
 
 mod address;
+mod resize;
 mod run;
 mod status;
 mod volumes;
@@ -46,6 +47,8 @@ pub struct PodAgent {
     addresses: Addresses,
     /// Pods that wait for volumes.
     held: BTreeSet<ObjectKey>,
+    /// Pods whose resize waits for room on their node.
+    cramped: BTreeSet<ObjectKey>,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,7 @@ impl PodAgent {
 
     fn forget(&mut self, key: &ObjectKey) {
         self.held.remove(key);
+        self.cramped.remove(key);
         if let Some(tracked) = self.pods.remove(key)
             && let Some(ip) = tracked.worker.ip
         {
@@ -151,7 +155,16 @@ impl PodAgent {
             worker.ip = Some(self.addresses.assign(host_ip, hint, &worker.uid));
         }
         let mut said = Vec::new();
+        let before = tracked.written.as_ref().or(pod.status.as_ref());
+        let room = || resize::room(pod, node, context.view);
+        let resized = worker.advance_resize(pod, before, &room, now, &mut said);
+        if worker.is_cramped() {
+            self.cramped.insert(key.clone());
+        } else {
+            self.cramped.remove(key);
+        }
         let next = worker.advance(pod, &mut state.images, now, &mut said);
+        let next = next.into_iter().chain(resized).min();
         let mut step = Step::done();
         let regarding = Regarding::object(object);
         step.writes.extend(said.into_iter().map(|said| record(&regarding, node, said)));
@@ -218,6 +231,12 @@ impl Controller for PodAgent {
                 self.learn(pod, node);
             }
             queue.now(WorkKey::object(kind, change.key()));
+            // A pod that leaves makes room.
+            if change.new.is_none() || is_terminal(pod) {
+                for waiting in &self.cramped {
+                    queue.now(WorkKey::object(kind, waiting));
+                }
+            }
         } else if kind == Kind::of::<PersistentVolumeClaim>()
             || kind == Kind::of::<VolumeAttachment>()
         {

@@ -232,6 +232,16 @@ impl Run {
         }
     }
 
+    /// Stops the container and has it started anew at once, without back-off.
+    pub(super) fn restart_at(&mut self, at: Time) {
+        if let State::Running { since } = self.state {
+            let code = if self.program.heeds_term { 0 } else { 137 };
+            self.last = Some(Ended { id: self.id(), since, at, code });
+            self.restarts += 1;
+            self.state = State::Waiting { since: at };
+        }
+    }
+
     /// Whether it is started again after such an end.
     pub(super) fn restarts_after(&self, ended: &Ended) -> bool {
         match self.restart {

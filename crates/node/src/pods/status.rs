@@ -7,13 +7,21 @@ use k8s_openapi::api::core::v1::{
 use wharf_model::duration;
 use wharf_model::time::Time;
 
+use super::resize;
 use super::run::{Ended, Run, State};
 use super::worker::Worker;
 use crate::image;
 
 /// The condition types that are the kubelet's.
-const OWN_CONDITIONS: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN_CONDITIONS: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    resize::CONDITIONS[0],
+    resize::CONDITIONS[1],
+];
 
 /// The kubelet's part of the status. `before` is the status last reported; conditions that did
 /// not change keep their time.
@@ -197,6 +205,7 @@ fn conditions(
             last_probe_time: None,
         }
     })
+    .chain(worker.resize.iter().flat_map(|resize| resize.conditions(pod, before, now)))
     .collect()
 }
 
@@ -215,7 +224,10 @@ fn container_status(
         State::Ended(ended) => Some(ended.id.clone()),
         _ => run.last.as_ref().map(|last| last.id.clone()),
     };
-    let resources = container.and_then(|container| container.resources.clone());
+    let asked = container.and_then(|container| container.resources.as_ref());
+    let (actual, allotted) =
+        worker.resize.as_ref().map_or((None, None), |resize| resize.resources(&run.name));
+    let (actual, allotted) = (actual.or(asked), allotted.or(asked));
     ContainerStatus {
         name: run.name.clone(),
         state: Some(state(worker, run, pod, now)),
@@ -229,11 +241,10 @@ fn container_status(
         image: if has_run { image::canonical(&run.image) } else { run.image.clone() },
         image_id: if has_run { image::image_id(&run.image) } else { String::new() },
         container_id: id,
-        allocated_resources: resources
-            .as_ref()
+        allocated_resources: allotted
             .filter(|_| running)
             .and_then(|resources| resources.requests.clone()),
-        resources: resources.filter(|_| running),
+        resources: actual.filter(|_| running).cloned(),
         ..ContainerStatus::default()
     }
 }

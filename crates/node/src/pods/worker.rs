@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use wharf_model::random::{Random, fnv1a};
 use wharf_model::time::Time;
 use wharf_ports::event::EventType;
 
+use super::resize::{Next, Resize};
 use super::run::{Images, Restart, Run, Said, State};
 use super::status;
 
@@ -36,6 +37,8 @@ pub(super) struct Worker {
     pub(super) kill: Option<Kill>,
     /// Why the kubelet gave the pod up: status reason and message.
     pub(super) failure: Option<(&'static str, String)>,
+    /// What the containers have while they are being resized; absent if that is what they ask for.
+    pub(super) resize: Option<Box<Resize>>,
     draw: u64,
 }
 
@@ -92,6 +95,7 @@ impl Worker {
             init_count,
             kill,
             failure: None,
+            resize: None,
             draw,
         }
     }
@@ -110,6 +114,36 @@ impl Worker {
                 run.state = State::Waiting { since: self.sandbox_at };
             }
         }
+    }
+
+    /// Brings a resize that the pod's spec asks for up to `now`; says when to look again. `before` is
+    /// what was last told of the containers, `room` whether the node can hold what is asked for.
+    pub(super) fn advance_resize(
+        &mut self,
+        pod: &Pod,
+        before: Option<&PodStatus>,
+        room: &dyn Fn() -> Result<(), (&'static str, String)>,
+        now: Time,
+        said: &mut Vec<Said>,
+    ) -> Option<Time> {
+        if self.kill.is_some() {
+            return None;
+        }
+        let known = self.resize.take();
+        let mut resize = known.or_else(|| Resize::asked_for(pod, before).map(Box::new))?;
+        let next = resize.advance(pod, &mut self.runs, room, self.draw, now, said);
+        if next != Next::Over {
+            self.resize = Some(resize);
+        }
+        match next {
+            Next::At(at) => Some(at),
+            Next::Over | Next::Wait => None,
+        }
+    }
+
+    /// Whether a resize waits for room on the node.
+    pub(super) fn is_cramped(&self) -> bool {
+        self.resize.as_ref().is_some_and(|resize| resize.is_pending())
     }
 
     /// Brings the pod up to `now`; says when to look again.
