@@ -48,7 +48,7 @@ pub use cycle::{
     Candidate, Choice, Decision, Evaluation, Placement, Rotation, Survey, Verdicts, Veto, conclude,
     evaluate, fits, schedule, schedule_with, survey,
 };
-pub use devices::{DeviceNews, DevicePlan, NoDevices, PodClaim, PodClaims};
+pub use devices::{DeviceNews, DevicePlan, NoDevices, PodClaim, PodClaims, binding_conditions};
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
 pub use hints::{News, concerns, wakes, wakes_itself};
 pub use memo::Memo;

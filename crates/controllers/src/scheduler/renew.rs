@@ -34,6 +34,7 @@ impl Scheduler {
             }
         }
         refeed(&mut self.snapshot, view);
+        self.snapshot.keep_given_up(&old);
         let mut compiled: FxHashMap<CompactString, Arc<PodInfo>> = FxHashMap::default();
         for pod in view.list::<Pod>() {
             if self.tracked.get(&ObjectKey::of(&pod.metadata)) != Some(&PodInfo::uid_of(pod)) {

@@ -49,6 +49,12 @@ pub trait Reserver: fmt::Debug + Send {
     /// How long the work may take.
     fn patience(&self, profile: &Profile) -> Duration;
 
+    /// The work has taken longer, and the pod will be turned down. Returns what is said of that;
+    /// `None` to say just that.
+    fn give_up(&mut self, _pod: &PodInfo, _snapshot: &mut Snapshot) -> Option<&'static str> {
+        None
+    }
+
     /// The pods (uids) in PreBind that a change of this object concerns.
     fn concerned(&self, kind: Kind, key: &ObjectKey) -> Vec<CompactString>;
 
@@ -102,10 +108,21 @@ pub enum WriteOutcome {
 pub enum PreBind {
     /// Done: as far as it is concerned the pod may be bound.
     Done,
-    /// Under way, with these writes now.
-    Waits(Vec<Write>),
+    /// Under way.
+    Waits(Waiting),
     /// It came to nothing.
     Failed(Refusal),
+}
+
+/// What a plugin's work is waiting for.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    /// What is to be written now.
+    pub writes: Vec<Write>,
+    /// When the wait began, if that was before this pod's turn.
+    pub since: Option<Time>,
+    /// What is to be told of it now: an Event's reason and message.
+    pub event: Option<(&'static str, String)>,
 }
 
 /// Why a pod does not go to the node that was chosen for it.

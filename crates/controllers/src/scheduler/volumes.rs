@@ -19,7 +19,7 @@ use wharf_ports::cluster::{Part, Write};
 use wharf_ports::view::View;
 use wharf_scheduler::{Plugin, PodInfo, Profile, Snapshot, VolumePlan};
 
-use super::reserve::{PreBind, Refusal, Reserver};
+use super::reserve::{PreBind, Refusal, Reserver, Waiting};
 
 /// The plugin's part between decision and binding.
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ impl Reserver for VolumeBinder {
         let Some(pending) = self.pods.get_mut(&pod.uid) else { return PreBind::Done };
         match pending.go_on(snapshot, view) {
             Ok(None) => PreBind::Done,
-            Ok(Some(writes)) => PreBind::Waits(writes),
+            Ok(Some(writes)) => PreBind::Waits(Waiting { writes, ..Waiting::default() }),
             Err(error) => PreBind::Failed(Refusal::Error(format!("binding volumes: {error}"))),
         }
     }

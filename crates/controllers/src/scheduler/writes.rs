@@ -133,6 +133,11 @@ pub(super) fn failed(object: &Object, message: &str, scheduler: &str) -> Write {
     record(object, EventType::Warning, "FailedScheduling", "Scheduling", note, scheduler)
 }
 
+/// A pod that has a node is not bound yet, for a reason that takes a while.
+pub(super) fn waits(object: &Object, reason: &str, note: String, scheduler: &str) -> Write {
+    record(object, EventType::Normal, reason, "Scheduling", note, scheduler)
+}
+
 /// `Preempted`: the pod goes for one of higher priority, from a node or from the way there.
 pub(super) fn preempted(
     object: &Object,

@@ -1,20 +1,19 @@
 //! Which devices of a node the claims of a pod get, all together: a search with backtracking over
 //! requests, alternatives and devices, bounded by a number of steps.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::rc::Rc;
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
-use k8s_openapi::api::resource::v1::{
-    AllocationResult, DeviceAllocationConfiguration, DeviceAllocationResult, DeviceAttribute,
-    DeviceRequestAllocationResult,
-};
+use k8s_openapi::api::resource::v1::{AllocationResult, DeviceAttribute};
 use rustc_hash::FxHashMap;
 use wharf_cel::{Value, Variables};
 
 use super::Devices;
-use super::objects::{
-    Alternative, Amount, Claim, Class, Device, Parsed, Place, is_about, names_one,
-};
+use super::capacity::{Amounts, amount_of, consumption};
+use super::objects::{Alternative, Amount, Claim, Class, Parsed, is_about};
+use super::pools::{Counters, Pool, counters_of};
+use super::slices::{Device, Slice};
 use crate::node::NodeInfo;
 use crate::symbols::Symbols;
 
@@ -28,8 +27,8 @@ const RESULTS_MAX: usize = 32;
 pub(crate) enum Fault {
     /// There are not enough that fit.
     None,
-    /// The same; but there are some that are shared in ways that are not supported.
-    OnlyShared,
+    /// The same; but there are pools of the node that contradict themselves.
+    InvalidPools,
     /// A selector cannot be used, or fails.
     Selector(String),
     /// The search was given up.
@@ -40,8 +39,8 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("it has not enough free devices that the claims ask for"),
-            Self::OnlyShared => f.write_str(
-                "it has not enough free devices that the claims ask for; devices with counters, multiple allocations or binding conditions are left out, since they are not supported",
+            Self::InvalidPools => f.write_str(
+                "it has not enough free devices that the claims ask for, besides those of pools which contradict themselves: a device or a set of counters is there twice, or a counter is missing",
             ),
             Self::Selector(error) => write!(f, "a device selector fails: {error}"),
             Self::TooLong => {
@@ -66,68 +65,105 @@ pub(crate) fn allocate(
     devices: &Devices,
     symbols: &Symbols,
 ) -> Result<Found, Fault> {
-    let mut search = Search {
-        claims,
-        owners: devices,
-        incomplete: false,
-        devices: Vec::new(),
-        requests: Vec::new(),
-        candidates: FxHashMap::default(),
-        taken: Vec::new(),
-        values: claims
-            .iter()
-            .map(|claim| vec![Vec::new(); claim.spec.constraints.as_ref().map_or(0, Vec::len)])
-            .collect(),
-        steps: 0,
-        left_out: false,
-    };
-    for slice in devices.slices_for(node) {
-        if !devices.is_current(slice) {
-            continue;
-        }
-        let mut here = slice.devices.iter().filter(|it| it.place.reaches(node, symbols)).peekable();
-        if here.peek().is_some() && !devices.is_complete(slice) {
-            search.incomplete = true;
-            continue;
-        }
-        search.devices.extend(here);
-    }
+    let mut search = Search::new(claims, devices);
+    let is_invalid = search.gather(node, symbols);
     for (index, claim) in claims.iter().enumerate() {
         search.requests.extend((0..claim.requests.len()).map(|request| (index, request)));
     }
     if search.place(0)? {
         return Ok(search.found(node));
     }
-    Err(if search.left_out { Fault::OnlyShared } else { Fault::None })
+    Err(if is_invalid { Fault::InvalidPools } else { Fault::None })
 }
 
-struct Search<'a> {
-    claims: &'a [&'a Claim],
-    owners: &'a Devices,
-    /// Whether a pool of the node is being changed.
+pub(super) struct Search<'a> {
+    pub(super) claims: &'a [&'a Claim],
+    pub(super) owners: &'a Devices,
+    /// Whether a pool of the node is being changed, or contradicts itself.
     incomplete: bool,
-    /// The devices the node reaches.
-    devices: Vec<&'a Device>,
+    /// The devices the node reaches, in the order in which they are tried, each with its pool.
+    pub(super) devices: Vec<(&'a Device, usize)>,
+    pools: Vec<&'a Pool>,
+    /// What was left of pools' counters when the search began.
+    counters: FxHashMap<usize, Rc<Counters>>,
     /// Claim and request, in their order.
-    requests: Vec<(usize, usize)>,
+    pub(super) requests: Vec<(usize, usize)>,
     /// The devices that fit an alternative, by request and alternative.
-    candidates: FxHashMap<(usize, usize), std::rc::Rc<[usize]>>,
-    taken: Vec<Taken>,
+    candidates: FxHashMap<(usize, usize), Rc<[usize]>>,
+    pub(super) taken: Vec<Taken>,
     /// By claim and constraint, the attributes of the devices taken.
     values: Vec<Vec<Vec<&'a DeviceAttribute>>>,
     steps: usize,
-    left_out: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Taken {
-    request: usize,
-    alternative: usize,
-    device: usize,
-    admin: bool,
+pub(super) struct Taken {
+    pub(super) request: usize,
+    pub(super) alternative: usize,
+    pub(super) device: usize,
+    /// What is taken of a device that several may have.
+    pub(super) share: Option<Amounts>,
 }
 
 impl<'a> Search<'a> {
+    fn new(claims: &'a [&'a Claim], owners: &'a Devices) -> Self {
+        let constraints = |claim: &Claim| claim.spec.constraints.as_ref().map_or(0, Vec::len);
+        Self {
+            claims,
+            owners,
+            incomplete: false,
+            devices: Vec::new(),
+            pools: Vec::new(),
+            counters: FxHashMap::default(),
+            requests: Vec::new(),
+            candidates: FxHashMap::default(),
+            taken: Vec::new(),
+            values: claims.iter().map(|claim| vec![Vec::new(); constraints(claim)]).collect(),
+            steps: 0,
+        }
+    }
+
+    /// Finds the devices that the node reaches. Returns whether pools were left out that contradict
+    /// themselves.
+    fn gather(&mut self, node: &NodeInfo, symbols: &Symbols) -> bool {
+        let mut is_invalid = false;
+        let mut found: Vec<(&'a Slice, &'a Pool)> = Vec::new();
+        for slice in self.owners.slices_for(node) {
+            let Some(pool) = self.owners.pools.current(slice) else { continue };
+            if slice.devices.iter().any(|device| device.place.reaches(node, symbols)) {
+                found.push((slice, pool));
+            }
+        }
+        // Pools in the order of their names; those whose devices have to be made ready come last.
+        found.sort_by_key(|(slice, _)| &slice.order);
+        let mut ready = Vec::new();
+        let mut to_be_made_ready = Vec::new();
+        for slices in found.chunk_by(|(left, _), (right, _)| left.pool == right.pool) {
+            let (first, pool) = slices[0];
+            let mut names = BTreeSet::new();
+            let mut devices = slices.iter().flat_map(|(slice, _)| &slice.devices);
+            if !pool.is_complete(first) {
+                self.incomplete = true;
+            } else if pool.is_invalid()
+                || (slices.len() > 1 && !devices.all(|device| names.insert(&device.name)))
+            {
+                self.incomplete = true;
+                is_invalid = true;
+            } else if slices.iter().any(|(slice, _)| slice.has_binding_conditions) {
+                to_be_made_ready.push(slices);
+            } else {
+                ready.push(slices);
+            }
+        }
+        for slices in ready.into_iter().chain(to_be_made_ready) {
+            let pool = self.pools.len();
+            self.pools.push(slices[0].1);
+            let devices = slices.iter().flat_map(|(slice, _)| &slice.devices);
+            let here = devices.filter(|device| device.place.reaches(node, symbols));
+            self.devices.extend(here.map(|device| (device, pool)));
+        }
+        is_invalid
+    }
+
     /// Finds devices for a request and all that follow.
     fn place(&mut self, at: usize) -> Result<bool, Fault> {
         let Some((claim, request)) = self.requests.get(at).copied() else { return Ok(true) };
@@ -189,13 +225,13 @@ impl<'a> Search<'a> {
         at: usize,
         index: usize,
         alternative: &'a Alternative,
-    ) -> Result<std::rc::Rc<[usize]>, Fault> {
+    ) -> Result<Rc<[usize]>, Fault> {
         if let Some(known) = self.candidates.get(&(at, index)) {
             return Ok(known.clone());
         }
         let class: Option<&'a Class> = self.owners.class(&alternative.class);
         let mut found = Vec::new();
-        for (number, device) in self.devices.iter().enumerate() {
+        for (number, (device, _)) in self.devices.iter().enumerate() {
             let all = alternative.amount == Amount::All;
             let is_free = alternative.admin || !self.owners.is_taken(device.id);
             if !all && (!is_free || !device.is_tolerated(&alternative.tolerations)) {
@@ -209,15 +245,13 @@ impl<'a> Search<'a> {
             if !fits.map_err(Fault::Selector)? {
                 continue;
             }
-            if device.is_shared {
-                self.left_out = true;
-                if !all {
-                    continue;
-                }
+            // What it could not give even now is not meant by "all" either.
+            if self.share(device, None, alternative).is_none() {
+                continue;
             }
             found.push(number);
         }
-        let found: std::rc::Rc<[usize]> = found.into();
+        let found: Rc<[usize]> = found.into();
         self.candidates.insert((at, index), found.clone());
         Ok(found)
     }
@@ -228,19 +262,23 @@ impl<'a> Search<'a> {
         let claim = self.claims[claim_index];
         let request = &claim.requests[request];
         let chosen = &request.alternatives[index];
-        let device = self.devices[number];
+        let (device, pool) = self.devices[number];
         let own = |taken: &&Taken| self.requests[taken.request].0 == claim_index;
         if self.taken.iter().filter(own).count() == RESULTS_MAX {
             return false;
         }
-        // An administrator looks at what others have, but only once.
-        let is_busy = self.taken.iter().any(|taken| {
-            taken.device == number
-                && (self.requests[taken.request].0 == claim_index
-                    || (!taken.admin && !chosen.admin))
-        });
-        let free = chosen.admin || !self.owners.is_taken(device.id);
-        if is_busy || !free || device.is_shared || !device.is_tolerated(&chosen.tolerations) {
+        // An administrator looks at what others have, but a claim has a device only once.
+        let is_busy = !device.is_shareable
+            && self.taken.iter().any(|taken| {
+                taken.device == number
+                    && (!chosen.admin || self.requests[taken.request].0 == claim_index)
+            });
+        let is_free = chosen.admin || !self.owners.is_taken(device.id);
+        if is_busy || !is_free || !device.is_tolerated(&chosen.tolerations) {
+            return false;
+        }
+        let Some(share) = self.share(device, Some(number), chosen) else { return false };
+        if !self.counters_suffice(device, number, pool) {
             return false;
         }
         let constraints = claim.spec.constraints.as_deref().unwrap_or_default();
@@ -270,9 +308,64 @@ impl<'a> Search<'a> {
             request: at,
             alternative: index,
             device: number,
-            admin: chosen.admin,
+            share: device.is_shareable.then_some(share),
         });
         true
+    }
+
+    /// What an alternative takes of a device's capacity, if so much is left: besides what others
+    /// have, and besides what is taken in this search if the device's number is given.
+    fn share(
+        &self,
+        device: &Device,
+        number: Option<usize>,
+        chosen: &Alternative,
+    ) -> Option<Amounts> {
+        let wanted = consumption(&device.capacities, &chosen.capacity)?;
+        if !device.is_shareable {
+            return Some(wanted);
+        }
+        let others = self.owners.shares(device.id);
+        let taken: Vec<_> = self
+            .taken
+            .iter()
+            .filter(|taken| Some(taken.device) == number)
+            .filter_map(|taken| taken.share.as_deref())
+            .collect();
+        let fits = device.capacities.iter().zip(&wanted).all(|(capacity, (name, wanted))| {
+            let before = others.map(|shares| shares.consumed(name)).unwrap_or_default();
+            let own = taken.iter().filter_map(|share| amount_of(share, name));
+            own.fold(before.add(wanted), |sum, own| sum.add(own)) <= capacity.value
+        });
+        fits.then_some(wanted)
+    }
+
+    /// Whether the pool has counters left for a device. Of one that several have they are taken
+    /// once.
+    fn counters_suffice(&mut self, device: &Device, number: usize, pool: usize) -> bool {
+        let is_in_use = |number: usize, device: &Device, taken: &[Taken]| {
+            device.is_shareable
+                && (self.owners.shares(device.id).is_some()
+                    || taken.iter().any(|taken| taken.device == number))
+        };
+        if device.counters.is_empty() || is_in_use(number, device, &self.taken) {
+            return true;
+        }
+        let mut needed: Counters = counters_of(device).collect();
+        for (index, taken) in self.taken.iter().enumerate() {
+            let (other, its_pool) = self.devices[taken.device];
+            if its_pool == pool && !is_in_use(taken.device, other, &self.taken[..index]) {
+                for (counter, amount) in counters_of(other) {
+                    let sum = needed.entry(counter).or_default();
+                    *sum = sum.add(&amount);
+                }
+            }
+        }
+        let (owners, pools) = (self.owners, &self.pools);
+        let known = self.counters.entry(pool);
+        let left = known.or_insert_with(|| Rc::new(pools[pool].available(owners)));
+        let nothing = Default::default();
+        left.iter().all(|(counter, left)| needed.get(counter).unwrap_or(&nothing) <= left)
     }
 
     /// Gives the device taken last back.
@@ -288,121 +381,6 @@ impl<'a> Search<'a> {
                 self.values[claim_index][number].pop();
             }
         }
-    }
-
-    /// What has been found, as claims tell it.
-    fn found(&self, node: &NodeInfo) -> Found {
-        let mut score = 0;
-        let allocations = (0..self.claims.len()).map(|claim_index| {
-            let claim = self.claims[claim_index];
-            let mut results = Vec::new();
-            let mut config = Vec::new();
-            let mut selector = Selector::default();
-            for (at, (_, number)) in
-                self.requests.iter().enumerate().filter(|(_, (claim, _))| *claim == claim_index)
-            {
-                let request = &claim.requests[*number];
-                let taken: Vec<_> = self.taken.iter().filter(|taken| taken.request == at).collect();
-                let Some(index) = taken.first().map(|taken| taken.alternative) else { continue };
-                let chosen = &request.alternatives[index];
-                if request.is_prioritised {
-                    score += 8 - i64::try_from(index).unwrap_or(8);
-                }
-                for taken in taken {
-                    let device = self.devices[taken.device];
-                    selector.add(&device.place, node);
-                    results.push(DeviceRequestAllocationResult {
-                        request: chosen.name.to_string(),
-                        driver: device.driver.to_string(),
-                        pool: device.pool.to_string(),
-                        device: device.name.to_string(),
-                        admin_access: chosen.admin.then_some(true),
-                        tolerations: (!chosen.tolerations.is_empty())
-                            .then(|| chosen.tolerations.clone()),
-                        ..Default::default()
-                    });
-                }
-                let class = self.owners.class(&chosen.class);
-                let of_class =
-                    class.into_iter().flat_map(|it| it.object.spec.config.iter().flatten());
-                config.extend(of_class.map(|it| DeviceAllocationConfiguration {
-                    source: "FromClass".to_owned(),
-                    requests: Some(vec![chosen.name.to_string()]),
-                    opaque: it.opaque.clone(),
-                }));
-            }
-            let of_claim = claim.spec.config.iter().flatten().filter(|it| {
-                claim.requests.iter().any(|request| {
-                    results.iter().any(|result| {
-                        let own = request.alternatives.iter().any(|it| *it.name == result.request);
-                        own && names_one(it.requests.as_deref(), &request.name, &result.request)
-                    })
-                })
-            });
-            config.extend(of_claim.map(|it| DeviceAllocationConfiguration {
-                source: "FromClaim".to_owned(),
-                requests: it.requests.clone(),
-                opaque: it.opaque.clone(),
-            }));
-            AllocationResult {
-                allocation_timestamp: None,
-                devices: Some(DeviceAllocationResult {
-                    config: (!config.is_empty()).then_some(config),
-                    results: (!results.is_empty()).then_some(results),
-                }),
-                node_selector: selector.finish(),
-            }
-        });
-        let allocations = allocations.collect();
-        Found { allocations, score }
-    }
-}
-
-/// The nodes that reach all of a claim's devices.
-#[derive(Default)]
-struct Selector {
-    node: Option<String>,
-    term: NodeSelectorTerm,
-}
-
-impl Selector {
-    fn add(&mut self, place: &Place, node: &NodeInfo) {
-        match place {
-            Place::Nowhere | Place::Everywhere => {}
-            Place::Node(_) => self.node = Some(node.facts.name.to_string()),
-            // The API allows slices but one term.
-            Place::Nodes(_, selector) => {
-                for term in selector.node_selector_terms.iter().take(1) {
-                    let add = |to: &mut Option<Vec<NodeSelectorRequirement>>,
-                               from: &Option<Vec<_>>| {
-                        for one in from.iter().flatten() {
-                            let known = to.get_or_insert_default();
-                            if !known.contains(one) {
-                                known.push(one.clone());
-                            }
-                        }
-                    };
-                    add(&mut self.term.match_expressions, &term.match_expressions);
-                    add(&mut self.term.match_fields, &term.match_fields);
-                }
-            }
-        }
-    }
-
-    fn finish(self) -> Option<NodeSelector> {
-        let term = match self.node {
-            Some(node) => NodeSelectorTerm {
-                match_fields: Some(vec![NodeSelectorRequirement {
-                    key: "metadata.name".to_owned(),
-                    operator: "In".to_owned(),
-                    values: Some(vec![node]),
-                }]),
-                match_expressions: None,
-            },
-            None => self.term,
-        };
-        let is_empty = term.match_fields.is_none() && term.match_expressions.is_none();
-        (!is_empty).then(|| NodeSelector { node_selector_terms: vec![term] })
     }
 }
 

@@ -4,26 +4,32 @@
 //!
 //! Rules are kube-scheduler 1.36's, with structured parameters
 //! (<https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/>).
-//! Devices that are shared, by counters or by several allocations, or that have binding conditions,
-//! are not allocated.
+//! `slices`, `capacity` and `pools` hold what there is, `objects` what is asked for; `allocate` brings
+//! both together, and `outcome` says it in the API's words.
 
 mod allocate;
+mod capacity;
 mod objects;
+mod outcome;
+mod pools;
+mod slices;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use compact_str::CompactString;
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use wharf_model::object::ObjectKey;
 
 pub(crate) use allocate::{Fault, allocate};
-pub(crate) use objects::{Claim, Class};
-use objects::{DeviceId, Expressions, Slice, devices_of};
-pub use objects::{PodClaim, PodClaims};
+use capacity::Shares;
+pub(crate) use objects::{Binding, Claim, Class};
+use objects::{DeviceId, Expressions, Held, devices_of};
+pub use objects::{PodClaim, PodClaims, binding_conditions};
+use pools::Pools;
+use slices::Slice;
 
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
@@ -70,14 +76,19 @@ pub(crate) struct Devices {
     on_node: FxHashMap<Symbol, Vec<Arc<Slice>>>,
     /// The others, in their order.
     elsewhere: Vec<Arc<Slice>>,
-    /// How many slices a pool has of each generation.
-    pools: FxHashMap<(Symbol, Symbol), BTreeMap<i64, i64>>,
-    /// The devices that claims have or are about to get, with how many say so.
+    pools: Pools,
+    /// What counts as taken for a claim: what it has got, or else what is set aside for it.
+    held: FxHashMap<ObjectKey, Arc<[Held]>>,
+    /// The devices among that which only one may have, with how many say so.
     taken: FxHashMap<DeviceId, u32>,
+    /// Those that several share.
+    shared: FxHashMap<DeviceId, Shares>,
     /// What is set aside for pods on their way to a node, by uid.
     reserved: FxHashMap<CompactString, DevicePlan>,
-    /// The claims among that, with the uid.
-    in_flight: FxHashMap<ObjectKey, CompactString>,
+    /// The claims among that.
+    in_flight: FxHashMap<ObjectKey, Arc<[Held]>>,
+    /// Allocated claims whose devices have not become ready in time.
+    late: FxHashSet<ObjectKey>,
     expressions: Expressions,
 }
 
@@ -105,33 +116,55 @@ impl Devices {
         here.chain(&self.elsewhere).map(AsRef::as_ref)
     }
 
-    /// Whether a slice is of its pool's newest generation.
-    pub(crate) fn is_current(&self, slice: &Slice) -> bool {
-        self.newest(slice).is_some_and(|(generation, _)| generation == slice.generation)
+    /// The shares of a device that several have.
+    pub(crate) fn shares(&self, device: DeviceId) -> Option<&Shares> {
+        self.shared.get(&device)
     }
 
-    /// Whether all slices of a current slice's pool are known.
-    pub(crate) fn is_complete(&self, slice: &Slice) -> bool {
-        self.newest(slice).is_some_and(|(_, count)| count == slice.slices_in_pool)
+    /// Whether an allocated claim's devices will not become ready: it is to get others.
+    pub(crate) fn is_hopeless(&self, claim: &Claim) -> bool {
+        claim.allocation.as_ref().is_some_and(|allocation| match allocation.binding {
+            Binding::Ready => false,
+            Binding::Pending => self.late.contains(&claim.key),
+            Binding::Failed => true,
+        })
     }
 
-    fn newest(&self, slice: &Slice) -> Option<(i64, i64)> {
-        let (generation, count) = self.pools.get(&slice.pool)?.last_key_value()?;
-        Some((*generation, *count))
-    }
-
-    fn take(&mut self, devices: &[DeviceId]) {
-        for device in devices {
-            *self.taken.entry(*device).or_default() += 1;
+    /// Counts anew what is taken for a claim.
+    fn recount(&mut self, claim: &ObjectKey) {
+        let allocation = self.claims.get(claim).and_then(|claim| claim.allocation.as_ref());
+        let now = allocation.map(|allocation| &allocation.devices);
+        let now = now.or_else(|| self.in_flight.get(claim)).cloned();
+        let before = match now {
+            Some(now) => {
+                for held in &*now {
+                    match &held.share {
+                        Some(amounts) => self.shared.entry(held.id).or_default().add(amounts),
+                        None => *self.taken.entry(held.id).or_default() += 1,
+                    }
+                }
+                self.held.insert(claim.clone(), now)
+            }
+            None => self.held.remove(claim),
+        };
+        for held in before.iter().flat_map(|before| before.iter()) {
+            self.give_back(held);
         }
     }
 
-    fn give_back(&mut self, devices: &[DeviceId]) {
-        for device in devices {
-            if let Some(count) = self.taken.get_mut(device) {
-                *count -= 1;
-                if *count == 0 {
-                    self.taken.remove(device);
+    fn give_back(&mut self, held: &Held) {
+        match &held.share {
+            Some(amounts) => {
+                if self.shared.get_mut(&held.id).is_some_and(|shares| shares.remove(amounts)) {
+                    self.shared.remove(&held.id);
+                }
+            }
+            None => {
+                if let Some(count) = self.taken.get_mut(&held.id) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.taken.remove(&held.id);
+                    }
                 }
             }
         }
@@ -147,24 +180,15 @@ impl Devices {
         if let Some(node) = old.node.filter(|_| list.is_empty()) {
             self.on_node.remove(&node);
         }
-        if let Some(generations) = self.pools.get_mut(&old.pool) {
-            if let Some(count) = generations.get_mut(&old.generation) {
-                *count -= 1;
-            }
-            generations.retain(|_, count| *count > 0);
-            if generations.is_empty() {
-                self.pools.remove(&old.pool);
-            }
-        }
+        self.pools.remove(&old);
         true
     }
 
-    fn release(&mut self, uid: &str, symbols: &mut crate::symbols::Symbols) {
+    fn release(&mut self, uid: &str) {
         let Some(plan) = self.reserved.remove(uid) else { return };
-        for (claim, allocation) in &plan.allocations {
-            let devices = devices_of(allocation, symbols);
-            self.give_back(&devices);
+        for (claim, _) in &plan.allocations {
             self.in_flight.remove(claim);
+            self.recount(claim);
         }
     }
 }
@@ -176,25 +200,35 @@ impl Snapshot {
         let devices = &mut self.devices;
         let claim = Claim::new(claim, &mut self.symbols, &mut devices.expressions);
         let key = claim.key.clone();
-        if let Some(allocation) = &claim.allocation {
-            devices.take(&allocation.devices);
-        }
         let is_free = claim.allocation.is_none();
         let old = devices.claims.insert(key.clone(), Arc::new(claim));
-        let held = old.as_ref().and_then(|old| old.allocation.as_ref());
-        if let Some(held) = held {
-            devices.give_back(&held.devices);
+        let held = old.as_ref().is_some_and(|old| old.allocation.is_some());
+        if is_free {
+            devices.late.remove(&key);
         }
-        DeviceNews::Claim { key, freed: held.is_some() && is_free }
+        devices.recount(&key);
+        DeviceNews::Claim { key, freed: held && is_free }
     }
 
     /// Forgets a claim.
     pub fn remove_resource_claim(&mut self, key: &ObjectKey) -> Option<DeviceNews> {
         let old = self.devices.claims.remove(key)?;
-        if let Some(held) = &old.allocation {
-            self.devices.give_back(&held.devices);
-        }
+        self.devices.late.remove(key);
+        self.devices.recount(key);
         Some(DeviceNews::Claim { key: key.clone(), freed: old.allocation.is_some() })
+    }
+
+    /// The devices of an allocated claim have not become ready in time: until it has got others, no
+    /// node will do for it.
+    pub fn give_up_binding(&mut self, claim: &ObjectKey) {
+        if self.devices.claim(claim).is_some_and(|claim| claim.allocation.is_some()) {
+            self.devices.late.insert(claim.clone());
+        }
+    }
+
+    /// Remembers of which claims another snapshot knew that their devices have not become ready.
+    pub fn keep_given_up(&mut self, other: &Self) {
+        self.devices.late.clone_from(&other.devices.late);
     }
 
     /// Takes in a class as it is now.
@@ -215,8 +249,7 @@ impl Snapshot {
         let slice = Arc::new(Slice::new(slice, &mut self.symbols));
         let devices = &mut self.devices;
         devices.remove_slice(&slice.order.2);
-        let generations = devices.pools.entry(slice.pool).or_default();
-        *generations.entry(slice.generation).or_default() += 1;
+        devices.pools.add(&slice);
         let list = match slice.node {
             Some(node) => devices.on_node.entry(node).or_default(),
             None => &mut devices.elsewhere,
@@ -255,6 +288,9 @@ impl Snapshot {
                 Some(allocation) if !allocation.is_on(info, &self.symbols) => {
                     return Err(refuse("resourceclaim not available on the node".to_owned()));
                 }
+                Some(_) if self.devices.is_hopeless(claim) => {
+                    return Err(refuse("resourceclaim not available on the node".to_owned()));
+                }
                 Some(_) => {}
                 None if self.devices.is_in_flight(key) => {
                     return Err(refuse(format!(
@@ -277,15 +313,15 @@ impl Snapshot {
         self.release_devices(uid);
         for (claim, allocation) in &plan.allocations {
             let devices = devices_of(allocation, &mut self.symbols);
-            self.devices.take(&devices);
-            self.devices.in_flight.insert(claim.clone(), uid.into());
+            self.devices.in_flight.insert(claim.clone(), devices);
+            self.devices.recount(claim);
         }
         self.devices.reserved.insert(uid.into(), plan.clone());
     }
 
     /// Gives back what was set aside for a pod: the claims show it, or the pod does not go there.
     pub fn release_devices(&mut self, uid: &str) {
-        self.devices.release(uid, &mut self.symbols);
+        self.devices.release(uid);
     }
 
     /// The first of a pod's claims that is not there, for [`crate::Plugin::DynamicResources`] to

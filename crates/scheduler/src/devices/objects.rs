@@ -1,21 +1,20 @@
-//! Claims, classes and slices, compiled once: selectors parsed, names interned, each device with the
-//! variables that selectors see of it.
+//! Claims and classes, compiled once: selectors parsed, names interned.
 
 use std::sync::Arc;
 
 use compact_str::CompactString;
-use k8s_openapi::api::core::v1::{NodeSelector, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{
-    Device as ApiDevice, DeviceAttribute, DeviceClaim, DeviceClass, DeviceConstraint,
-    DeviceRequest, DeviceSelector, DeviceTaint, DeviceToleration, ResourceClaim, ResourceSlice,
+    AllocationResult, CapacityRequirements, DeviceClaim, DeviceClass, DeviceConstraint,
+    DeviceRequest, DeviceSelector, DeviceToleration, ResourceClaim,
 };
 use rustc_hash::FxHashMap;
-use wharf_cel::{Expression, Key, Map, Value, Variables};
+use wharf_cel::Expression;
 use wharf_model::object::ObjectKey;
-use wharf_model::quantity::Quantity;
 
+use super::capacity::{Amounts, amounts};
+use super::slices::Place;
 use crate::node::NodeInfo;
-use crate::selector::Term;
 use crate::symbols::{Symbol, Symbols};
 
 /// The parsed expressions that are kept in case they are met again.
@@ -108,6 +107,7 @@ impl Expressions {
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     pub(crate) key: ObjectKey,
+    pub(crate) uid: CompactString,
     pub(crate) deleting: bool,
     /// The uid of the object it was made for.
     pub(crate) owner: CompactString,
@@ -121,9 +121,27 @@ pub(crate) struct Claim {
 /// What a claim has got.
 #[derive(Clone, Debug)]
 pub(crate) struct Allocation {
-    /// The devices that nobody else may have.
-    pub(crate) devices: Box<[DeviceId]>,
+    /// What it takes from others.
+    pub(crate) devices: Arc<[Held]>,
     nodes: Place,
+    pub(crate) binding: Binding,
+}
+
+/// A device, or a share of one, that others may not have.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Held {
+    pub(crate) id: DeviceId,
+    /// What is taken of a device that several may have.
+    pub(crate) share: Option<Amounts>,
+}
+
+/// How far devices are that are made ready once they have been allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binding {
+    /// A pod may be bound.
+    Ready,
+    Pending,
+    Failed,
 }
 
 impl Allocation {
@@ -150,7 +168,8 @@ pub(crate) struct Alternative {
     pub(crate) amount: Amount,
     pub(crate) admin: bool,
     pub(crate) tolerations: Vec<DeviceToleration>,
-    pub(crate) asks_capacity: bool,
+    /// What is asked of the device's capacity.
+    pub(crate) capacity: Amounts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +192,10 @@ impl Amount {
     }
 }
 
+fn wanted(capacity: Option<&CapacityRequirements>) -> Amounts {
+    amounts(capacity.and_then(|capacity| capacity.requests.as_ref()))
+}
+
 impl Request {
     fn new(request: &DeviceRequest, expressions: &mut Expressions) -> Self {
         let exactly = request.exactly.iter().map(|it| Alternative {
@@ -182,7 +205,7 @@ impl Request {
             amount: Amount::new(it.allocation_mode.as_deref(), it.count),
             admin: it.admin_access == Some(true),
             tolerations: it.tolerations.clone().unwrap_or_default(),
-            asks_capacity: it.capacity.is_some(),
+            capacity: wanted(it.capacity.as_ref()),
         });
         let exactly: Vec<_> = exactly.collect();
         let first = request.first_available.iter().flatten().map(|it| Alternative {
@@ -192,7 +215,7 @@ impl Request {
             amount: Amount::new(it.allocation_mode.as_deref(), it.count),
             admin: false,
             tolerations: it.tolerations.clone().unwrap_or_default(),
-            asks_capacity: it.capacity.is_some(),
+            capacity: wanted(it.capacity.as_ref()),
         });
         let is_prioritised = exactly.is_empty();
         let alternatives = exactly.into_iter().chain(first).collect();
@@ -214,6 +237,7 @@ impl Claim {
         let owner = owners.into_iter().find(|owner| owner.controller == Some(true));
         Self {
             key: ObjectKey::of(&claim.metadata),
+            uid: claim.metadata.uid.as_deref().unwrap_or_default().into(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
             owner: owner.map_or("", |owner| owner.uid.as_str()).into(),
             requests: spec
@@ -226,6 +250,7 @@ impl Claim {
             allocation: allocation.map(|allocation| Allocation {
                 devices: devices_of(allocation, symbols),
                 nodes: Place::of_selector(allocation.node_selector.as_ref(), symbols),
+                binding: Binding::of(claim),
             }),
             reserved_for: reserved
                 .into_iter()
@@ -240,17 +265,64 @@ impl Claim {
     }
 }
 
-/// The devices that an allocation takes from others.
-pub(crate) fn devices_of(
-    allocation: &k8s_openapi::api::resource::v1::AllocationResult,
-    symbols: &mut Symbols,
-) -> Box<[DeviceId]> {
+impl Binding {
+    /// What drivers say in `status.devices` of the conditions that the devices had when they were
+    /// allocated.
+    fn of(claim: &ResourceClaim) -> Self {
+        match binding_conditions(claim) {
+            Ok(true) => Self::Ready,
+            Ok(false) => Self::Pending,
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
+/// Whether the devices of a claim are ready for the binding of a pod, or the words for that they
+/// never will be.
+pub fn binding_conditions(claim: &ResourceClaim) -> Result<bool, String> {
+    let Some(status) = &claim.status else { return Ok(true) };
+    let devices = status.allocation.as_ref().and_then(|allocation| allocation.devices.as_ref());
+    for result in devices.iter().flat_map(|devices| devices.results.iter().flatten()) {
+        let needed = result.binding_conditions.as_deref().unwrap_or_default();
+        if needed.is_empty() {
+            continue;
+        }
+        // Shares of one device are not told apart, as upstream has it.
+        let told = status.devices.iter().flatten().find(|told| {
+            told.device == result.device && told.driver == result.driver && told.pool == result.pool
+        });
+        let Some(told) = told else { return Ok(false) };
+        let holds = |wanted: &String| {
+            let conditions = told.conditions.iter().flatten();
+            conditions.into_iter().find(|one| one.type_ == *wanted && one.status == "True")
+        };
+        let failures = result.binding_failure_conditions.iter().flatten();
+        if let Some(failed) = failures.into_iter().find_map(holds) {
+            return Err(format!(
+                "claim {} binding failed: reason={}, message={:?}",
+                claim.metadata.name.as_deref().unwrap_or_default(),
+                failed.reason,
+                failed.message
+            ));
+        }
+        if needed.iter().any(|needed| holds(needed).is_none()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What an allocation takes from others; administrators take nothing.
+pub(crate) fn devices_of(allocation: &AllocationResult, symbols: &mut Symbols) -> Arc<[Held]> {
     let results = allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
     results
         .filter(|result| result.admin_access != Some(true))
         .map(|result| {
             let mut intern = |text: &str| symbols.intern(text);
-            (intern(&result.driver), intern(&result.pool), intern(&result.device))
+            let id = (intern(&result.driver), intern(&result.pool), intern(&result.device));
+            let share =
+                result.share_id.as_ref().map(|_| amounts(result.consumed_capacity.as_ref()));
+            Held { id, share }
         })
         .collect()
 }
@@ -267,208 +339,6 @@ impl Class {
         let selectors = expressions.all(class.spec.selectors.as_ref());
         Self { selectors, object: class.clone() }
     }
-}
-
-/// Where something is.
-#[derive(Clone, Debug)]
-pub(crate) enum Place {
-    Nowhere,
-    Everywhere,
-    Node(Symbol),
-    Nodes(Box<[Term]>, NodeSelector),
-}
-
-impl Place {
-    fn of_selector(selector: Option<&NodeSelector>, symbols: &mut Symbols) -> Self {
-        match selector {
-            None => Self::Everywhere,
-            Some(selector) => {
-                let terms = selector.node_selector_terms.iter();
-                let terms = terms.map(|term| Term::new(term, symbols)).collect();
-                Self::Nodes(terms, selector.clone())
-            }
-        }
-    }
-
-    fn new(
-        node: Option<&str>,
-        selector: Option<&NodeSelector>,
-        everywhere: bool,
-        symbols: &mut Symbols,
-    ) -> Self {
-        match (node.filter(|node| !node.is_empty()), selector) {
-            (Some(node), _) => Self::Node(symbols.intern(node)),
-            (None, Some(_)) => Self::of_selector(selector, symbols),
-            (None, None) if everywhere => Self::Everywhere,
-            (None, None) => Self::Nowhere,
-        }
-    }
-
-    pub(crate) fn reaches(&self, node: &NodeInfo, symbols: &Symbols) -> bool {
-        match self {
-            Self::Nowhere => false,
-            Self::Everywhere => true,
-            Self::Node(name) => *name == node.facts.symbol,
-            Self::Nodes(terms, _) => terms.iter().any(|term| term.matches(node, symbols)),
-        }
-    }
-}
-
-/// A part of a pool of devices.
-#[derive(Clone, Debug)]
-pub(crate) struct Slice {
-    /// Driver, pool and the slice's name: the order in which devices are tried.
-    pub(crate) order: (CompactString, CompactString, CompactString),
-    pub(crate) pool: (Symbol, Symbol),
-    pub(crate) generation: i64,
-    pub(crate) slices_in_pool: i64,
-    /// The node that alone reaches it.
-    pub(crate) node: Option<Symbol>,
-    pub(crate) devices: Box<[Device]>,
-}
-
-/// A device.
-#[derive(Clone, Debug)]
-pub(crate) struct Device {
-    pub(crate) id: DeviceId,
-    pub(crate) driver: CompactString,
-    pub(crate) pool: CompactString,
-    pub(crate) name: CompactString,
-    pub(crate) place: Place,
-    pub(crate) variables: Variables,
-    attributes: Vec<(String, DeviceAttribute)>,
-    pub(crate) taints: Vec<DeviceTaint>,
-    /// Whether it is shared in a way that is not known here.
-    pub(crate) is_shared: bool,
-}
-
-impl Slice {
-    pub(crate) fn new(slice: &ResourceSlice, symbols: &mut Symbols) -> Self {
-        let spec = &slice.spec;
-        let (driver, pool) = (symbols.intern(&spec.driver), symbols.intern(&spec.pool.name));
-        let node = spec.node_name.as_deref().filter(|node| !node.is_empty());
-        let per_device = spec.per_device_node_selection == Some(true);
-        let devices = spec.devices.iter().flatten().map(|device| {
-            let place = if per_device {
-                let everywhere = device.all_nodes == Some(true);
-                let (node, selector) = (device.node_name.as_deref(), device.node_selector.as_ref());
-                Place::new(node, selector, everywhere, symbols)
-            } else {
-                let everywhere = spec.all_nodes == Some(true);
-                Place::new(node, spec.node_selector.as_ref(), everywhere, symbols)
-            };
-            Device::new(device, (driver, pool, symbols.intern(&device.name)), place, slice)
-        });
-        let devices = devices.collect();
-        Self {
-            order: (
-                spec.driver.as_str().into(),
-                spec.pool.name.as_str().into(),
-                slice.metadata.name.as_deref().unwrap_or_default().into(),
-            ),
-            pool: (driver, pool),
-            generation: spec.pool.generation,
-            slices_in_pool: spec.pool.resource_slice_count,
-            node: node.map(|node| symbols.intern(node)),
-            devices,
-        }
-    }
-}
-
-impl Device {
-    fn new(device: &ApiDevice, id: DeviceId, place: Place, slice: &ResourceSlice) -> Self {
-        let driver = slice.spec.driver.as_str();
-        let attributes = device.attributes.iter().flatten();
-        let attributes: Vec<_> =
-            attributes.map(|(name, value)| (qualified(name, driver), value.clone())).collect();
-        let capacity = device.capacity.iter().flatten().filter_map(|(name, capacity)| {
-            let quantity = Quantity::parse(&capacity.value.0).ok()?;
-            Some((qualified(name, driver), Value::Quantity(quantity)))
-        });
-        let values = attributes.iter().filter_map(|(name, it)| Some((name.clone(), value(it)?)));
-        let variable = Value::map([
-            ("driver".to_owned(), Value::text(driver)),
-            ("attributes".to_owned(), by_domain(values)),
-            ("capacity".to_owned(), by_domain(capacity)),
-            (
-                "allowMultipleAllocations".to_owned(),
-                Value::Bool(device.allow_multiple_allocations == Some(true)),
-            ),
-        ]);
-        let some = |list: Option<usize>| list.is_some_and(|length| length > 0);
-        Self {
-            id,
-            driver: driver.into(),
-            pool: slice.spec.pool.name.as_str().into(),
-            name: device.name.as_str().into(),
-            place,
-            variables: [("device".to_owned(), variable)].into(),
-            attributes,
-            taints: device.taints.clone().unwrap_or_default(),
-            is_shared: device.allow_multiple_allocations == Some(true)
-                || some(device.consumes_counters.as_ref().map(Vec::len))
-                || some(device.binding_conditions.as_ref().map(Vec::len)),
-        }
-    }
-
-    /// An attribute by its name with the domain.
-    pub(crate) fn attribute(&self, name: &str) -> Option<&DeviceAttribute> {
-        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value)
-    }
-
-    /// Whether nothing about the device keeps those away who tolerate this.
-    pub(crate) fn is_tolerated(&self, tolerations: &[DeviceToleration]) -> bool {
-        let hard = |taint: &&DeviceTaint| matches!(&*taint.effect, "NoSchedule" | "NoExecute");
-        self.taints.iter().filter(hard).all(|taint| {
-            tolerations.iter().any(|toleration| {
-                let key = toleration.key.as_deref().unwrap_or_default();
-                let effect = toleration.effect.as_deref().unwrap_or_default();
-                let value = toleration.value.as_deref().unwrap_or_default();
-                (effect.is_empty() || effect == taint.effect)
-                    && (key.is_empty() || key == taint.key)
-                    && match toleration.operator.as_deref() {
-                        Some("Exists") => true,
-                        None | Some("" | "Equal") => {
-                            value == taint.value.as_deref().unwrap_or_default()
-                        }
-                        Some(_) => false,
-                    }
-            })
-        })
-    }
-}
-
-/// A name without a domain is in that of its driver.
-fn qualified(name: &str, driver: &str) -> String {
-    if name.contains('/') { name.to_owned() } else { format!("{driver}/{name}") }
-}
-
-fn value(attribute: &DeviceAttribute) -> Option<Value> {
-    if let Some(value) = attribute.bool {
-        return Some(Value::Bool(value));
-    }
-    if let Some(value) = attribute.int {
-        return Some(Value::Int(value));
-    }
-    if let Some(value) = &attribute.string {
-        return Some(Value::text(value));
-    }
-    attribute.version.as_ref().and_then(|version| version.parse().ok()).map(Value::Version)
-}
-
-/// Values by domain and name; a domain that has none is an empty map.
-fn by_domain(values: impl Iterator<Item = (String, Value)>) -> Value {
-    let mut domains: std::collections::BTreeMap<String, Vec<(String, Value)>> = Default::default();
-    for (name, value) in values {
-        if let Some((domain, id)) = name.split_once('/') {
-            domains.entry(domain.to_owned()).or_default().push((id.to_owned(), value));
-        }
-    }
-    let entries = domains
-        .into_iter()
-        .map(|(domain, values)| (Key::String(domain.into()), Value::map(values)))
-        .collect();
-    Value::Map(Arc::new(Map { entries, otherwise: Some(Value::Map(Arc::default())) }))
 }
 
 /// Whether a constraint is about an alternative of a request.

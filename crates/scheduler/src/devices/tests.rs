@@ -9,6 +9,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+
+mod sharing;
+
 use crate::cycle::{Decision, Rotation, evaluate, schedule};
 use crate::hints::{News, wakes};
 use crate::profile::{Plugin, PluginSet, Profile};
@@ -166,7 +169,15 @@ fn allocation_modes_selectors_and_constraints() {
         ),
         (
             json!({"requests": [exactly(json!({"capacity": {"requests": {"memory": "1Gi"}}}))]}),
-            ["request r: capacity of devices cannot be asked for, since it is not supported"; 2],
+            ["r=a/g0", "r=b/g0"],
+        ),
+        (
+            json!({"requests": [exactly(json!({"capacity": {"requests": {"memory": "10Gi"}}}))]}),
+            ["r=a/g1", cannot],
+        ),
+        (
+            json!({"requests": [exactly(json!({"capacity": {"requests": {"cores": "1"}}}))]}),
+            [cannot, cannot],
         ),
     ] {
         let text = devices.to_string();
@@ -232,7 +243,7 @@ fn only_complete_pools_of_the_newest_generation_count() {
 }
 
 #[test]
-fn taints_and_shared_devices() {
+fn taints_and_pools_that_contradict_themselves() {
     let mut snapshot = lab();
     let mut tainted = gpu("g0", "y", "8Gi");
     tainted["taints"] = json!([{"key": "sick", "value": "very", "effect": "NoSchedule"}]);
@@ -247,7 +258,8 @@ fn taints_and_shared_devices() {
     snapshot.set_resource_slice(&slice("b", json!({"nodeName": "b", "devices": [shared]})));
     assert_eq!(
         outcome(&mut snapshot, ask(json!({})))[1],
-        "cannot allocate all claims: devices with counters, multiple allocations or binding conditions are not supported"
+        "invalid resource pools were encountered",
+        "there is no such set of counters"
     );
 }
 

@@ -18,16 +18,14 @@ const CONSUMERS_MAX: usize = 256;
 
 const CANNOT: u64 = 0;
 const ELSEWHERE: u64 = 1;
-const ONLY_SHARED: u64 = 2;
+const INVALID_POOLS: u64 = 2;
 const SELECTOR: u64 = 3;
 const TOO_LONG: u64 = 4;
 
 pub(crate) fn reason(detail: u64) -> &'static str {
     match detail {
         ELSEWHERE => "resourceclaim not available on the node",
-        ONLY_SHARED => {
-            "cannot allocate all claims: devices with counters, multiple allocations or binding conditions are not supported"
-        }
+        INVALID_POOLS => "invalid resource pools were encountered",
         SELECTOR => "cannot allocate all claims: a device selector fails",
         TOO_LONG => "cannot allocate all claims: the search was given up after too many steps",
         _ => "cannot allocate all claims",
@@ -99,11 +97,6 @@ impl<'a> State<'a> {
                         "request {name}: device class {class} does not exist"
                     )));
                 }
-                if alternative.asks_capacity {
-                    return Err(refuse(format!(
-                        "request {name}: capacity of devices cannot be asked for, since it is not supported"
-                    )));
-                }
             }
             state.free.push(claim);
         }
@@ -117,7 +110,7 @@ impl<'a> State<'a> {
             match allocate(&self.free, node, &self.snapshot.devices, self.snapshot.symbols()) {
                 Ok(_) => return None,
                 Err(Fault::None) => CANNOT,
-                Err(Fault::OnlyShared) => ONLY_SHARED,
+                Err(Fault::InvalidPools) => INVALID_POOLS,
                 Err(Fault::Selector(_)) => SELECTOR,
                 Err(Fault::TooLong) => TOO_LONG,
             }
@@ -126,17 +119,25 @@ impl<'a> State<'a> {
         Some(Rejection { plugin: Plugin::DynamicResources, code, detail })
     }
 
-    /// A claim whose devices the node does not reach.
+    /// A claim whose devices the node does not reach, or will never be able to use.
     fn elsewhere(&self, node: &NodeInfo) -> Option<&'a Claim> {
+        self.allocated.iter().find(|claim| self.is_unavailable(claim, node)).copied()
+    }
+
+    fn is_unavailable(&self, claim: &Claim, node: &NodeInfo) -> bool {
         let symbols = self.snapshot.symbols();
-        let away =
-            |claim: &&&Claim| claim.allocation.as_ref().is_some_and(|it| !it.is_on(node, symbols));
-        self.allocated.iter().find(away).copied()
+        claim.allocation.as_ref().is_some_and(|it| !it.is_on(node, symbols))
+            || self.snapshot.devices.is_hopeless(claim)
     }
 
     fn explain(&self, node: &NodeInfo) -> String {
         if let Some(claim) = self.elsewhere(node) {
-            return format!("claim {} has its devices elsewhere", claim.key.name);
+            let why = if self.snapshot.devices.is_hopeless(claim) {
+                "has devices that have not become ready"
+            } else {
+                "has its devices elsewhere"
+            };
+            return format!("claim {} {why}", claim.key.name);
         }
         match allocate(&self.free, node, &self.snapshot.devices, self.snapshot.symbols()) {
             Ok(_) => "its devices would do now".to_owned(),
@@ -192,11 +193,7 @@ pub(crate) fn post_filter(
     };
     let unused = state.allocated.iter().find(|claim| {
         let others = claim.reserved_for.iter().any(|user| *user != pod.uid);
-        !others
-            && nodes().any(|node| {
-                let allocation = claim.allocation.as_ref();
-                allocation.is_some_and(|it| !it.is_on(snapshot.node(node), snapshot.symbols()))
-            })
+        !others && nodes().any(|node| state.is_unavailable(claim, snapshot.node(node)))
     });
     match unused {
         Some(claim) => ("deallocation of ResourceClaim completed", Some(claim.key.clone())),

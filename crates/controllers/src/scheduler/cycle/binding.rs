@@ -15,7 +15,7 @@ use wharf_scheduler::{News, Plugin};
 use super::super::assumed::{Assumed, BINDING_MAX, DOUBTED_MAX, Stage};
 use super::super::metrics::Outcome;
 use super::super::queue::Wake;
-use super::super::reserve::{PreBind, Refusal, WriteOutcome};
+use super::super::reserve::{PreBind, Refusal, Waiting, WriteOutcome};
 use super::super::{Scheduler, writes};
 
 impl Scheduler {
@@ -60,6 +60,7 @@ impl Scheduler {
     ) {
         let Context { view, now, .. } = *context;
         let mut patience = None;
+        let mut sooner: Option<Time> = None;
         for plugin in assumed.work.iter().collect::<Vec<_>>() {
             let profile = &self.profiles[assumed.entry.profile];
             let reserver = self.reservers.iter_mut().find(|it| it.plugin() == plugin);
@@ -70,8 +71,15 @@ impl Scheduler {
             let pod = &assumed.entry.pod;
             match reserver.pre_bind(pod, &assumed.node, &mut self.snapshot, view, now) {
                 PreBind::Done => assumed.work.remove(plugin),
-                PreBind::Waits(writes) => {
-                    patience = patience.max(Some(reserver.patience(profile)));
+                PreBind::Waits(Waiting { writes, since, event }) => {
+                    let own = reserver.patience(profile);
+                    patience = patience.max(Some(own));
+                    sooner = sooner.into_iter().chain(since.map(|since| since + own)).min();
+                    let told = event.zip(self.object_of(&assumed.entry.pod, view));
+                    step.writes.extend(told.map(|((reason, note), object)| {
+                        let scheduler = self.name_of(assumed.entry.profile);
+                        writes::waits(object, reason, note, scheduler)
+                    }));
                     step.writes.extend(writes);
                 }
                 PreBind::Failed(refusal) => {
@@ -83,7 +91,8 @@ impl Scheduler {
         match patience {
             Some(patience) => {
                 let began = if assumed.stage == Stage::PreBind { assumed.since } else { now };
-                assumed.wait(Stage::PreBind, now, began + patience);
+                let end = began + patience;
+                assumed.wait(Stage::PreBind, now, sooner.map_or(end, |sooner| end.min(sooner)));
                 self.announce_node(&assumed, view, step);
             }
             None => {
@@ -185,7 +194,14 @@ impl Scheduler {
             match stage {
                 Stage::PreBind => {
                     let plugin = assumed.work.iter().next().unwrap_or(Plugin::DefaultBinder);
-                    let refusal = Refusal::Error(format!("not done after waiting {text}"));
+                    let reserver = self.reservers.iter_mut().find(|it| it.plugin() == plugin);
+                    let pod = &assumed.entry.pod;
+                    let said = reserver.and_then(|it| it.give_up(pod, &mut self.snapshot));
+                    let text = match said {
+                        Some(text) => text.to_owned(),
+                        None => format!("not done after waiting {text}"),
+                    };
+                    let refusal = Refusal::Error(text);
                     self.take_back(assumed, plugin, "PreBind", refusal, context, step);
                 }
                 Stage::Binding | Stage::Permit => {

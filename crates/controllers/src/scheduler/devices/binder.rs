@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
+use k8s_openapi::api::resource::v1::{
+    AllocationResult, ResourceClaim, ResourceClaimConsumerReference,
+};
 use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Part, Write};
 use wharf_ports::view::View;
-use wharf_scheduler::{DevicePlan, Plugin, PodInfo, Profile, Snapshot};
+use wharf_scheduler::{DevicePlan, Plugin, PodInfo, Profile, Snapshot, binding_conditions};
 
-use super::super::reserve::{PreBind, Refusal, Reserver, Settled, WriteOutcome};
+use super::super::reserve::{PreBind, Refusal, Reserver, Settled, Waiting, WriteOutcome};
 use super::sent::{SentWrites, Standing};
 
 /// Keeps a claim as long as devices are allocated for it.
@@ -43,6 +45,8 @@ struct Pending {
     /// Whether the claim shows what was planned, by claim. Then a difference means that somebody
     /// took it back.
     seen: Vec<bool>,
+    /// Whether it has been told that they are waited for.
+    told: bool,
 }
 
 impl Reserver for DeviceBinder {
@@ -70,7 +74,7 @@ impl Reserver for DeviceBinder {
             self.concerned.entry(claim.clone()).or_default().push(pod.uid.clone());
         }
         let seen = vec![false; plan.claims.len()];
-        self.pods.insert(pod.uid.clone(), Pending { plan, seen });
+        self.pods.insert(pod.uid.clone(), Pending { plan, seen, told: false });
         Ok(true)
     }
 
@@ -96,17 +100,29 @@ impl Reserver for DeviceBinder {
     fn pre_bind(
         &mut self,
         pod: &PodInfo,
-        _: &str,
+        node: &str,
         _: &mut Snapshot,
         view: &View,
         now: Time,
     ) -> PreBind {
         let Some(pending) = self.pods.get_mut(&pod.uid) else { return PreBind::Done };
-        match pending.go_on(pod, view, &mut self.sent, now) {
+        let done = match pending.go_on(pod, view, &mut self.sent, now) {
+            Ok(None) => pending.is_ready(node, view),
+            Ok(Some(writes)) => Ok(Some(Waiting { writes, ..Waiting::default() })),
+            Err(error) => Err(error),
+        };
+        match done {
             Ok(None) => PreBind::Done,
-            Ok(Some(writes)) => PreBind::Waits(writes),
+            Ok(Some(waiting)) => PreBind::Waits(waiting),
             Err(error) => PreBind::Failed(Refusal::Error(error)),
         }
+    }
+
+    fn give_up(&mut self, pod: &PodInfo, snapshot: &mut Snapshot) -> Option<&'static str> {
+        for claim in &self.pods.get(&pod.uid)?.plan.claims {
+            snapshot.give_up_binding(claim);
+        }
+        Some("device binding timeout")
     }
 
     fn patience(&self, profile: &Profile) -> Duration {
@@ -167,7 +183,8 @@ impl Pending {
             let allocation = status.and_then(|status| status.allocation.as_ref());
             let is_reserved = users.iter().any(|user| user.uid == pod.uid);
             if allocation.is_some() && is_reserved {
-                if planned.is_some_and(|(_, planned)| allocation != Some(planned)) {
+                let is_other = |planned| allocation.is_some_and(|it| !is_same(it, planned));
+                if planned.is_some_and(|(_, planned)| is_other(planned)) {
                     return Err(format!("claim {name:?} has been allocated other devices"));
                 }
                 *seen = true;
@@ -204,6 +221,10 @@ impl Pending {
                 }
                 (None, Some(_)) => {}
             }
+            // Counts for the time in which its devices have to become ready, whoever waits for that.
+            if let Some(allocation) = &mut status.allocation {
+                allocation.allocation_timestamp.get_or_insert_with(|| now.to_meta());
+            }
             status.reserved_for.get_or_insert_default().push(ResourceClaimConsumerReference {
                 api_group: None,
                 resource: "pods".to_owned(),
@@ -217,4 +238,32 @@ impl Pending {
         let all = self.seen.iter().all(|seen| *seen);
         Ok((!all).then_some(writes))
     }
+
+    /// Whether the claims, which all have their devices, can be used; else what is to be waited for.
+    fn is_ready(&mut self, node: &str, view: &View) -> Result<Option<Waiting>, String> {
+        let mut waiting: Option<Waiting> = None;
+        for claim in self.plan.claims.iter().filter_map(|key| view.get::<ResourceClaim>(key)) {
+            if binding_conditions(claim)? {
+                continue;
+            }
+            let status = claim.status.as_ref();
+            let allocation = status.and_then(|status| status.allocation.as_ref());
+            let since = allocation.and_then(|allocation| allocation.allocation_timestamp.as_ref());
+            let since = since.map(|since| Time::from(since.0));
+            let waiting = waiting.get_or_insert_default();
+            waiting.since = waiting.since.into_iter().chain(since).min();
+        }
+        if let Some(waiting) = &mut waiting
+            && !std::mem::replace(&mut self.told, true)
+        {
+            let note = format!("waiting for binding conditions for device on node {node}");
+            waiting.event = Some(("BindingConditionsPending", note));
+        }
+        Ok(waiting)
+    }
+}
+
+/// Whether an allocation is the one that was planned, whenever it was made.
+fn is_same(allocation: &AllocationResult, planned: &AllocationResult) -> bool {
+    allocation.devices == planned.devices && allocation.node_selector == planned.node_selector
 }

@@ -42,6 +42,7 @@ pub(super) fn deallocate(claim: &ObjectKey, view: &View) -> Option<Write> {
     let status = claim.status.as_mut()?;
     status.allocation = None;
     status.reserved_for = None;
+    status.devices = None;
     Some(Write::Update { object: Box::new(claim), part: Part::Status })
 }
 

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use wharf_scheduler::{Plugin, Profile};
 
-use super::super::reserve::{PreBind, Refusal};
+use super::super::reserve::{PreBind, Refusal, Waiting};
 use super::*;
 
 /// A plugin that has work before a binding: a PersistentVolumeClaim of the pod's name has to say
@@ -56,7 +56,7 @@ impl Reserver for Claims {
             return PreBind::Failed(Refusal::Error("the claim is gone".to_owned()));
         };
         let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-        if phase == Some("Bound") { PreBind::Done } else { PreBind::Waits(Vec::new()) }
+        if phase == Some("Bound") { PreBind::Done } else { PreBind::Waits(Waiting::default()) }
     }
 
     fn patience(&self, profile: &Profile) -> Duration {
