@@ -368,6 +368,8 @@ pub(crate) enum Benchmark {
     },
     /// Pods a second on upstream's scheduler_perf workloads, created and bound through the API
     Scheduling(SchedulingArgs),
+    /// One round of the autoscalers over many objects, in process
+    Autoscale(AutoscaleArgs),
     /// The time of `simulate` on a scenario
     Simulate {
         /// The scenario.
@@ -376,6 +378,20 @@ pub(crate) enum Benchmark {
         #[arg(long, default_value_t = 5)]
         runs: u32,
     },
+}
+
+/// `wharf bench autoscale`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct AutoscaleArgs {
+    /// How many autoscalers there are, each with a workload
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) autoscalers: u32,
+    /// How many pods the workloads have together
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) pods: u32,
+    /// How many rounds; the median is told
+    #[arg(long, default_value_t = 5)]
+    pub(crate) runs: u32,
 }
 
 /// `wharf bench scheduling`.

@@ -30,6 +30,17 @@ fn workloads_go_through_the_whole_path() {
 }
 
 #[test]
+fn autoscalers_have_something_to_do_in_each_round() {
+    let mut command = Command::new(wharf_binary());
+    command.args(["bench", "autoscale", "-o", "json", "--autoscalers", "20", "--pods", "60"]);
+    let told: Value = serde_json::from_str(&run(command).ok()).expect("JSON");
+    let rows = told["items"].as_array().expect("rows");
+    let vertical = rows.iter().find(|row| row["controller"] == "vpa-recommender").expect("a row");
+    assert_eq!(vertical["writes"], 40, "a status and a checkpoint for each: {vertical}");
+    assert!(vertical["roundMs"].as_f64() > Some(0.0));
+}
+
+#[test]
 fn the_core_can_be_measured_alone() {
     let rows = rows(&["SchedulingDaemonset", "--core", "--nodes", "30", "--pods", "50"]);
     assert_eq!(rows[0]["placed"], 50);

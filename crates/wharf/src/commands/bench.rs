@@ -1,5 +1,6 @@
 //! `wharf bench`: measures this very binary, as a user would run it. Prints medians; judges nothing.
 
+mod autoscale;
 mod scheduling;
 
 use std::io::{BufRead, BufReader};
@@ -25,6 +26,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     match &args.what {
         Benchmark::Startup { runs, objects } => startup((*runs).max(1), *objects, args.output),
         Benchmark::Scheduling(what) => scheduling::run(what, args.output),
+        Benchmark::Autoscale(what) => autoscale::run(what, args.output),
         Benchmark::Simulate { file, runs } => simulate(file, (*runs).max(1), args.output),
     }
 }
