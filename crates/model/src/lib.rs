@@ -23,6 +23,7 @@ pub mod quantity;
 pub mod random;
 pub mod requirements;
 pub mod resources;
+pub mod scale;
 pub mod selector;
 pub mod storage;
 pub mod taints;

@@ -61,6 +61,18 @@ pub enum Write {
         /// The node's name.
         node: CompactString,
     },
+    /// Set the number of replicas of a workload (its `scale` subresource), whatever else of it has
+    /// changed meanwhile.
+    Scale {
+        /// The workload's kind.
+        kind: Kind,
+        /// Which workload.
+        key: ObjectKey,
+        /// Its uid.
+        uid: CompactString,
+        /// How many.
+        replicas: i32,
+    },
     /// Evict a pod (`pods/eviction`): a deletion that disruption budgets may refuse.
     Evict {
         /// The pod.
@@ -118,6 +130,7 @@ impl Write {
                 (object.kind(), ObjectKey::of(object.meta()))
             }
             Self::Delete(delete) => (delete.kind, delete.key.clone()),
+            Self::Scale { kind, key, .. } => (*kind, key.clone()),
             Self::Bind { pod, .. } | Self::Evict { pod, .. } => {
                 (Kind::of::<k8s_openapi::api::core::v1::Pod>(), pod.clone())
             }
@@ -134,6 +147,7 @@ impl Write {
             Self::Update { .. } => "update",
             Self::Delete(_) => "delete",
             Self::Bind { .. } => "bind",
+            Self::Scale { .. } => "scale",
             Self::Evict { .. } => "evict",
             Self::Record(_) => "record event on",
         }
@@ -150,6 +164,9 @@ impl Clone for Write {
             Self::Delete(delete) => Self::Delete(delete.clone()),
             Self::Bind { pod, uid, node } => {
                 Self::Bind { pod: pod.clone(), uid: uid.clone(), node: node.clone() }
+            }
+            Self::Scale { kind, key, uid, replicas } => {
+                Self::Scale { kind: *kind, key: key.clone(), uid: uid.clone(), replicas: *replicas }
             }
             Self::Evict { pod, uid } => Self::Evict { pod: pod.clone(), uid: uid.clone() },
             Self::Record(record) => Self::Record(record.clone()),

@@ -38,6 +38,13 @@ pub struct Because {
 pub enum Says {
     /// Words, with the numbers.
     Text(String),
+    /// Words, and the numbers in them for scripts.
+    Told {
+        /// The words.
+        text: String,
+        /// The numbers by name.
+        numbers: Vec<(&'static str, i64)>,
+    },
     /// Scores: their sum, and each with who gave it. Words are made of them only when somebody
     /// asks: every pod that is placed has some.
     Scores {
@@ -54,6 +61,15 @@ impl Because {
         Self { rule: rule.into(), says: Says::Text(says.into()) }
     }
 
+    /// A fact with its numbers.
+    pub fn told(
+        rule: impl Into<Cow<'static, str>>,
+        text: impl Into<String>,
+        numbers: Vec<(&'static str, i64)>,
+    ) -> Self {
+        Self { rule: rule.into(), says: Says::Told { text: text.into(), numbers } }
+    }
+
     /// A candidate's scores.
     pub fn scored(
         candidate: impl Into<Cow<'static, str>>,
@@ -67,7 +83,7 @@ impl Because {
 impl fmt::Display for Says {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => f.write_str(text),
+            Self::Text(text) | Self::Told { text, .. } => f.write_str(text),
             Self::Scores { total, by } => {
                 write!(f, "score {total}")?;
                 for (index, (name, score)) in by.iter().enumerate() {
@@ -84,6 +100,10 @@ impl Serialize for Because {
         let mut fields = serializer.serialize_map(None)?;
         fields.serialize_entry("rule", &self.rule)?;
         fields.serialize_entry("says", &self.says.to_string())?;
+        if let Says::Told { numbers, .. } = &self.says {
+            let numbers: BTreeMap<_, _> = numbers.iter().copied().collect();
+            fields.serialize_entry("numbers", &numbers)?;
+        }
         if let Says::Scores { total, by } = &self.says {
             let scores: BTreeMap<_, _> = by
                 .iter()
@@ -113,6 +133,11 @@ mod tests {
                 "says": "score 395: TaintToleration 300, Fit 95",
                 "scores": {"TaintToleration": 300, "Fit": 95, "total": 395}
             })
+        );
+        let told = serde_json::to_value(Because::told("cpu", "70%", vec![("percent", 70)]));
+        assert_eq!(
+            told.expect("JSON"),
+            json!({"rule": "cpu", "says": "70%", "numbers": {"percent": 70}})
         );
         let plain = serde_json::to_value(Because::new("price", "less")).expect("JSON");
         assert_eq!(plain, json!({"rule": "price", "says": "less"}));

@@ -24,7 +24,9 @@ mod update;
 
 use std::sync::Arc;
 
+use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey, Typed};
@@ -105,6 +107,12 @@ impl Registry {
             Write::Delete(delete) => self.delete(&delete, &options).map(Deleted::left_behind),
             Write::Bind { pod, uid, node } => {
                 self.bind(&pod, Some(&uid), &node, &options).map(Some)
+            }
+            Write::Scale { kind, key, uid, replicas } => {
+                let meta = ObjectMeta { uid: Some(uid.into()), ..ObjectMeta::default() };
+                let spec = Some(ScaleSpec { replicas: Some(replicas) });
+                let scale = Scale { metadata: meta, spec, status: None };
+                self.set_scale(kind, &key, &scale, &options).map(|_| None)
             }
             Write::Evict { pod, uid } => {
                 let delete = Delete {

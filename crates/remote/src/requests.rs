@@ -61,6 +61,18 @@ pub(crate) fn bind(pods: Kind, pod: &ObjectKey, uid: &str, node: &str) -> Reques
     Request::send(Method::POST, path::subresource(pods, pod, "binding"), JSON, body.to_string())
 }
 
+/// The number of replicas of a workload. The subresource is replaced, as upstream's autoscaler does
+/// (its role may `update` it, not `patch` it); without a `resourceVersion` it is not conditional.
+pub(crate) fn scale(kind: Kind, key: &ObjectKey, uid: &str, replicas: i32) -> Request {
+    let body = json!({
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
+        "spec": {"replicas": replicas},
+    });
+    Request::send(Method::PUT, path::subresource(kind, key, "scale"), JSON, body.to_string())
+}
+
 /// The eviction of a pod. A refusal by a disruption budget (429) is an answer, not a reason to ask
 /// again: the controller decides when.
 pub(crate) fn evict(pods: Kind, pod: &ObjectKey, uid: &str) -> Request {

@@ -164,6 +164,9 @@ async fn carry_out(
         Write::Update { object, part } => return update(api, &**object, *part, base).await,
         Write::Delete(delete) => api.call(&requests::delete(delete)).await,
         Write::Bind { pod, uid, node } => api.call(&requests::bind(pods, pod, uid, node)).await,
+        Write::Scale { kind, key, uid, replicas } => {
+            api.call(&requests::scale(*kind, key, uid, *replicas)).await
+        }
         Write::Evict { pod, uid } => api.call(&requests::evict(pods, pod, uid)).await,
         // Events go their own way.
         Write::Record(_) => return Ok(None),

@@ -16,7 +16,7 @@ use wharf_model::quantity::Quantity;
 use wharf_model::selector::{Operator, Selector};
 use wharf_model::time::Time;
 
-use super::{Config, Event, Memory, Scale, Source, begin};
+use super::{Config, Event, Memory, Scale, Source, begin, same_status};
 
 /// One history.
 #[derive(Debug, Deserialize)]
@@ -217,7 +217,7 @@ impl Step {
         let scale = pass.scale_to;
         let written = self.errors.update_scale.as_deref().map_or(Ok(()), Err);
         let outcome = pass.finish(config, memory, hpa, written, now);
-        let status_written = !same(hpa.status.as_ref(), &outcome.status);
+        let status_written = !same_status(hpa.status.as_ref(), &outcome.status);
         let mut events = outcome.events;
         let refused = self.errors.update_status.as_ref().filter(|_| status_written);
         if let Some(error) = refused {
@@ -233,18 +233,6 @@ impl Step {
             events: events.into_iter().map(ToldEvent::from).collect(),
         }
     }
-}
-
-/// Whether two statuses say the same; absent and empty lists are alike.
-fn same(old: Option<&HorizontalPodAutoscalerStatus>, new: &HorizontalPodAutoscalerStatus) -> bool {
-    let plain = |status: &HorizontalPodAutoscalerStatus| {
-        let mut status = status.clone();
-        status.current_metrics = status.current_metrics.filter(|list| !list.is_empty());
-        status.conditions = status.conditions.filter(|list| !list.is_empty());
-        status.current_replicas = Some(status.current_replicas.unwrap_or(0));
-        status
-    };
-    old.is_some_and(|old| plain(old) == plain(new))
 }
 
 struct Recorded<'a> {

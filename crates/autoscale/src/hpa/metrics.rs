@@ -23,8 +23,8 @@ use super::{Config, Event, Scale, Source};
 pub struct Proposal {
     /// The metric as upstream's texts name it.
     pub metric: String,
-    /// The count and the ratio of usage to target, or why there is none.
-    pub result: Result<(i32, f64), String>,
+    /// What it asks for, or why it cannot tell.
+    pub result: Result<Count, String>,
 }
 
 /// What the metrics of a pass are computed from.
@@ -75,8 +75,7 @@ impl Survey<'_> {
             let name = name(spec);
             match self.one(place, spec, &selector, &pods, &mut status) {
                 Ok(count) => {
-                    let result = Ok((count.replicas, count.ratio));
-                    proposals.push(Proposal { metric: name.clone(), result });
+                    proposals.push(Proposal { metric: name.clone(), result: Ok(count) });
                     if winner.0 == 0 || count.replicas > winner.0 {
                         winner = (count.replicas, name);
                     }
@@ -331,6 +330,7 @@ impl Survey<'_> {
             tolerances: self.tolerances(),
             current: self.scale.spec_replicas,
             pods,
+            base: self.source.base_requests(resource),
             resource,
             now: self.now,
         }

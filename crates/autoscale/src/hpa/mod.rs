@@ -18,14 +18,15 @@ use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerSpec, HorizontalPodAutoscalerStatus,
     MetricSpec, MetricStatus,
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use wharf_model::metrics::{PodMetrics, Sample};
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
 
 use conditions::Conditions;
 pub use metrics::Proposal;
-pub use normalize::Memory;
+pub use normalize::{Limits, Memory};
+pub use replicas::{Count, Grouped, Held};
 
 /// The controller's flags and gates; the defaults are upstream's.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +85,15 @@ pub trait Source {
     fn samples(&self, place: usize, spec: &MetricSpec) -> Result<Vec<Sample>, String>;
     /// The autoscalers, as `namespace/name`, under whose selectors any of the pods fall.
     fn autoscalers_over(&self, pods: &[&Pod]) -> Vec<String>;
+    /// The pod spec whose requests utilisation of a resource is measured against, in place of those
+    /// of the pods: where another autoscaler changes these, a share of them says nothing of load.
+    fn base_requests(&self, _resource: &str) -> Option<&PodSpec> {
+        None
+    }
+    /// A count that a forecast asks for. Metrics may ask for more, never for less.
+    fn floor(&self) -> Option<i32> {
+        None
+    }
 }
 
 /// An Event to record on the autoscaler.
@@ -116,6 +126,10 @@ pub struct Pass {
     pub proposals: Vec<Proposal>,
     /// The highest proposal before limits; `None` if no metric was asked.
     pub proposed: Option<i32>,
+    /// What became of the proposal; `None` if no metric was asked.
+    pub limits: Option<Limits>,
+    /// The count that a forecast asked for, if that was more than the metrics did.
+    pub foreseen: Option<i32>,
     /// Why the count changes, as the Event says it.
     pub reason: String,
     current: i32,
@@ -158,6 +172,8 @@ pub fn begin(
         scale_to: None,
         proposals: Vec::new(),
         proposed: None,
+        limits: None,
+        foreseen: None,
         reason: String::new(),
         current: 0,
         status: Status { old, conditions },
@@ -267,16 +283,39 @@ impl Pass {
                 return None;
             }
         };
-        let desired = count.max(0);
+        let mut desired = count.max(0);
         self.proposed = Some(desired);
-        if desired > scale.spec_replicas {
+        self.foreseen = source.floor().filter(|floor| *floor > desired);
+        if let Some(floor) = self.foreseen {
+            desired = floor;
+        }
+        if desired > scale.spec_replicas && self.foreseen.is_some() {
+            self.reason = format!("forecast of {desired} replicas");
+        } else if desired > scale.spec_replicas {
             self.reason = format!("{metric} above target");
         } else if desired < scale.spec_replicas {
             "All metrics below target".clone_into(&mut self.reason);
         }
-        Some(memory.normalize(config, spec, scale.spec_replicas, desired, now, |name, ok, why| {
+        let tell = |name: &str, ok, why: normalize::Why| {
             self.status.conditions.set(name, ok, why.reason, why.message);
-        }))
+        };
+        let limits = memory.normalize(config, spec, scale.spec_replicas, desired, now, tell);
+        self.limits = Some(limits);
+        Some(limits.count)
+    }
+
+    /// Why nothing could be decided, as the Event says it.
+    pub fn failure(&self) -> Option<&str> {
+        let failed = self
+            .after_status
+            .first()
+            .or_else(|| self.events.iter().find(|event| event.reason == "FailedGetScale"))?;
+        Some(&failed.message)
+    }
+
+    /// The count there was.
+    pub fn current(&self) -> i32 {
+        self.current
     }
 
     /// The second half: what the write of the count came to.
@@ -347,6 +386,21 @@ impl Pass {
         };
         self.status.conditions.set("ScaledToZero", zero, reason, message);
     }
+}
+
+/// Whether two statuses say the same; absent and empty lists are alike.
+pub fn same_status(
+    old: Option<&HorizontalPodAutoscalerStatus>,
+    new: &HorizontalPodAutoscalerStatus,
+) -> bool {
+    let plain = |status: &HorizontalPodAutoscalerStatus| {
+        let mut status = status.clone();
+        status.current_metrics = status.current_metrics.filter(|list| !list.is_empty());
+        status.conditions = status.conditions.filter(|list| !list.is_empty());
+        status.current_replicas = Some(status.current_replicas.unwrap_or(0));
+        status
+    };
+    old.is_some_and(|old| plain(old) == plain(new))
 }
 
 const BELOW_LEAST: &str = "Current number of replicas below Spec.MinReplicas";

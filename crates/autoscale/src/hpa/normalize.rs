@@ -26,6 +26,19 @@ struct Scaling {
     outdated: bool,
 }
 
+/// What stabilisation and limits made of a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The count after stabilisation.
+    pub stabilized: i32,
+    /// The reason of the condition `AbleToScale`.
+    pub stabilization: &'static str,
+    /// The count after limits.
+    pub count: i32,
+    /// The reason of the condition `ScalingLimited`.
+    pub limit: &'static str,
+}
+
 /// What a condition says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Why {
@@ -82,7 +95,7 @@ impl Memory {
         desired: i32,
         now: Time,
         mut tell: impl FnMut(&str, bool, Why),
-    ) -> i32 {
+    ) -> Limits {
         let (stabilized, why) = match &spec.behavior {
             None => self.stabilize(config, desired, now),
             Some(behavior) => {
@@ -90,7 +103,8 @@ impl Memory {
                 self.stabilize_with(&rules, current, desired, now)
             }
         };
-        tell("AbleToScale", true, if stabilized == desired { READY } else { why });
+        let stabilization = if stabilized == desired { READY } else { why };
+        tell("AbleToScale", true, stabilization);
         let least = spec.min_replicas.unwrap_or(1);
         let (limited, why) = match &spec.behavior {
             None => limit(current, stabilized, least, spec.max_replicas),
@@ -99,7 +113,12 @@ impl Memory {
             }
         };
         tell("ScalingLimited", limited != stabilized, why);
-        limited
+        Limits {
+            stabilized,
+            stabilization: stabilization.reason,
+            count: limited,
+            limit: why.reason,
+        }
     }
 
     /// Without behavior: no lower than any proposal of the downscale window.
@@ -338,7 +357,7 @@ mod tests {
         let mut counts = vec![count];
         for (pass, asked) in asked.iter().enumerate() {
             let now = Time::from_seconds(15 * (i64::try_from(pass).unwrap() + 1));
-            let next = memory.normalize(&config, spec, count, *asked, now, |_, _, _| {});
+            let next = memory.normalize(&config, spec, count, *asked, now, |_, _, _| {}).count;
             if next != count {
                 memory.remember_scaling(spec.behavior.as_ref(), count, next, now);
             }

@@ -1,6 +1,6 @@
 //! From usage and target to a number of replicas.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use rustc_hash::FxHashMap;
 use wharf_model::pod::{condition, phase};
 
@@ -27,14 +27,41 @@ impl Tolerances {
 
 /// What a metric asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Count {
-    pub(super) replicas: i32,
+pub struct Count {
+    /// How many replicas.
+    pub replicas: i32,
     /// Usage over target.
-    pub(super) ratio: f64,
+    pub ratio: f64,
     /// Percent of the requests, where that is the target.
-    pub(super) utilization: Option<i32>,
+    pub utilization: Option<i32>,
     /// The average or the value, in thousandths.
-    pub(super) milli: i64,
+    pub milli: i64,
+    /// The pods it was measured on; `None` where the value is about no pod.
+    pub pods: Option<Grouped>,
+    /// Why it asks for what there is, if the ratio alone would have asked for another count.
+    pub held: Option<Held>,
+}
+
+/// How many pods fell into which group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grouped {
+    /// Those with a sample that counts.
+    pub ready: usize,
+    /// Those whose samples do not count yet.
+    pub unready: usize,
+    /// Those without a sample.
+    pub missing: usize,
+    /// Those that end.
+    pub ignored: usize,
+}
+
+/// Why a metric asks for no change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The ratio is near enough to 1.
+    Tolerance,
+    /// With what pods without samples may be using, the change would go another way.
+    Missing,
 }
 
 /// What the pods of a target are measured with.
@@ -43,6 +70,8 @@ pub(super) struct Measure<'a> {
     pub(super) tolerances: Tolerances,
     pub(super) current: i32,
     pub(super) pods: &'a [&'a Pod],
+    /// Requests that stand for those of the pods, where another autoscaler changes these.
+    pub(super) base: Option<&'a PodSpec>,
     /// The resource; empty for metrics that are none.
     pub(super) resource: &'a str,
     pub(super) now: Time,
@@ -58,9 +87,17 @@ impl<'a> Measure<'a> {
     ) -> Result<Count, String> {
         let groups = self.narrow(&mut usages)?;
         let pod_level = self.config.pod_level_resources;
-        let requests = requests::of(self.pods, container, self.resource, pod_level)?;
+        let requests = requests::of(self.pods, self.base, container, self.resource, pod_level)?;
         let (ratio, utilization, milli) = utilization(&usages, &requests, target)?;
-        let count = |replicas| Count { replicas, ratio, utilization: Some(utilization), milli };
+        let pods = Some(groups.sizes());
+        let count = |(replicas, held)| Count {
+            replicas,
+            ratio,
+            utilization: Some(utilization),
+            milli,
+            pods,
+            held,
+        };
         if groups.missing.is_empty() && (groups.unready.is_empty() || ratio <= 1.0) {
             return Ok(count(self.plain(ratio, &groups)));
         }
@@ -77,7 +114,9 @@ impl<'a> Measure<'a> {
     pub(super) fn average(&self, mut usages: Usages<'a>, target: i64) -> Result<Count, String> {
         let groups = self.narrow(&mut usages)?;
         let (ratio, milli) = average(&usages, target);
-        let count = |replicas| Count { replicas, ratio, utilization: None, milli };
+        let pods = Some(groups.sizes());
+        let count =
+            |(replicas, held)| Count { replicas, ratio, utilization: None, milli, pods, held };
         if groups.missing.is_empty() && (groups.unready.is_empty() || ratio <= 1.0) {
             return Ok(count(self.plain(ratio, &groups)));
         }
@@ -102,28 +141,40 @@ impl<'a> Measure<'a> {
     }
 
     /// The count when every pod has its say.
-    fn plain(&self, ratio: f64, groups: &Groups<'_>) -> i32 {
+    fn plain(&self, ratio: f64, groups: &Groups<'_>) -> (i32, Option<Held>) {
         if self.tolerances.hold(ratio) {
-            self.current
+            (self.current, Some(Held::Tolerance))
         } else {
-            (ratio * groups.ready as f64).ceil() as i32
+            ((ratio * groups.ready as f64).ceil() as i32, None)
         }
     }
 
     /// The count after filling in: only where it goes in the same direction as before.
-    fn checked(&self, ratio: f64, filled: f64, samples: usize) -> i32 {
+    fn checked(&self, ratio: f64, filled: f64, samples: usize) -> (i32, Option<Held>) {
         let turned = (ratio < 1.0 && filled > 1.0) || (ratio > 1.0 && filled < 1.0);
-        if self.tolerances.hold(filled) || turned {
-            return self.current;
+        if turned {
+            return (self.current, Some(Held::Missing));
+        }
+        if self.tolerances.hold(filled) {
+            return (self.current, Some(Held::Tolerance));
         }
         let count = (filled * samples as f64).ceil() as i32;
         let against =
             (filled < 1.0 && count > self.current) || (filled > 1.0 && count < self.current);
-        if against { self.current } else { count }
+        if against { (self.current, Some(Held::Missing)) } else { (count, None) }
     }
 }
 
 impl<'a> Groups<'a> {
+    fn sizes(&self) -> Grouped {
+        Grouped {
+            ready: self.ready,
+            unready: self.unready.len(),
+            missing: self.missing.len(),
+            ignored: self.ignored.len(),
+        }
+    }
+
     fn fill(&self, usages: &mut Usages<'a>, ratio: f64, missing: impl Fn(&str) -> i64) {
         let usage =
             |milli| Usage { milli, timestamp: Time::EPOCH, window: std::time::Duration::ZERO };
@@ -176,12 +227,19 @@ pub(super) fn of_value(
     pods: &[&Pod],
 ) -> Result<Count, String> {
     let ratio = value as f64 / target as f64;
-    let count = |replicas| Count { replicas, ratio, utilization: None, milli: value };
+    let count = |replicas, held| Count {
+        replicas,
+        ratio,
+        utilization: None,
+        milli: value,
+        pods: None,
+        held,
+    };
     if current == 0 {
-        return Ok(count(ratio.ceil() as i32));
+        return Ok(count(ratio.ceil() as i32, None));
     }
     if tolerances.hold(ratio) {
-        return Ok(count(current));
+        return Ok(count(current, Some(Held::Tolerance)));
     }
     if pods.is_empty() {
         return Err(format!("unable to calculate ready pods: {NO_PODS}"));
@@ -190,17 +248,17 @@ pub(super) fn of_value(
         phase(pod) == "Running"
             && condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
     });
-    Ok(count((ratio * ready.count() as f64).ceil() as i32))
+    Ok(count((ratio * ready.count() as f64).ceil() as i32, None))
 }
 
 /// A value that is about no pod against a target for each replica.
 pub(super) fn of_average(value: i64, target: i64, scale: &Scale, tolerances: Tolerances) -> Count {
     let replicas = scale.status_replicas;
     let ratio = value as f64 / (target as f64 * f64::from(replicas));
-    let wanted = if tolerances.hold(ratio) {
-        replicas
+    let (wanted, held) = if tolerances.hold(ratio) {
+        (replicas, Some(Held::Tolerance))
     } else {
-        (value as f64 / target as f64).ceil() as i32
+        ((value as f64 / target as f64).ceil() as i32, None)
     };
     // Without replicas there is no average; upstream's status then shows what its processor makes
     // of infinity.
@@ -211,7 +269,7 @@ pub(super) fn of_average(value: i64, target: i64, scale: &Scale, tolerances: Tol
         _ if average.is_finite() => average.ceil() as i64,
         _ => i64::MIN,
     };
-    Count { replicas: wanted, ratio, utilization: None, milli }
+    Count { replicas: wanted, ratio, utilization: None, milli, pods: None, held }
 }
 
 #[cfg(test)]
@@ -252,6 +310,7 @@ mod tests {
             tolerances: Tolerances { up: 0.1, down: 0.1 },
             current: i32::try_from(pods.len()).unwrap(),
             pods: &pods,
+            base: None,
             resource: "cpu",
             now,
         };

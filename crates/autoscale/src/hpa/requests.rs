@@ -1,33 +1,35 @@
 //! What the pods of a target ask for, as utilisation is measured against it.
 
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use rustc_hash::FxHashMap;
 use wharf_model::pod::is_sidecar;
 use wharf_model::quantity::Quantity;
 
 /// Requests in thousandths by name of pod. One pod without a request spoils it for all: then
-/// utilisation has no meaning.
+/// utilisation has no meaning. `base` stands for what each of them asks for, if it is there.
 pub(super) fn of<'a>(
     pods: &[&'a Pod],
+    base: Option<&PodSpec>,
     container: Option<&str>,
     resource: &str,
     pod_level: bool,
 ) -> Result<FxHashMap<&'a str, i64>, String> {
     let one = |pod: &'a Pod| {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
-        Ok((name, of_pod(pod, name, container, resource, pod_level)?))
+        let spec = base.or(pod.spec.as_ref());
+        Ok((name, of_pod(spec, name, container, resource, pod_level)?))
     };
     pods.iter().map(|pod| one(pod)).collect()
 }
 
 fn of_pod(
-    pod: &Pod,
+    spec: Option<&PodSpec>,
     name: &str,
     container: Option<&str>,
     resource: &str,
     pod_level: bool,
 ) -> Result<i64, String> {
-    let Some(spec) = pod.spec.as_ref() else { return Ok(0) };
+    let Some(spec) = spec else { return Ok(0) };
     let sidecars = spec.init_containers.iter().flatten().filter(|init| is_sidecar(init));
     let containers = spec.containers.iter().chain(sidecars);
     if let Some(wanted) = container {

@@ -29,10 +29,13 @@ pub(crate) struct World {
     pub(crate) lag: usize,
     pub(crate) now: Time,
     pub(crate) records: Vec<EventRecord>,
+    pub(crate) reasons: Vec<wharf_ports::reason::Reason>,
     pub(crate) writes: usize,
     pub(crate) steps: usize,
     /// Refuses every creation of a pod with this message.
     pub(crate) refuse_pods: Option<String>,
+    /// Refuses every change of a scale with this message.
+    pub(crate) refuse_scales: Option<String>,
     queue: BTreeMap<(Time, u64), (usize, WorkKey)>,
     waiting: BTreeMap<(usize, WorkKey), (Time, u64)>,
     sequence: u64,
@@ -49,9 +52,11 @@ impl World {
             lag: 0,
             now: Time::from_seconds(10_000),
             records: Vec::new(),
+            reasons: Vec::new(),
             writes: 0,
             steps: 0,
             refuse_pods: None,
+            refuse_scales: None,
             queue: BTreeMap::new(),
             waiting: BTreeMap::new(),
             sequence: 0,
@@ -126,6 +131,7 @@ impl World {
                 continue;
             }
             status.phase = Some("Running".to_owned());
+            status.start_time = Some(self.now.to_meta());
             let ready = json!({"type": "Ready", "status": "True",
                 "lastTransitionTime": self.now.to_string()});
             status.conditions = Some(vec![serde_json::from_value(ready).expect("a condition")]);
@@ -173,8 +179,9 @@ impl World {
     fn step(&mut self, index: usize, key: WorkKey) {
         self.steps += 1;
         let mut context = Context { view: &self.seen, now: self.now, random: &mut self.random };
-        let Step { writes, independent, again, enqueue, .. } =
+        let Step { writes, independent, again, enqueue, reasons, .. } =
             self.controllers[index].step(&key, &mut context);
+        self.reasons.extend(reasons);
         let again = again.map(|delay| (key.clone(), delay));
         self.enqueue(index, again.into_iter().chain(enqueue).collect());
         for write in writes {
@@ -217,6 +224,18 @@ impl World {
                 let object = self.stored.object(Kind::of::<Pod>(), &pod).expect("it is there");
                 let delete = Delete { uid: Some(uid), ..Delete::of(object) };
                 self.remove(&delete)
+            }
+            Write::Scale { kind, key, replicas, .. } => {
+                if let Some(why) = &self.refuse_scales {
+                    return Err(ApiError::forbidden(kind, &key.name, why));
+                }
+                let Some(old) = self.stored.object(kind, &key).cloned() else {
+                    return Err(ApiError::not_found(kind, &key.name));
+                };
+                let mut object = old.typed_any().expect("it decodes").clone_box();
+                assert!(wharf_model::scale::set(&mut *object, replicas), "{kind} has a scale");
+                self.change(kind, &key, Some(object));
+                Ok(())
             }
             write => panic!("unexpected {write:?}"),
         }

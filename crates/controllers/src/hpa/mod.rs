@@ -1,0 +1,257 @@
+//! The Horizontal Pod Autoscaler's controller: drives the core in `wharf-autoscale`, one pass per
+//! autoscaler every sync period.
+//!
+//! Passes take place at fixed cluster times, whole periods after the autoscaler's creation, so that
+//! neither a restart nor the speed of the clock moves them. As upstream, a new autoscaler waits one
+//! period for its first pass, and nothing that happens between two passes makes one.
+//!
+//! A pass writes in its middle: what a count came to decides what the status says. The step writes
+//! as if all went well; if the scale is refused, the rest is dropped, the memory taken back, and
+//! the step right after it says what happened instead.
+
+mod index;
+mod reasons;
+mod source;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
+use k8s_openapi::api::core::v1::Pod;
+use rustc_hash::FxHashMap;
+use wharf_autoscale::hpa::{self, Config, Memory, Outcome, Pass, begin};
+use wharf_model::kinds::Kind;
+use wharf_model::object::{Object, ObjectKey};
+use wharf_model::selector::Selector;
+use wharf_model::time::Time;
+use wharf_ports::cluster::{Change, Part, Write};
+use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
+use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::event::EventType;
+use wharf_ports::metrics::Metrics;
+use wharf_ports::view::View;
+
+use crate::workloads::event;
+use index::Index;
+use source::Seen;
+use target::Target;
+
+/// The controller's name, upstream's.
+pub const NAME: &str = "horizontal-pod-autoscaler-controller";
+const COMPONENT: &str = "horizontal-pod-autoscaler";
+
+/// What a world without metrics says, as an API server without a metrics server does.
+pub const NO_METRICS: &str =
+    "the server could not find the requested resource (get pods.metrics.k8s.io)";
+
+/// The controller.
+pub struct HorizontalPodAutoscalers {
+    config: Config,
+    metrics: Arc<dyn Metrics>,
+    index: Index,
+    known: FxHashMap<ObjectKey, Known>,
+}
+
+/// What is remembered of an autoscaler. A restart loses it, as upstream's does.
+struct Known {
+    uid: CompactString,
+    memory: Memory,
+    /// When its next pass is due.
+    next: Time,
+    /// The pass whose scale is being written, with the memory from before.
+    open: Option<(Pass, Memory)>,
+    refused: Option<Refused>,
+}
+
+/// A write of a pass that was refused.
+enum Refused {
+    Scale(String),
+    Status(String),
+}
+
+impl HorizontalPodAutoscalers {
+    /// A controller that has seen nothing.
+    pub fn new(config: Config, metrics: Arc<dyn Metrics>) -> Self {
+        Self { config, metrics, index: Index::default(), known: FxHashMap::default() }
+    }
+
+    fn pass(
+        &mut self,
+        object: &Object,
+        autoscaler: &HorizontalPodAutoscaler,
+        context: &Context<'_>,
+    ) -> Step {
+        let (view, now, key) = (context.view, context.now, object.key());
+        let target = target::find(autoscaler, view);
+        // An autoscaler whose selector cannot be read is over no pods.
+        let selector = target.as_ref().ok().map(|target| &target.scale.selector);
+        match selector.filter(|text| !text.is_empty()).map(|text| Selector::parse(text)) {
+            Some(Ok(selector)) => self.index.watch(key, selector),
+            _ => self.index.forget(key),
+        }
+        let seen = Seen {
+            view,
+            index: &self.index,
+            metrics: &*self.metrics,
+            namespace: &key.namespace,
+            now,
+            base: None,
+            floor: None,
+            found: OnceCell::new(),
+        };
+        let Some(known) = self.known.get_mut(key) else { return Step::done() };
+        let scale = target.as_ref().map(|target| &target.scale).map_err(String::as_str);
+        let pass = begin(&self.config, &mut known.memory, autoscaler, scale, &seen, now);
+        drop(seen);
+        let mut step = Step::done();
+        step.reasons.push(reasons::of_pass(object.kind(), key, &pass, Vec::new()));
+        let before = known.memory.clone();
+        if let (Some(replicas), Ok(target)) = (pass.scale_to, target) {
+            let Target { kind, key, uid, .. } = target;
+            step.write(Write::Scale { kind, key, uid, replicas });
+            known.open = Some((pass.clone(), before));
+        }
+        let outcome = pass.finish(&self.config, &mut known.memory, autoscaler, Ok(()), now);
+        tell(&mut step, object, autoscaler, outcome);
+        step
+    }
+}
+
+impl Controller for HorizontalPodAutoscalers {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn reads(&self) -> Option<&'static [(&'static str, &'static str)]> {
+        Some(&[
+            ("autoscaling", "horizontalpodautoscalers"),
+            ("", "pods"),
+            ("", "replicationcontrollers"),
+            ("apps", "deployments"),
+            ("apps", "replicasets"),
+            ("apps", "statefulsets"),
+        ])
+    }
+
+    fn observe(&mut self, change: &Change, _: &View, queue: &mut Enqueue) {
+        if change.kind() == Kind::of::<Pod>() {
+            let (old, new) = (change.old.as_deref(), change.new.as_deref());
+            self.index.pod(old.map(Object::header), new.map(Object::header));
+        } else if change.kind() == Kind::of::<HorizontalPodAutoscaler>() {
+            if change.new.is_none() {
+                self.known.remove(change.key());
+                self.index.forget(change.key());
+            } else if !self.known.contains_key(change.key()) {
+                queue.now(WorkKey::object(change.kind(), change.key()));
+            }
+        }
+    }
+
+    fn step(&mut self, key: &WorkKey, context: &mut Context<'_>) -> Step {
+        let now = context.now;
+        let object = context.view.object(Kind::of::<HorizontalPodAutoscaler>(), &key.key);
+        let Some((object, autoscaler)) =
+            object.and_then(|object| Some((object, object.typed::<HorizontalPodAutoscaler>()?)))
+        else {
+            self.known.remove(&key.key);
+            self.index.forget(&key.key);
+            return Step::done();
+        };
+        let due = |now| next_pass(object.header().created, self.config.sync_period, now);
+        let known =
+            self.known.entry(key.key.clone()).or_insert_with(|| Known::new(object, due(now)));
+        if known.uid != object.uid() {
+            *known = Known::new(object, due(now));
+        }
+        let open = known.open.take();
+        let mut step = match (known.refused.take(), open) {
+            (Some(Refused::Scale(error)), Some((pass, before))) => {
+                known.memory = before;
+                let mut step = Step::done();
+                let (config, memory) = (&self.config, &mut known.memory);
+                let outcome = pass.finish(config, memory, autoscaler, Err(&error), now);
+                tell(&mut step, object, autoscaler, outcome);
+                step
+            }
+            (Some(Refused::Status(error)), _) => {
+                let mut step = Step::done();
+                let reason = "FailedUpdateStatus";
+                step.write(event(object, EventType::Warning, COMPONENT, reason, error));
+                step
+            }
+            _ => Step::done(),
+        };
+        if now >= known.next {
+            known.next = due(now);
+            let writes = std::mem::take(&mut step.writes);
+            step = self.pass(object, autoscaler, context);
+            step.writes.splice(0..0, writes);
+        }
+        let Some(known) = self.known.get(&key.key) else { return step };
+        // What became of a scale is looked at as soon as it is known.
+        let is_open = known.open.is_some();
+        step.again = Some(if is_open { Duration::ZERO } else { known.next.since(now) });
+        step
+    }
+
+    fn refused(&mut self, key: &WorkKey, write: &Write, error: &ApiError) -> OnError {
+        if let Some(known) = self.known.get_mut(&key.key) {
+            known.refused = match write {
+                Write::Scale { .. } => Some(Refused::Scale(error.to_string())),
+                _ if error.reason == StatusReason::NotFound => None,
+                _ => Some(Refused::Status(error.to_string())),
+            };
+        }
+        // The next step is queued already.
+        OnError::Forget
+    }
+}
+
+impl Known {
+    fn new(object: &Object, next: Time) -> Self {
+        Self {
+            uid: object.uid().into(),
+            memory: Memory::default(),
+            next,
+            open: None,
+            refused: None,
+        }
+    }
+}
+
+/// The first pass after `now`: whole periods after the creation, at least one.
+fn next_pass(created: Time, period: Duration, now: Time) -> Time {
+    let period_nanos = i64::try_from(period.as_nanos()).unwrap_or(i64::MAX).max(1);
+    let age = now.as_nanos().saturating_sub(created.as_nanos()).max(0);
+    let periods = age / period_nanos + 1;
+    created + Duration::from_nanos(periods.saturating_mul(period_nanos).unsigned_abs())
+}
+
+/// Adds what a pass leaves behind: Events, the status if it says something new, Events after it.
+fn tell(step: &mut Step, object: &Object, autoscaler: &HorizontalPodAutoscaler, outcome: Outcome) {
+    let Outcome { status, events, after_status } = outcome;
+    let record = |told: hpa::Event| {
+        let kind = if told.warning { EventType::Warning } else { EventType::Normal };
+        event(object, kind, COMPONENT, told.reason, told.message)
+    };
+    step.writes.extend(events.into_iter().map(record));
+    if !hpa::same_status(autoscaler.status.as_ref(), &status) {
+        step.write(status_write(autoscaler, status));
+    }
+    step.writes.extend(after_status.into_iter().map(record));
+}
+
+fn status_write(
+    autoscaler: &HorizontalPodAutoscaler,
+    status: HorizontalPodAutoscalerStatus,
+) -> Write {
+    let mut object = HorizontalPodAutoscaler { status: Some(status), ..autoscaler.clone() };
+    // Nobody else writes the status; a change of the spec meanwhile does not make it wrong.
+    object.metadata.resource_version = None;
+    Write::Update { object: Box::new(object), part: Part::Status }
+}

@@ -1,0 +1,311 @@
+use std::sync::Mutex;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use serde_json::{Value, json};
+use wharf_model::metrics::{ContainerUsage, NodeMetrics, PodMetrics, Sample};
+use wharf_model::quantity::Quantity;
+use wharf_ports::metrics::{MetricQuery, PodQuery};
+
+use super::*;
+use crate::workloads::deployment::DeploymentController;
+use crate::workloads::harness::World;
+use crate::workloads::replica_set::ReplicaSetController;
+
+/// A load that the pods of a workload share, and the values of other metrics.
+#[derive(Default)]
+struct Load {
+    cpu_milli: Mutex<i64>,
+    error: Mutex<Option<String>>,
+    value: Mutex<Option<i64>>,
+}
+
+impl Load {
+    fn set(&self, cpu_milli: i64) {
+        *self.cpu_milli.lock().unwrap() = cpu_milli;
+    }
+}
+
+impl Metrics for Load {
+    fn pod_metrics(&self, pods: &PodQuery<'_>, now: Time) -> Result<Vec<PodMetrics>, String> {
+        if let Some(error) = self.error.lock().unwrap().clone() {
+            return Err(error);
+        }
+        let each =
+            *self.cpu_milli.lock().unwrap() / i64::try_from(pods.names.len().max(1)).unwrap();
+        let pod = |name: &&str| PodMetrics {
+            namespace: pods.namespace.into(),
+            pod: (*name).into(),
+            timestamp: now,
+            window: Duration::from_secs(15),
+            containers: vec![ContainerUsage {
+                name: "c".into(),
+                usage: vec![("cpu".into(), Quantity::from_milli(each))],
+            }],
+        };
+        Ok(pods.names.iter().map(pod).collect())
+    }
+
+    fn node_metrics(&self, _: Time) -> Result<Vec<NodeMetrics>, String> {
+        Ok(Vec::new())
+    }
+
+    fn samples(&self, query: &MetricQuery<'_>, now: Time) -> Result<Vec<Sample>, String> {
+        let MetricQuery::External { metric: "queue", .. } = query else {
+            return Err("the server could not find the metric".to_owned());
+        };
+        let sample = |value| Sample {
+            object: CompactString::default(),
+            labels: std::collections::BTreeMap::new(),
+            timestamp: now,
+            window: None,
+            value: Quantity::from_milli(value),
+        };
+        Ok(self.value.lock().unwrap().map(sample).into_iter().collect())
+    }
+}
+
+struct Lab {
+    world: World,
+    load: Arc<Load>,
+}
+
+fn autoscaler(name: &str, spec: &Value) -> Value {
+    let mut hpa = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+            "minReplicas": 1, "maxReplicas": 10,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": 50}}}]}});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        hpa["spec"][key] = value.clone();
+    }
+    hpa
+}
+
+impl Lab {
+    /// One pod that asks for 200m, and an autoscaler over it.
+    fn new(spec: &Value) -> Self {
+        let load = Arc::new(Load::default());
+        let metrics: Arc<dyn Metrics> = load.clone();
+        let mut world = World::new(vec![
+            Box::new(HorizontalPodAutoscalers::new(Config::default(), metrics)),
+            Box::new(DeploymentController::new()),
+            Box::new(ReplicaSetController::new()),
+        ]);
+        world.apply(json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web"}},
+                    "spec": {"containers": [{"name": "c", "image": "i",
+                        "resources": {"requests": {"cpu": "200m"}}}]}}}}));
+        let mut lab = Self { world, load };
+        lab.run(60);
+        lab.world.apply(autoscaler("web", spec));
+        lab
+    }
+
+    fn run(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.world.run_for(Duration::from_secs(1));
+            self.world.kubelet("n1");
+        }
+    }
+
+    fn replicas(&self) -> i32 {
+        let deployment = self.world.get::<Deployment>("default", "web").expect("the deployment");
+        deployment.spec.as_ref().and_then(|spec| spec.replicas).expect("replicas")
+    }
+
+    fn status(&self) -> HorizontalPodAutoscalerStatus {
+        let hpa = self.world.get::<HorizontalPodAutoscaler>("default", "web").expect("the hpa");
+        hpa.status.clone().unwrap_or_default()
+    }
+
+    fn condition(&self, type_: &str) -> (String, String) {
+        let conditions = self.status().conditions.unwrap_or_default();
+        let found = conditions.into_iter().find(|condition| condition.type_ == type_);
+        let found = found.unwrap_or_default();
+        (found.status, found.reason.unwrap_or_default())
+    }
+
+    fn events(&self) -> Vec<String> {
+        let own = self.world.records.iter().filter(|record| record.component == COMPONENT);
+        own.map(|record| format!("{} {}", record.reason, record.message)).collect()
+    }
+}
+
+const ABOVE: &str = "reason: cpu resource utilization (percentage of request) above target";
+
+#[test]
+fn load_makes_more_replicas_and_their_going_fewer() {
+    let mut lab = Lab::new(&json!({}));
+    lab.load.set(1000);
+    lab.run(14);
+    assert_eq!(lab.status().desired_replicas, 0, "a new autoscaler waits a whole period");
+    lab.run(2);
+    assert_eq!(lab.replicas(), 4, "at most four at once");
+    lab.run(60);
+    assert_eq!(lab.replicas(), 10);
+    assert_eq!(
+        lab.events(),
+        [
+            format!("SuccessfulRescale New size: 4; {ABOVE}"),
+            format!("SuccessfulRescale New size: 8; {ABOVE}"),
+            format!("SuccessfulRescale New size: 10; {ABOVE}"),
+        ]
+    );
+    let status = lab.status();
+    assert_eq!((status.current_replicas, status.desired_replicas), (Some(10), 10));
+    let current = status.current_metrics.expect("metrics");
+    let current = &current[0].resource.as_ref().expect("cpu").current;
+    assert_eq!(current.average_utilization, Some(50));
+    assert_eq!(lab.condition("ScalingActive"), ("True".into(), "ValidMetricFound".into()));
+    lab.load.set(0);
+    lab.run(200);
+    assert_eq!(lab.replicas(), 10, "recent proposals were higher");
+    assert_eq!(lab.condition("AbleToScale"), ("True".into(), "ScaleDownStabilized".into()));
+    lab.run(140);
+    assert_eq!(lab.replicas(), 1);
+    let events = lab.events();
+    let last = "SuccessfulRescale New size: 1; reason: All metrics below target";
+    assert_eq!(events.last().map(String::as_str), Some(last));
+}
+
+#[test]
+fn passes_take_place_whole_periods_after_the_creation() {
+    let mut lab = Lab::new(&json!({}));
+    lab.load.set(150);
+    let created = lab.world.now;
+    lab.run(40);
+    let metrics: Arc<dyn Metrics> = lab.load.clone();
+    lab.world.restart(vec![Box::new(HorizontalPodAutoscalers::new(Config::default(), metrics))]);
+    lab.load.set(800);
+    lab.run(4);
+    assert_eq!(lab.replicas(), 2);
+    lab.run(2);
+    assert_eq!(lab.replicas(), 4, "45 s after the creation");
+    let scaled = lab.status().last_scale_time.expect("it scaled");
+    assert_eq!(Time::from(&scaled).since(created), Duration::from_secs(45));
+}
+
+#[test]
+fn the_record_tells_what_was_asked_for_and_what_limited_it() {
+    let mut lab = Lab::new(&json!({}));
+    lab.load.set(1000);
+    lab.run(16);
+    let reason =
+        lab.world.reasons.iter().find(|reason| reason.by == reasons::BY).expect("a reason");
+    assert_eq!(
+        reason.decision,
+        "1 -> 4: cpu resource utilization (percentage of request) above target"
+    );
+    let told = serde_json::to_value(&reason.because).expect("JSON");
+    assert_eq!(told[0]["rule"], "cpu resource utilization (percentage of request)");
+    assert_eq!(
+        told[0]["says"],
+        "500% of requests (1000m each), 10.000 of the target, on 1 pods: asks for 10"
+    );
+    assert_eq!(told[0]["numbers"]["ratioMilli"], 10_000);
+    assert_eq!(told[0]["numbers"]["asksFor"], 10);
+    assert_eq!(told[1]["rule"], "scale-up policy");
+    assert_eq!(told[1]["numbers"], json!({"from": 10, "to": 4}));
+}
+
+#[test]
+fn a_refused_scale_is_told_and_tried_again() {
+    let mut lab = Lab::new(&json!({"behavior": {
+        "scaleUp": {"selectPolicy": "Max", "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]},
+        "scaleDown": {"selectPolicy": "Max", "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}}}));
+    lab.load.set(1000);
+    lab.world.refuse_scales = Some("no".to_owned());
+    lab.run(16);
+    assert_eq!(lab.replicas(), 1);
+    let error = "deployments.apps \"web\" is forbidden: no";
+    assert_eq!(lab.events(), [format!("FailedRescale New size: 2; {ABOVE}; error: {error}")]);
+    assert_eq!(lab.condition("AbleToScale"), ("False".into(), "FailedUpdateScale".into()));
+    assert_eq!(lab.status().last_scale_time, None);
+    lab.world.refuse_scales = None;
+    lab.run(15);
+    assert_eq!(lab.replicas(), 2, "what was refused does not count against the policy");
+    assert_eq!(lab.condition("AbleToScale"), ("True".into(), "SucceededRescale".into()));
+}
+
+#[test]
+fn without_metrics_or_target_nothing_moves() {
+    let mut lab = Lab::new(&json!({}));
+    *lab.load.error.lock().unwrap() = Some(NO_METRICS.to_owned());
+    lab.run(16);
+    let inner = format!(
+        "failed to get cpu utilization: unable to get metrics for resource cpu: unable to fetch metrics from resource metrics API: {NO_METRICS}"
+    );
+    assert_eq!(
+        lab.events(),
+        [
+            format!("FailedGetResourceMetric {inner}"),
+            format!(
+                "FailedComputeMetricsReplicas invalid metrics (1 invalid out of 1), first error is: failed to get cpu resource metric value: {inner}"
+            ),
+        ]
+    );
+    assert_eq!(lab.condition("ScalingActive"), ("False".into(), "FailedGetResourceMetric".into()));
+    assert_eq!(lab.replicas(), 1);
+    for (reference, error) in [
+        (
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "gone"}),
+            "deployments.apps \"gone\" not found",
+        ),
+        (
+            json!({"apiVersion": "x/v1", "kind": "Thing", "name": "t"}),
+            "no matches for kind \"Thing\" in group \"x\"",
+        ),
+    ] {
+        let mut lab = Lab::new(&json!({"scaleTargetRef": reference}));
+        lab.run(16);
+        assert_eq!(lab.events(), [format!("FailedGetScale {error}")]);
+        assert_eq!(lab.condition("AbleToScale"), ("False".into(), "FailedGetScale".into()));
+    }
+}
+
+#[test]
+fn two_autoscalers_over_the_same_pods_both_stop() {
+    let mut lab = Lab::new(&json!({}));
+    lab.world.apply(autoscaler("other", &json!({})));
+    lab.load.set(1000);
+    // The first pass of the first sees no other yet.
+    lab.run(31);
+    let text =
+        "pods by selector app=web are controlled by multiple HPAs: [default/other default/web]";
+    assert!(lab.events().contains(&format!("AmbiguousSelector {text}")), "{:?}", lab.events());
+    assert_eq!(lab.condition("ScalingActive"), ("False".into(), "AmbiguousSelector".into()));
+    let replicas = lab.replicas();
+    lab.world.delete::<HorizontalPodAutoscaler>(
+        &ObjectKey::namespaced("default", "other"),
+        wharf_ports::cluster::Propagation::Background,
+    );
+    lab.run(30);
+    assert!(lab.replicas() > replicas);
+    assert_eq!(lab.condition("ScalingActive").1, "ValidMetricFound");
+}
+
+#[test]
+fn external_metrics_are_asked_for_by_name() {
+    let mut lab = Lab::new(&json!({"metrics": [{"type": "External", "external": {
+        "metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": "10"}}}]}));
+    *lab.load.value.lock().unwrap() = Some(35_000);
+    lab.run(16);
+    assert_eq!(lab.replicas(), 4);
+    assert_eq!(
+        lab.events(),
+        ["SuccessfulRescale New size: 4; reason: external metric queue(nil) above target"]
+    );
+}
+
+#[test]
+fn lagging_views_do_not_double_a_scale() {
+    let mut lab = Lab::new(&json!({}));
+    lab.world.lag = 3;
+    lab.load.set(400);
+    lab.run(61);
+    assert_eq!(lab.replicas(), 4);
+}
