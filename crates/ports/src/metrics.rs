@@ -38,6 +38,26 @@ pub trait Metrics: Send + Sync {
     fn samples(&self, query: &MetricQuery<'_>, now: Time) -> Result<Vec<Sample>, String>;
 }
 
+/// A cluster without metrics: what an API server says to which no metrics server has been added.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoMetrics;
+
+const NO_RESOURCE: &str = "the server could not find the requested resource";
+
+impl Metrics for NoMetrics {
+    fn pod_metrics(&self, _: &PodQuery<'_>, _: Time) -> Result<Vec<PodMetrics>, String> {
+        Err(format!("{NO_RESOURCE} (get pods.metrics.k8s.io)"))
+    }
+
+    fn node_metrics(&self, _: Time) -> Result<Vec<NodeMetrics>, String> {
+        Err(format!("{NO_RESOURCE} (get nodes.metrics.k8s.io)"))
+    }
+
+    fn samples(&self, _: &MetricQuery<'_>, _: Time) -> Result<Vec<Sample>, String> {
+        Err("no known available metric versions found".to_owned())
+    }
+}
+
 /// Which pods. Who asks knows the pods that its selector matches; an adapter that has the numbers
 /// in memory looks them up by name, one that asks an API sends the selector.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,7 @@ use wharf_cloud::catalog::{Catalog, UnknownRegion};
 use wharf_cloud::ec2::{Ec2Settings, SimulatedEc2};
 use wharf_cloud::none::NoCloud;
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
+use wharf_controllers::hpa::HorizontalPodAutoscalers;
 use wharf_controllers::karpenter::{self, KarpenterSettings};
 use wharf_controllers::scheduler::{Scheduler, SchedulerMetrics};
 use wharf_controllers::{storage, workloads};
@@ -27,6 +28,7 @@ use wharf_ports::cluster::{Cluster, Part, Write};
 use wharf_ports::controller::Controller;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::extender::ExtenderCalls;
+use wharf_ports::metrics::{Board, Metrics};
 use wharf_ports::view::View;
 use wharf_registry::{EmbeddedCluster, Registry};
 use wharf_scheduler::config::Configuration;
@@ -87,6 +89,7 @@ pub struct World<C = EmbeddedCluster> {
     registry: Arc<Registry>,
     event_loop: EventLoop<C>,
     metrics: Arc<SchedulerMetrics>,
+    board: Arc<Board>,
 }
 
 impl World {
@@ -113,8 +116,9 @@ impl<C: Cluster> World<C> {
         let catalog = Arc::new(Catalog::load(&settings.region)?);
         let scheduler = Scheduler::new(settings.scheduler.clone());
         let metrics = scheduler.metrics();
-        let chosen =
-            choose(&settings.controllers, controllers(&catalog, scheduler, settings.seed))?;
+        let board = Board::new();
+        let all = controllers(&catalog, scheduler, board.clone(), settings.seed);
+        let chosen = choose(&settings.controllers, all)?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
             create_cloud_objects(&registry)?;
@@ -128,7 +132,7 @@ impl<C: Cluster> World<C> {
         let controllers = chosen.into_iter().map(|(_, controller)| controller).collect();
         let mut event_loop = EventLoop::new(wrap(cluster), cloud, controllers, settings.seed);
         event_loop.start(registry.now(), view);
-        Ok(Self { registry, event_loop, metrics })
+        Ok(Self { registry, event_loop, metrics, board })
     }
 
     /// Has the scheduler's questions to extenders asked.
@@ -149,6 +153,11 @@ impl<C: Cluster> World<C> {
     /// What the scheduler tells of its work.
     pub fn scheduler_metrics(&self) -> Arc<SchedulerMetrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// What is measured in this world.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
     }
 
     /// The cluster adapter.
@@ -212,10 +221,11 @@ pub fn chosen_controllers(
     region: &str,
     choice: &Controllers,
     scheduler: Scheduler,
+    metrics: Arc<dyn Metrics>,
     seed: u64,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let chosen = choose(choice, controllers(&catalog, scheduler, seed))?;
+    let chosen = choose(choice, controllers(&catalog, scheduler, metrics, seed))?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
 
@@ -227,12 +237,22 @@ const SCHEDULER: &str = "scheduler";
 const KARPENTER: &str = "karpenter";
 const STORAGE: &str = "storage";
 const KUBELET: &str = "kubelet";
+const AUTOSCALING: &str = "autoscaling";
+/// The groups whose controllers can be chosen one by one.
+const APART: [&str; 2] = [WORKLOADS, AUTOSCALING];
 
 /// Every controller of a simulated world, in a fixed order: events reach them in it.
-fn controllers(catalog: &Arc<Catalog>, scheduler: Scheduler, seed: u64) -> Vec<Grouped> {
+fn controllers(
+    catalog: &Arc<Catalog>,
+    scheduler: Scheduler,
+    metrics: Arc<dyn Metrics>,
+    seed: u64,
+) -> Vec<Grouped> {
     let in_group = |group| move |controller| (group, controller);
     let mut controllers: Vec<Grouped> =
         workloads::controllers(NODE_GRACE_PERIOD).into_iter().map(in_group(WORKLOADS)).collect();
+    let autoscaler = HorizontalPodAutoscalers::new(Default::default(), metrics);
+    controllers.push((AUTOSCALING, Box::new(autoscaler)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
@@ -246,14 +266,15 @@ fn controllers(catalog: &Arc<Catalog>, scheduler: Scheduler, seed: u64) -> Vec<G
 /// are chosen together, as are the kubelets'.
 fn choose(choice: &Controllers, mut controllers: Vec<Grouped>) -> Result<Vec<Grouped>, WorldError> {
     let Controllers::Only(names) = choice else { return Ok(controllers) };
-    let mut known: Vec<&'static str> = vec![WORKLOADS, SCHEDULER, KARPENTER, STORAGE, KUBELET];
-    let in_workloads = controllers.iter().filter(|(group, _)| *group == WORKLOADS);
-    known.extend(in_workloads.map(|(_, controller)| controller.name()));
+    let mut known: Vec<&'static str> =
+        vec![WORKLOADS, AUTOSCALING, SCHEDULER, KARPENTER, STORAGE, KUBELET];
+    let apart = controllers.iter().filter(|(group, _)| APART.contains(group));
+    known.extend(apart.map(|(_, controller)| controller.name()));
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
         return Err(WorldError::Controller { unknown: unknown.clone(), known });
     }
     controllers.retain(|(group, controller)| {
-        names.contains(*group) || (*group == WORKLOADS && names.contains(controller.name()))
+        names.contains(*group) || (APART.contains(group) && names.contains(controller.name()))
     });
     Ok(controllers)
 }
@@ -345,7 +366,7 @@ mod tests {
     fn controllers_are_chosen_by_name_or_group() {
         let all = || {
             let catalog = Arc::new(Catalog::load("us-east-1").expect("there is one"));
-            controllers(&catalog, Scheduler::new(Configuration::default()), 1)
+            controllers(&catalog, Scheduler::new(Configuration::default()), Board::new(), 1)
         };
         let names = |choice: &str| -> Vec<&str> {
             let chosen = choose(&Controllers::named(choice), all()).expect("they are known");
@@ -354,12 +375,22 @@ mod tests {
         assert_eq!(names("scheduler"), ["scheduler"]);
         assert_eq!(names("kubelet, scheduler"), ["scheduler", "kubelet", "kubelet-pods"]);
         assert_eq!(names("pod-garbage-collector"), ["pod-garbage-collector"]);
+        assert_eq!(
+            names("horizontal-pod-autoscaler-controller"),
+            ["horizontal-pod-autoscaler-controller"]
+        );
         assert_eq!(names("none"), Vec::<&str>::new());
         assert_eq!(names("all").len(), all().len());
-        assert_eq!(names("workloads,scheduler,karpenter,storage,kubelet").len(), all().len());
+        assert_eq!(
+            names("workloads,autoscaling,scheduler,karpenter,storage,kubelet").len(),
+            all().len()
+        );
         let error = choose(&Controllers::named("schedular"), all()).err().expect("a typo");
         let error = error.to_string();
         assert!(error.starts_with("there is no controller \"schedular\"; there are "), "{error}");
-        assert!(error.contains("workloads, scheduler, karpenter, storage, kubelet, "), "{error}");
+        assert!(
+            error.contains("workloads, autoscaling, scheduler, karpenter, storage, kubelet, "),
+            "{error}"
+        );
     }
 }

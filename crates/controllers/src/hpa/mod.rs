@@ -45,10 +45,6 @@ use target::Target;
 pub const NAME: &str = "horizontal-pod-autoscaler-controller";
 const COMPONENT: &str = "horizontal-pod-autoscaler";
 
-/// What a world without metrics says, as an API server without a metrics server does.
-pub const NO_METRICS: &str =
-    "the server could not find the requested resource (get pods.metrics.k8s.io)";
-
 /// The controller.
 pub struct HorizontalPodAutoscalers {
     config: Config,

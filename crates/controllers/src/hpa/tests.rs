@@ -135,6 +135,8 @@ impl Lab {
     }
 }
 
+const NO_METRICS: &str =
+    "the server could not find the requested resource (get pods.metrics.k8s.io)";
 const ABOVE: &str = "reason: cpu resource utilization (percentage of request) above target";
 
 #[test]

@@ -20,6 +20,7 @@ use wharf_model::object::ObjectKey;
 use wharf_ports::clock::Clock;
 use wharf_ports::cloud::Cloud;
 use wharf_ports::controller::Controller;
+use wharf_ports::metrics::NoMetrics;
 use wharf_remote::{
     ConnectError, Election, LeaseSettings, Log, Place, Rate, RemoteCluster, Server, Settings,
 };
@@ -64,8 +65,9 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     let scheduler = Scheduler::new(configuration.clone());
     let metrics = scheduler.metrics();
     metrics.measure_with(|| process_start().elapsed());
-    let controllers = chosen_controllers(&args.region, &choice, scheduler, args.seed)
-        .map_err(Failure::bad_input)?;
+    let controllers =
+        chosen_controllers(&args.region, &choice, scheduler, Arc::new(NoMetrics), args.seed)
+            .map_err(Failure::bad_input)?;
     if controllers.is_empty() {
         return Err(Failure::bad_input("--only names no controller; there is nothing to run"));
     }
