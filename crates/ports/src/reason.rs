@@ -43,7 +43,7 @@ pub enum Says {
         /// The words.
         text: String,
         /// The numbers by name.
-        numbers: Vec<(&'static str, i64)>,
+        numbers: Vec<(Cow<'static, str>, i64)>,
     },
     /// Scores: their sum, and each with who gave it. Words are made of them only when somebody
     /// asks: every pod that is placed has some.
@@ -67,6 +67,7 @@ impl Because {
         text: impl Into<String>,
         numbers: Vec<(&'static str, i64)>,
     ) -> Self {
+        let numbers = numbers.into_iter().map(|(name, number)| (name.into(), number)).collect();
         Self { rule: rule.into(), says: Says::Told { text: text.into(), numbers } }
     }
 
@@ -101,7 +102,8 @@ impl Serialize for Because {
         fields.serialize_entry("rule", &self.rule)?;
         fields.serialize_entry("says", &self.says.to_string())?;
         if let Says::Told { numbers, .. } = &self.says {
-            let numbers: BTreeMap<_, _> = numbers.iter().copied().collect();
+            let numbers: BTreeMap<_, _> =
+                numbers.iter().map(|(name, number)| (name.as_ref(), *number)).collect();
             fields.serialize_entry("numbers", &numbers)?;
         }
         if let Says::Scores { total, by } = &self.says {

@@ -57,6 +57,8 @@ pub(crate) enum Entry {
 pub(crate) enum Fact {
     /// Words.
     Text(String, String),
+    /// Words, and the numbers in them.
+    Told(String, String, Vec<(String, i64)>),
     /// The sum of scores, and who gave how much.
     Scores(String, i64, Vec<(String, i64)>),
 }
@@ -65,6 +67,10 @@ impl From<Because> for Fact {
     fn from(Because { rule, says }: Because) -> Self {
         match says {
             Says::Text(says) => Self::Text(rule.into_owned(), says),
+            Says::Told { text, numbers } => {
+                let numbers = numbers.into_iter().map(|(name, number)| (name.into_owned(), number));
+                Self::Told(rule.into_owned(), text, numbers.collect())
+            }
             Says::Scores { total, by } => {
                 let by = by.into_iter().map(|(name, score)| (name.into_owned(), score));
                 Self::Scores(rule.into_owned(), total, by.collect())
@@ -77,6 +83,11 @@ impl From<Fact> for Because {
     fn from(fact: Fact) -> Self {
         match fact {
             Fact::Text(rule, says) => Self::new(rule, says),
+            Fact::Told(rule, text, numbers) => {
+                let numbers = numbers.into_iter().map(|(name, number)| (name.into(), number));
+                let says = Says::Told { text, numbers: numbers.collect() };
+                Self { rule: rule.into(), says }
+            }
             Fact::Scores(rule, total, by) => {
                 let by = by.into_iter().map(|(name, score)| (name.into(), score));
                 Self::scored(rule, total, by.collect())
