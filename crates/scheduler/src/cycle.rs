@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::diagnosis::{Diagnosis, Unschedulable};
+use crate::measure::{ExtensionPoint, Measure, Status};
 use crate::memo::{Memo, Page, Verdict};
 use crate::node::NodeInfo;
 use crate::plugins::{
@@ -85,7 +86,7 @@ pub fn schedule(
     profile: &Profile,
     rotation: &mut Rotation,
 ) -> Decision {
-    decide(snapshot, pod, profile, rotation, None)
+    decide(snapshot, pod, profile, rotation, None, &mut Measure::off())
 }
 
 /// Decides the same as [`schedule`], sooner: what nodes answer to pods of the same shape is
@@ -97,7 +98,19 @@ pub fn schedule_with(
     profile: &Profile,
     rotation: &mut Rotation,
 ) -> Decision {
-    decide(snapshot, pod, profile, rotation, Some(memo))
+    decide(snapshot, pod, profile, rotation, Some(memo), &mut Measure::off())
+}
+
+/// Decides the same as [`schedule_with`], and takes the times of it.
+pub fn schedule_measured(
+    memo: &mut Memo,
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    profile: &Profile,
+    rotation: &mut Rotation,
+    measure: &mut Measure<'_>,
+) -> Decision {
+    decide(snapshot, pod, profile, rotation, Some(memo), measure)
 }
 
 fn decide(
@@ -106,26 +119,28 @@ fn decide(
     profile: &Profile,
     rotation: &mut Rotation,
     memo: Option<&mut Memo>,
+    measure: &mut Measure<'_>,
 ) -> Decision {
     let all = snapshot.nodes();
     if all.is_empty() {
         return Decision::Unschedulable(Box::new(Unschedulable::no_nodes()));
     }
-    let plan = match Plan::new(snapshot, pod, profile) {
+    let plan = match Plan::new(snapshot, pod, profile, measure) {
         Ok(plan) => plan,
-        Err(rejection) => return refused_as_a_whole(rejection, snapshot, pod, profile),
+        Err(rejection) => return refused_as_a_whole(rejection, snapshot, pod, profile, measure),
     };
     if let Some(node) = plan.nominated() {
+        measure.point(ExtensionPoint::Filter, Status::Success);
         return Decision::Bind(Placement { node, evaluated: 1, feasible: 1, best: Vec::new() });
     }
     let mut page = memo.and_then(|memo| memo.page(&plan));
     let wanted = feasible_wanted(plan.nodes().len(), profile);
-    let found = plan.filter(wanted, rotation, page.as_deref_mut());
+    let found = plan.filter(wanted, rotation, page.as_deref_mut(), measure);
     match found.feasible.as_slice() {
         [] => {
             let diagnosis =
                 Diagnosis::new(all.len(), found.refusals, plan.outside(), plan.narrowed_by);
-            refused_by_nodes(&plan, diagnosis, *rotation, page)
+            refused_by_nodes(&plan, diagnosis, *rotation, page, measure)
         }
         [only] => Decision::Bind(Placement {
             node: *only,
@@ -134,7 +149,7 @@ fn decide(
             best: Vec::new(),
         }),
         feasible => {
-            let best = Scores::of(&plan, feasible, page.as_deref()).best();
+            let best = Scores::of(&plan, feasible, page.as_deref(), measure).best();
             Decision::Bind(Placement {
                 node: best[0].node,
                 evaluated: found.evaluated,
@@ -168,7 +183,9 @@ fn refused_as_a_whole(
     snapshot: &Snapshot,
     pod: &PodInfo,
     profile: &Profile,
+    measure: &mut Measure<'_>,
 ) -> Decision {
+    measure.point(ExtensionPoint::PreFilter, rejection.code.into());
     let nodes = snapshot.nodes().len();
     let mut answer = Unschedulable::new(Diagnosis::rejected_as_a_whole(nodes, rejection), pod);
     let prepared = answer.diagnosis.plugins.contains(Plugin::DynamicResources);
@@ -176,6 +193,7 @@ fn refused_as_a_whole(
     if profile.preemption && (prepared || !profile.tells_of_claims) {
         preemption::without_nodes(pod, &mut answer);
     }
+    measure.point(ExtensionPoint::PostFilter, Status::Unschedulable);
     Decision::Unschedulable(Box::new(answer))
 }
 
@@ -185,19 +203,36 @@ fn refused_by_nodes(
     diagnosis: Diagnosis,
     rotation: Rotation,
     page: Option<&mut Page>,
+    measure: &mut Measure<'_>,
 ) -> Decision {
+    let point = ExtensionPoint::PostFilter;
     let mut answer = Unschedulable::new(diagnosis, plan.pod);
-    tell_of_claims(&mut answer, true, plan.snapshot, plan.pod, plan.profile);
-    if plan.profile.preemption {
-        preemption::post_filter(plan, &mut answer, rotation, page);
+    measure.skip();
+    let mut tell = || tell_of_claims(&mut answer, true, plan.snapshot, plan.pod, plan.profile);
+    if plan.profile.tells_of_claims {
+        measure.plugin(Plugin::DynamicResources, point, tell, |()| Status::Unschedulable);
+    } else {
+        tell();
     }
+    if plan.profile.preemption {
+        let make_room = || {
+            preemption::post_filter(plan, &mut answer, rotation, page);
+            answer.preemption.nomination.is_some()
+        };
+        measure.plugin(Plugin::DefaultPreemption, point, make_room, |made| made_room(*made));
+    }
+    measure.point(point, made_room(answer.preemption.nomination.is_some()));
     Decision::Unschedulable(Box::new(answer))
+}
+
+fn made_room(made: bool) -> Status {
+    if made { Status::Success } else { Status::Unschedulable }
 }
 
 /// Whether one node would take a pod as things stand.
 pub fn fits(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile, node: &str) -> bool {
     let Some(node) = snapshot.find(node) else { return false };
-    Plan::new(snapshot, pod, profile).is_ok_and(|plan| {
+    Plan::new(snapshot, pod, profile, &mut Measure::off()).is_ok_and(|plan| {
         plan.nodes.as_ref().is_none_or(|set| set.contains(&node)) && plan.check(node).is_none()
     })
 }
@@ -215,7 +250,7 @@ pub struct Evaluation {
 
 /// Asks every node.
 pub fn evaluate(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile) -> Evaluation {
-    let plan = match Plan::new(snapshot, pod, profile) {
+    let plan = match Plan::new(snapshot, pod, profile, &mut Measure::off()) {
         Ok(plan) => plan,
         Err(rejection) => {
             return Evaluation {
@@ -240,7 +275,7 @@ pub fn evaluate(snapshot: &Snapshot, pod: &PodInfo, profile: &Profile) -> Evalua
         .collect();
     let feasible: Vec<_> =
         nodes.iter().filter(|(_, refused)| refused.is_none()).map(|(node, _)| *node).collect();
-    let candidates = Scores::of(&plan, &feasible, None).all();
+    let candidates = Scores::of(&plan, &feasible, None, &mut Measure::off()).all();
     Evaluation { prefilter: None, nodes, candidates }
 }
 
@@ -282,13 +317,16 @@ impl<'a> Plan<'a> {
         snapshot: &'a Snapshot,
         pod: &'a PodInfo,
         profile: &'a Profile,
+        measure: &mut Measure<'_>,
     ) -> Result<Self, PreFilterRejection> {
         let mut filters = SmallVec::new();
         let mut names: Option<Vec<Symbol>> = None;
         let mut narrowed_by = PluginSet::default();
         let mut refused: Option<PreFilterRejection> = None;
         for plugin in &profile.filters {
-            let prepared = match Filter::prepare(*plugin, pod, profile, snapshot) {
+            let prepare = || Filter::prepare(*plugin, pod, profile, snapshot);
+            let point = ExtensionPoint::PreFilter;
+            let prepared = match measure.plugin(*plugin, point, prepare, Prepared::status) {
                 Ok(prepared) => prepared,
                 // What evictions cannot mend ends the search at once; otherwise the other
                 // plugins are still heard, since one of them may say so.
@@ -318,6 +356,7 @@ impl<'a> Plan<'a> {
             return Err(rejection);
         }
         let nodes = names.map(|names| in_node_order(&names, snapshot));
+        measure.point(ExtensionPoint::PreFilter, Status::Success);
         let local_only = filters.iter().all(Filter::is_local);
         Ok(Self {
             snapshot,
@@ -377,7 +416,13 @@ impl<'a> Plan<'a> {
     }
 
     /// Looks at nodes in turn until as many will do as are wanted.
-    fn filter(&self, wanted: usize, rotation: &mut Rotation, page: Option<&mut Page>) -> Found {
+    fn filter(
+        &self,
+        wanted: usize,
+        rotation: &mut Rotation,
+        page: Option<&mut Page>,
+        measure: &mut Measure<'_>,
+    ) -> Found {
         let nodes = self.nodes();
         // A subset may be shorter than where the rotation stands among all nodes.
         let start = if nodes.is_empty() { 0 } else { rotation.start % nodes.len() };
@@ -395,7 +440,26 @@ impl<'a> Plan<'a> {
             None => self.ask(turns, wanted, &mut found, |node| self.check(node)),
         }
         rotation.start = (rotation.start + found.evaluated) % self.snapshot.nodes().len();
+        measure.point(ExtensionPoint::Filter, Status::Success);
+        if let Some(first) = nodes.get(start).filter(|_| measure.is_sampled()) {
+            self.time_filters(*first, measure);
+            measure.skip();
+        }
         found
+    }
+
+    /// Asks the filters about a node once more, for the time that each takes.
+    fn time_filters(&self, node: NodeIndex, measure: &mut Measure<'_>) {
+        let info = self.snapshot.node(node);
+        for (filter, plugin) in self.filters.iter().map(|filter| (filter, filter.plugin())) {
+            let status = |refused: &Option<Rejection>| {
+                refused.map_or(Status::Success, |rejection| rejection.code.into())
+            };
+            let ask = || filter.check(node, info);
+            if measure.plugin(plugin, ExtensionPoint::Filter, ask, status).is_some() {
+                return;
+            }
+        }
     }
 
     fn ask(

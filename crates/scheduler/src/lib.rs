@@ -22,6 +22,7 @@ mod diagnosis;
 mod hints;
 mod images;
 mod journal;
+mod measure;
 mod memo;
 mod namespaces;
 mod node;
@@ -46,11 +47,12 @@ mod workloads;
 
 pub use cycle::{
     Candidate, Choice, Decision, Evaluation, Placement, Rotation, Survey, Verdicts, Veto, conclude,
-    evaluate, fits, schedule, schedule_with, survey,
+    evaluate, fits, schedule, schedule_measured, schedule_with, survey,
 };
 pub use devices::{DeviceNews, DevicePlan, NoDevices, PodClaim, PodClaims, binding_conditions};
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
 pub use hints::{News, concerns, wakes, wakes_itself};
+pub use measure::{ExtensionPoint, Measure, Status};
 pub use memo::Memo;
 pub use node::{Effect, NodeFacts, NodeInfo, Taint};
 pub use plugins::{Code, MAX_SCORE, PreFilterRejection, Rejection};

@@ -8,6 +8,7 @@ use wharf_model::time::Time;
 
 use crate::cycle::{Filters, Plan, Rotation};
 use crate::diagnosis::{Unschedulable, sentence, texts};
+use crate::measure::Measure;
 use crate::memo::Page;
 use crate::node::NodeInfo;
 use crate::plugins::{Code, Rejection};
@@ -138,7 +139,8 @@ pub fn candidates(
     rotation: Rotation,
     answer: &Unschedulable,
 ) -> Vec<Nomination> {
-    let Ok(plan) = Plan::new(snapshot, pod, profile) else { return Vec::new() };
+    let plan = Plan::new(snapshot, pod, profile, &mut Measure::off());
+    let Ok(plan) = plan else { return Vec::new() };
     let mut nodes = Vec::new();
     let found = |node, _| nodes.push(node);
     search(&plan, &answer.diagnosis.rejected, rotation.offset(), None, found);

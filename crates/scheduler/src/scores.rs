@@ -4,6 +4,7 @@
 use smallvec::SmallVec;
 
 use crate::cycle::{Candidate, Plan};
+use crate::measure::{ExtensionPoint, Measure, Status};
 use crate::memo::{Column, Page};
 use crate::plugins::{MAX_SCORE, Scorer};
 use crate::profile::Plugin;
@@ -81,19 +82,42 @@ enum Part<'p> {
 
 impl<'p> Scores<'p> {
     /// Scores the feasible nodes. A page, if there is one, has been asked about all of them.
-    pub(crate) fn of(plan: &Plan<'_>, feasible: &'p [NodeIndex], page: Option<&'p Page>) -> Self {
+    pub(crate) fn of(
+        plan: &Plan<'_>,
+        feasible: &'p [NodeIndex],
+        page: Option<&'p Page>,
+        measure: &mut Measure<'_>,
+    ) -> Self {
+        let mut scorers: SmallVec<[(Plugin, i64, Scorer<'_>); 8]> = SmallVec::new();
+        for (plugin, weight) in &plan.profile.scores {
+            let prepare =
+                || Scorer::prepare(*plugin, plan.pod, plan.profile, plan.snapshot, feasible);
+            let status = |scorer: &Option<Scorer<'_>>| match scorer {
+                Some(_) => Status::Success,
+                None => Status::Skip,
+            };
+            let scorer = measure.plugin(*plugin, ExtensionPoint::PreScore, prepare, status);
+            scorers.extend(scorer.map(|scorer| (*plugin, *weight, scorer)));
+        }
+        measure.point(ExtensionPoint::PreScore, Status::Success);
         let mut scores = Self { feasible, totals: Vec::new(), parts: SmallVec::new() };
         scores.totals = match page {
             Some(page) => feasible.iter().map(|node| page.plain()[node.get()]).collect(),
             None => vec![0; feasible.len()],
         };
-        for (plugin, weight) in &plan.profile.scores {
-            let kept = page.map_or(&[][..], Page::columns);
-            let scorer = Scorer::prepare(*plugin, plan.pod, plan.profile, plan.snapshot, feasible);
-            let Some(scorer) = scorer else { continue };
+        let kept = page.map_or(&[][..], Page::columns);
+        for (plugin, weight, scorer) in &scorers {
             match kept.iter().find(|column| column.plugin == *plugin) {
-                Some(column) => scores.add_kept(column, &scorer),
-                None => scores.add_made(plan, *plugin, *weight, &scorer),
+                Some(column) => scores.add_kept(column, scorer),
+                None => scores.add_made(plan, *plugin, *weight, scorer),
+            }
+        }
+        measure.point(ExtensionPoint::Score, Status::Success);
+        // Each is asked about one node once more, for the time it takes.
+        if let Some(first) = feasible.first().filter(|_| measure.is_sampled()) {
+            for (plugin, _, scorer) in &scorers {
+                let ask = || std::hint::black_box(scorer.score(*first, plan.snapshot.node(*first)));
+                measure.plugin(*plugin, ExtensionPoint::Score, ask, |_| Status::Success);
             }
         }
         scores

@@ -11,6 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::scheduling::v1alpha2::PodGroup;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_ports::cluster::Change;
 use wharf_ports::view::View;
 use wharf_scheduler::{News, NodeChange, Snapshot};
 
@@ -60,6 +61,31 @@ pub(super) fn refeed(snapshot: &mut Snapshot, view: &View) {
     }
     storage::refeed(snapshot, view);
     devices::refeed(snapshot, view);
+}
+
+/// What upstream calls a change of the cluster, in short: the kind, and what became of it.
+pub(super) fn event_name(change: &Change) -> &'static str {
+    let kind = change.kind();
+    let place = match (&change.old, &change.new) {
+        (None, _) => 0,
+        (Some(_), Some(_)) => 1,
+        (_, None) => 2,
+    };
+    let names: [&'static str; 3] = if kind == Kind::of::<Pod>() {
+        let object = change.new.as_ref().or(change.old.as_ref());
+        let pod = object.and_then(|object| object.typed::<Pod>());
+        let spec = pod.and_then(|pod| pod.spec.as_ref());
+        if spec.is_some_and(|spec| spec.node_name.is_some()) {
+            ["AssignedPodAdd", "AssignedPodUpdate", "AssignedPodDelete"]
+        } else {
+            ["UnschedulablePodAdd", "UnschedulablePodUpdate", "UnschedulablePodDelete"]
+        }
+    } else if kind == Kind::of::<Node>() {
+        ["NodeAdd", "NodeUpdate", "NodeDelete"]
+    } else {
+        ["OtherAdd", "OtherUpdate", "OtherDelete"]
+    };
+    names[place]
 }
 
 impl Scheduler {

@@ -8,13 +8,17 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use wharf_scheduler::Plugin;
+use wharf_scheduler::{ExtensionPoint, Measure, Plugin, Status};
 
 use super::queue::Depth;
 use crate::metrics::{Exposition, Histogram};
 
 /// Attempts from which on pods are counted together.
 const ATTEMPTS_MAX: u32 = 15;
+
+/// Of every so many cycles the times of single plugins are taken in one, as upstream does on
+/// average.
+const SAMPLED_EVERY: u64 = 10;
 
 /// The scheduler's metrics, shared between the scheduler and who shows them.
 #[derive(Default)]
@@ -60,12 +64,73 @@ struct Told {
     algorithm: Option<Histogram>,
     /// By the number of attempts.
     latency: BTreeMap<u32, Histogram>,
+    /// The numbers of attempts of those that were scheduled.
+    tries: Option<Histogram>,
+    /// By extension point, status and profile.
+    points: BTreeMap<(ExtensionPoint, Status, usize), Histogram>,
+    executions: BTreeMap<(Plugin, ExtensionPoint, Status), Histogram>,
+    /// How long news of the cluster take, by upstream's names for it.
+    news: BTreeMap<&'static str, Histogram>,
+    /// How often it was looked for room to be made.
+    preemptions: u64,
     victims: Option<Histogram>,
     permit_waits: BTreeMap<Outcome, Histogram>,
     incoming: BTreeMap<(&'static str, &'static str), u64>,
     unschedulable: BTreeMap<(usize, Plugin), usize>,
     depth: Depth,
     sizes: Sizes,
+}
+
+impl Told {
+    /// How long extension points, plugins and news take.
+    fn write_times(&self, text: &mut Exposition) {
+        let name = "scheduler_framework_extension_point_duration_seconds";
+        text.family(name, "histogram", "Time of all plugins together at an extension point.");
+        for ((point, status, profile), histogram) in &self.points {
+            let profile = self.profiles.get(*profile).map_or("", String::as_str);
+            let labels = [
+                ("extension_point", point.name()),
+                ("profile", profile),
+                ("status", status.name()),
+            ];
+            text.histogram(name, &labels, histogram);
+        }
+        let name = "scheduler_plugin_execution_duration_seconds";
+        text.family(
+            name,
+            "histogram",
+            "Time of a plugin at an extension point, of one in ten pods.",
+        );
+        for ((plugin, point, status), histogram) in &self.executions {
+            let labels = [
+                ("extension_point", point.name()),
+                ("plugin", plugin.name()),
+                ("status", status.name()),
+            ];
+            text.histogram(name, &labels, histogram);
+        }
+        let name = "scheduler_event_handling_duration_seconds";
+        text.family(name, "histogram", "Time to take in a change of the cluster.");
+        for (event, histogram) in &self.news {
+            text.histogram(name, &[("event", event)], histogram);
+        }
+    }
+
+    fn point(&mut self, point: ExtensionPoint, status: Status, profile: usize, took: Duration) {
+        let new = || Histogram::exponential(0.0001, 2.0, 12);
+        let key = (point, status, profile);
+        self.points.entry(key).or_insert_with(new).observe(took.as_secs_f64());
+    }
+
+    fn execution(&mut self, plugin: Plugin, point: ExtensionPoint, status: Status, took: Duration) {
+        let new = || Histogram::exponential(0.000_01, 1.5, 20);
+        let key = (plugin, point, status);
+        self.executions.entry(key).or_insert_with(new).observe(took.as_secs_f64());
+    }
+}
+
+fn is_sampled(cycle: u64) -> bool {
+    cycle % SAMPLED_EVERY == 1
 }
 
 impl fmt::Debug for SchedulerMetrics {
@@ -84,6 +149,69 @@ impl SchedulerMetrics {
     /// first one counts.
     pub fn measure_with(&self, stopwatch: impl Fn() -> Duration + Send + Sync + 'static) {
         let _ = self.stopwatch.set(Box::new(stopwatch));
+    }
+
+    /// Begins to take the times of a decision, if there is a stopwatch; `cycle` counts them.
+    pub(super) fn measure(&self, cycle: u64) -> Measure<'_> {
+        match self.stopwatch.get() {
+            Some(stopwatch) => Measure::by(stopwatch, is_sampled(cycle)),
+            None => Measure::off(),
+        }
+    }
+
+    /// Takes in the times of a decision.
+    pub(super) fn measured(&self, profile: usize, measure: &Measure<'_>) {
+        if measure.points().is_empty() {
+            return;
+        }
+        let mut told = self.told();
+        for (point, status, took) in measure.points() {
+            told.point(*point, *status, profile, *took);
+        }
+        for (plugin, point, status, took) in measure.executions() {
+            told.execution(*plugin, *point, *status, *took);
+        }
+    }
+
+    /// An extension point beyond the decision is done.
+    pub(super) fn point(
+        &self,
+        point: ExtensionPoint,
+        status: Status,
+        profile: usize,
+        took: Duration,
+    ) {
+        self.told().point(point, status, profile, took);
+    }
+
+    /// A plugin has done its part beyond the decision; it counts if the cycle is sampled.
+    pub(super) fn execution(
+        &self,
+        cycle: u64,
+        plugin: Plugin,
+        point: ExtensionPoint,
+        status: Status,
+        took: Duration,
+    ) {
+        if is_sampled(cycle) && self.stopwatch.get().is_some() {
+            self.told().execution(plugin, point, status, took);
+        }
+    }
+
+    /// News of the cluster took so long on the machine's clock.
+    pub(super) fn heard(&self, event: &'static str, took: Duration) {
+        let new = || Histogram::exponential(0.0001, 2.0, 12);
+        self.told().news.entry(event).or_insert_with(new).observe(took.as_secs_f64());
+    }
+
+    /// It was looked for room to be made.
+    pub(super) fn looked_for_room(&self) {
+        self.told().preemptions += 1;
+    }
+
+    /// Whether there is a stopwatch.
+    pub(super) fn has_clock(&self) -> bool {
+        self.stopwatch.get().is_some()
     }
 
     /// What the stopwatch shows.
@@ -111,6 +239,8 @@ impl SchedulerMetrics {
     /// A pod is on its node, so long after it was free to be tried.
     pub(super) fn scheduled(&self, attempts: u32, latency: Duration) {
         let mut told = self.told();
+        let new = || Histogram::exponential(1.0, 2.0, 5);
+        told.tries.get_or_insert_with(new).observe(f64::from(attempts));
         let attempts = attempts.min(ATTEMPTS_MAX);
         let new = || Histogram::exponential(0.01, 2.0, 20);
         told.latency.entry(attempts).or_insert_with(new).observe(latency.as_secs_f64());
@@ -174,6 +304,12 @@ impl SchedulerMetrics {
             let more = if *attempts == ATTEMPTS_MAX { "+" } else { "" };
             text.histogram(name, &[("attempts", &format!("{attempts}{more}"))], histogram);
         }
+        let name = "scheduler_pod_scheduling_attempts";
+        text.family(name, "histogram", "Number of attempts it took to schedule a pod.");
+        if let Some(histogram) = &told.tries {
+            text.histogram(name, &[], histogram);
+        }
+        told.write_times(&mut text);
         let name = "scheduler_pending_pods";
         text.family(name, "gauge", "Number of pending pods, by the part of the queue they are in.");
         for (queue, count) in [
@@ -203,9 +339,19 @@ impl SchedulerMetrics {
                 text.sample(name, &[("type", kind)], count);
             }
         }
+        let name = "scheduler_goroutines";
+        text.family(name, "gauge", "Number of pods on their way to their node.");
+        text.sample(name, &[("operation", "binding")], told.sizes.assumed);
+        let name = "scheduler_inflight_events";
+        text.family(name, "gauge", "Number of pods that news is kept for until they are bound.");
+        text.sample(name, &[("event", "PodPopped")], told.sizes.assumed);
         let name = "scheduler_preemption_attempts_total";
-        text.family(name, "counter", "Number of times that pods went for another.");
-        text.sample(name, &[], told.victims.as_ref().map_or(0, Histogram::count));
+        text.family(
+            name,
+            "counter",
+            "Number of times that it was looked for pods to go for another.",
+        );
+        text.sample(name, &[], told.preemptions);
         let name = "scheduler_preemption_victims";
         text.family(name, "histogram", "Number of pods that went for another.");
         if let Some(histogram) = &told.victims {

@@ -36,6 +36,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::{ApiError, StatusReason};
@@ -109,10 +110,22 @@ pub struct Scheduler {
     /// Bindings that were answered with an error, and whether that means that the pod is not bound.
     failed_bindings: Vec<(CompactString, String, bool)>,
     /// Pods now seen on the node this scheduler chose, to be announced.
-    confirmed: Vec<(ObjectKey, Entry, CompactString)>,
+    confirmed: Vec<Confirmed>,
+    /// How many cycles were begun.
+    cycles: u64,
     /// How many strings the snapshot had when it was built.
     symbols_at_build: usize,
     metrics: Arc<SchedulerMetrics>,
+}
+
+/// A pod now seen on the node this scheduler chose.
+#[derive(Debug)]
+struct Confirmed {
+    key: ObjectKey,
+    entry: Entry,
+    node: CompactString,
+    /// When its binding was asked for.
+    since: Time,
 }
 
 impl Default for Scheduler {
@@ -152,6 +165,7 @@ impl Scheduler {
             extenders: Extenders::new(configuration.extenders),
             failed_bindings: Vec::new(),
             confirmed: Vec::new(),
+            cycles: 0,
             symbols_at_build: 0,
             metrics: Arc::new(SchedulerMetrics::new(names)),
         }
@@ -199,8 +213,13 @@ impl Controller for Scheduler {
 
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
         let (kind, key) = (change.kind(), change.key());
+        let begun = self.metrics.clock();
         if self.feed(kind, key, view) | self.touch(kind, key) | self.is_unsettled() {
             queue.now(Self::key());
+        }
+        if self.metrics.has_clock() {
+            let took = self.metrics.clock().saturating_sub(begun);
+            self.metrics.heard(feed::event_name(change), took);
         }
     }
 

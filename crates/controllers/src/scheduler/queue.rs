@@ -154,7 +154,7 @@ impl SchedulingQueue {
         let Some(mut entry) = self.take(&pod.uid) else {
             self.sequence += 1;
             let place = gate.map_or(Place::New, |plugin| Place::Gated(plugin, false));
-            self.count(place, "PodAdd");
+            self.count(place, "UnschedulablePodAdd");
             self.put(Entry {
                 pod,
                 profile,
@@ -180,7 +180,7 @@ impl SchedulingQueue {
         }
         let moved = entry.place != before;
         if moved {
-            self.count(entry.place, "PodUpdate");
+            self.count(entry.place, "UnschedulablePodUpdate");
         }
         self.put(entry);
         moved

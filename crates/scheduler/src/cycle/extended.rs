@@ -10,6 +10,7 @@ use compact_str::CompactString;
 
 use super::{Decision, Placement, Plan, Rotation, refused_as_a_whole, refused_by_nodes, sample};
 use crate::diagnosis::{Diagnosis, Unschedulable};
+use crate::measure::{ExtensionPoint, Measure, Status};
 use crate::plugins::MAX_SCORE;
 use crate::pod::PodInfo;
 use crate::profile::{Plugin, Profile};
@@ -68,32 +69,35 @@ pub fn survey(
     profile: &Profile,
     rotation: &mut Rotation,
     nomination: bool,
+    measure: &mut Measure<'_>,
 ) -> Survey {
     let all = snapshot.nodes().len();
     if all == 0 {
         return Survey::Decided(Decision::Unschedulable(Box::new(Unschedulable::no_nodes())));
     }
-    let plan = match Plan::new(snapshot, pod, profile) {
+    let plan = match Plan::new(snapshot, pod, profile, measure) {
         Ok(plan) => plan,
         Err(rejection) => {
-            return Survey::Decided(refused_as_a_whole(rejection, snapshot, pod, profile));
+            return Survey::Decided(refused_as_a_whole(rejection, snapshot, pod, profile, measure));
         }
     };
     let name = |node: &NodeIndex| snapshot.node(*node).facts.name.clone();
     if let Some(node) = plan.nominated().filter(|_| nomination) {
+        measure.point(ExtensionPoint::Filter, Status::Success);
         return Survey::Open(Choice { nodes: vec![name(&node)], nominated: true, evaluated: 1 });
     }
     // Without scorers one node would be enough, but for the extenders.
-    let found = plan.filter(sample(plan.nodes().len(), profile), rotation, None);
+    let found = plan.filter(sample(plan.nodes().len(), profile), rotation, None, measure);
     if found.feasible.is_empty() {
         let diagnosis = Diagnosis::new(all, found.refusals, plan.outside(), plan.narrowed_by);
-        return Survey::Decided(refused_by_nodes(&plan, diagnosis, *rotation, None));
+        return Survey::Decided(refused_by_nodes(&plan, diagnosis, *rotation, None, measure));
     }
     let nodes = found.feasible.iter().map(name).collect();
     Survey::Open(Choice { nodes, nominated: false, evaluated: found.evaluated })
 }
 
-/// Decides among the nodes that extenders left over and that still would do.
+/// Decides among the nodes that extenders left over and that still would do. The times taken are of
+/// what follows the filters, which have been timed by [`survey`].
 pub fn conclude(
     snapshot: &Snapshot,
     pod: &PodInfo,
@@ -101,14 +105,15 @@ pub fn conclude(
     rotation: Rotation,
     choice: &Choice,
     verdicts: Verdicts,
+    measure: &mut Measure<'_>,
 ) -> Decision {
     let all = snapshot.nodes().len();
     if all == 0 {
         return Decision::Unschedulable(Box::new(Unschedulable::no_nodes()));
     }
-    let plan = match Plan::new(snapshot, pod, profile) {
+    let plan = match Plan::new(snapshot, pod, profile, &mut Measure::off()) {
         Ok(plan) => plan,
-        Err(rejection) => return refused_as_a_whole(rejection, snapshot, pod, profile),
+        Err(rejection) => return refused_as_a_whole(rejection, snapshot, pod, profile, measure),
     };
     let inside = |node: &NodeIndex| plan.nodes.as_ref().is_none_or(|set| set.contains(node));
     let kept = verdicts.kept.iter().filter_map(|name| snapshot.find(name));
@@ -131,13 +136,14 @@ pub fn conclude(
             diagnosis.vetoes = vetoes;
             // Also of nodes that it dropped without a word.
             diagnosis.plugins.insert(Plugin::Extender);
-            refused_by_nodes(&plan, diagnosis, rotation, None)
+            refused_by_nodes(&plan, diagnosis, rotation, None, measure)
         }
         [only] => {
             Decision::Bind(Placement { node: *only, evaluated, feasible: 1, best: Vec::new() })
         }
         feasible => {
-            let mut scores = Scores::of(&plan, feasible, None);
+            measure.skip();
+            let mut scores = Scores::of(&plan, feasible, None, measure);
             if !verdicts.scores.is_empty() {
                 let factor = MAX_SCORE / MAX_EXTENDER_SCORE;
                 scores.add_extenders(|node| {
@@ -171,7 +177,9 @@ mod tests {
         let (snapshot, pod) = cluster(&nodes, &[], &pod("p", json!({"cpu": "2"})));
         let profile = Profile::default();
         let mut rotation = Rotation::default();
-        let Survey::Open(choice) = survey(&snapshot, &pod, &profile, &mut rotation, true) else {
+        let Survey::Open(choice) =
+            survey(&snapshot, &pod, &profile, &mut rotation, true, &mut Measure::off())
+        else {
             panic!("three would do")
         };
         assert_eq!(choice.nodes, ["a", "b", "c"]);
@@ -188,7 +196,7 @@ mod tests {
                     .collect(),
                 scores: scores.iter().map(|(name, score)| ((*name).into(), *score)).collect(),
             };
-            conclude(&snapshot, &pod, &profile, rotation, &choice, verdicts)
+            conclude(&snapshot, &pod, &profile, rotation, &choice, verdicts, &mut Measure::off())
         };
         for (kept, scores, chosen, extra) in [
             (&["a", "b", "c"][..], &[][..], "a", None),

@@ -24,6 +24,7 @@ pub(crate) mod volume_zone;
 
 use std::borrow::Cow;
 
+use crate::measure::Status;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
 use crate::profile::{Plugin, PluginSet, Profile};
@@ -175,6 +176,17 @@ pub(crate) struct Prepared<'a> {
     pub(crate) nodes: Option<Vec<Symbol>>,
 }
 
+impl Prepared<'_> {
+    /// What came of preparing, in upstream's words.
+    pub(crate) fn status(prepared: &Result<Self, PreFilterRejection>) -> Status {
+        match prepared {
+            Ok(Self { filter: None, nodes: None }) => Status::Skip,
+            Ok(_) => Status::Success,
+            Err(rejection) => rejection.code.into(),
+        }
+    }
+}
+
 impl<'a> From<Option<Filter<'a>>> for Prepared<'a> {
     fn from(filter: Option<Filter<'a>>) -> Self {
         Self { filter, nodes: None }
@@ -235,14 +247,34 @@ impl<'a> Filter<'a> {
     /// and what its pods use together. Such answers are remembered.
     pub(crate) fn local(&self) -> Option<Plugin> {
         match self {
-            Self::NodeUnschedulable(_) => Some(Plugin::NodeUnschedulable),
-            Self::NodeName(_) => Some(Plugin::NodeName),
-            Self::TaintToleration(_) => Some(Plugin::TaintToleration),
-            Self::NodeAffinity(_) => Some(Plugin::NodeAffinity),
-            Self::NodePorts(_) => Some(Plugin::NodePorts),
-            Self::NodeResourcesFit(_) => Some(Plugin::NodeResourcesFit),
-            Self::NodeDeclaredFeatures(_) => Some(Plugin::NodeDeclaredFeatures),
+            Self::NodeUnschedulable(_)
+            | Self::NodeName(_)
+            | Self::TaintToleration(_)
+            | Self::NodeAffinity(_)
+            | Self::NodePorts(_)
+            | Self::NodeResourcesFit(_)
+            | Self::NodeDeclaredFeatures(_) => Some(self.plugin()),
             _ => None,
+        }
+    }
+
+    /// Whose filter it is.
+    pub(crate) fn plugin(&self) -> Plugin {
+        match self {
+            Self::NodeUnschedulable(_) => Plugin::NodeUnschedulable,
+            Self::NodeName(_) => Plugin::NodeName,
+            Self::TaintToleration(_) => Plugin::TaintToleration,
+            Self::NodeAffinity(_) => Plugin::NodeAffinity,
+            Self::NodePorts(_) => Plugin::NodePorts,
+            Self::NodeResourcesFit(_) => Plugin::NodeResourcesFit,
+            Self::VolumeRestrictions(_) => Plugin::VolumeRestrictions,
+            Self::NodeVolumeLimits(_) => Plugin::NodeVolumeLimits,
+            Self::VolumeBinding(_) => Plugin::VolumeBinding,
+            Self::VolumeZone(_) => Plugin::VolumeZone,
+            Self::PodTopologySpread(_) => Plugin::PodTopologySpread,
+            Self::InterPodAffinity(_) => Plugin::InterPodAffinity,
+            Self::DynamicResources(_) => Plugin::DynamicResources,
+            Self::NodeDeclaredFeatures(_) => Plugin::NodeDeclaredFeatures,
         }
     }
 

@@ -22,6 +22,7 @@ use serde::Serialize;
 pub use change::Change;
 
 use crate::cycle::{Evaluation, Plan, evaluate};
+use crate::measure::Measure;
 use crate::plugins::Rejection;
 use crate::pod::PodInfo;
 use crate::profile::{Plugin, Profile};
@@ -278,7 +279,7 @@ impl Search<'_> {
     }
 
     fn refuses(&self, plugin: Plugin, info: &Arc<PodInfo>, node: NodeIndex) -> bool {
-        Plan::new(self.snapshot, info, self.profile).map_or(true, |plan| {
+        Plan::new(self.snapshot, info, self.profile, &mut Measure::off()).map_or(true, |plan| {
             plan.check(node).is_some_and(|rejection| rejection.plugin == plugin)
         })
     }

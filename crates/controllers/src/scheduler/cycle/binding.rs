@@ -10,13 +10,13 @@ use wharf_model::time::Time;
 use wharf_ports::cluster::Write;
 use wharf_ports::controller::{Context, Step};
 use wharf_ports::view::View;
-use wharf_scheduler::{News, Plugin};
+use wharf_scheduler::{ExtensionPoint, News, Plugin, Status};
 
 use super::super::assumed::{Assumed, BINDING_MAX, DOUBTED_MAX, Stage};
 use super::super::metrics::Outcome;
 use super::super::queue::Wake;
 use super::super::reserve::{PreBind, Refusal, Waiting, WriteOutcome};
-use super::super::{Scheduler, writes};
+use super::super::{Confirmed, Scheduler, writes};
 
 impl Scheduler {
     /// Reserve: every plugin of the profile sets aside what the pod needs. `None` if one refuses;
@@ -27,15 +27,19 @@ impl Scheduler {
         context: &Context<'_>,
         step: &mut Step,
     ) -> Option<Assumed> {
-        if self.reservers.is_empty() {
-            return Some(assumed);
-        }
-        for plugin in self.profiles[assumed.entry.profile].reserve.clone() {
+        let (begun, profile) = (self.metrics.clock(), assumed.entry.profile);
+        let point = ExtensionPoint::Reserve;
+        let mut last = begun;
+        for plugin in self.profiles[profile].reserve.clone() {
             let Some(reserver) = self.reservers.iter_mut().find(|it| it.plugin() == plugin) else {
                 continue;
             };
             let pod = &assumed.entry.pod;
-            match reserver.reserve(pod, &assumed.node, &mut self.snapshot, context.view) {
+            let reserved = reserver.reserve(pod, &assumed.node, &mut self.snapshot, context.view);
+            let (status, now) = (status_of(&reserved), self.metrics.clock());
+            let took = now.saturating_sub(std::mem::replace(&mut last, now));
+            self.metrics.execution(self.cycles, plugin, point, status, took);
+            match reserved {
                 Ok(work) => {
                     assumed.reserved.insert(plugin);
                     if work {
@@ -43,10 +47,14 @@ impl Scheduler {
                     }
                 }
                 Err(refusal) => {
+                    self.metrics.point(point, status, profile, last.saturating_sub(begun));
                     self.take_back(assumed, plugin, "Reserve", refusal, context, step);
                     return None;
                 }
             }
+        }
+        if self.metrics.has_clock() {
+            self.metrics.point(point, Status::Success, profile, last.saturating_sub(begun));
         }
         Some(assumed)
     }
@@ -96,6 +104,11 @@ impl Scheduler {
                 self.announce_node(&assumed, view, step);
             }
             None => {
+                if self.metrics.has_clock() {
+                    let began = if assumed.stage == Stage::PreBind { assumed.since } else { now };
+                    let (point, took) = (ExtensionPoint::PreBind, now.since(began));
+                    self.metrics.point(point, Status::Success, assumed.entry.profile, took);
+                }
                 assumed.wait(Stage::Binding, now, now + BINDING_MAX);
                 if !self.bind_by_extender(&assumed, step) {
                     let pod = &assumed.entry.pod;
@@ -235,6 +248,15 @@ impl Scheduler {
         self.metrics.attempt(assumed.entry.profile, outcome, assumed.took);
         match refusal {
             Refusal::Error(error) => {
+                let failed = match point {
+                    "PreBind" => Some(ExtensionPoint::PreBind),
+                    "Bind" => Some(ExtensionPoint::Bind),
+                    _ => None,
+                };
+                if let Some(failed) = failed {
+                    let took = context.now.since(assumed.since);
+                    self.metrics.point(failed, Status::Error, assumed.entry.profile, took);
+                }
                 let message = format!("running {point} plugin {:?}: {error}", plugin.name());
                 self.fail_with_error(assumed.entry, &message, context, step);
             }
@@ -268,8 +290,10 @@ impl Scheduler {
 
     /// Announces the pods that are now where this scheduler sent them.
     pub(in super::super) fn announce(&mut self, view: &View, now: Time, step: &mut Step) {
-        for (key, entry, node) in std::mem::take(&mut self.confirmed) {
+        for Confirmed { key, entry, node, since } in std::mem::take(&mut self.confirmed) {
             let latency = now.since(entry.ready_since.unwrap_or(now));
+            let (point, took) = (ExtensionPoint::Bind, now.since(since));
+            self.metrics.point(point, Status::Success, entry.profile, took);
             self.metrics.scheduled(entry.attempts, latency);
             if let Some(object) = view.object(Kind::of::<Pod>(), &key) {
                 step.write(writes::scheduled(object, &node, self.name_of(entry.profile)));
@@ -296,7 +320,17 @@ impl Scheduler {
             }
         }
         self.metrics.attempt(assumed.entry.profile, Outcome::Scheduled, assumed.took);
-        self.confirmed.push((key.clone(), assumed.entry, assumed.node));
+        let Assumed { entry, node, since, .. } = assumed;
+        self.confirmed.push(Confirmed { key: key.clone(), entry, node, since });
         true
+    }
+}
+
+/// What came of a plugin's part, in upstream's words.
+fn status_of<T>(done: &Result<T, Refusal>) -> Status {
+    match done {
+        Ok(_) => Status::Success,
+        Err(Refusal::Error(_)) => Status::Error,
+        Err(Refusal::Rejected(_) | Refusal::Pending(_)) => Status::Unschedulable,
     }
 }

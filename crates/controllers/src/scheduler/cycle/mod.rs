@@ -12,7 +12,7 @@ mod refused;
 use std::time::Duration;
 
 use wharf_ports::controller::{Context, Step};
-use wharf_scheduler::{Decision, News, Placement, schedule_with};
+use wharf_scheduler::{Decision, News, Placement, Preemption, schedule_measured};
 
 use super::assumed::Assumed;
 use super::metrics::Outcome;
@@ -92,6 +92,7 @@ impl Scheduler {
         context: &Context<'_>,
         step: &mut Step,
     ) -> Progress {
+        self.cycles += 1;
         if entry.pod.terminating {
             self.skip(&entry, context, step);
             return Progress::Over;
@@ -99,11 +100,14 @@ impl Scheduler {
         if self.extenders.concern(&entry.pod) {
             return self.ask_extenders(entry, true, context, step);
         }
-        let profile = &self.profiles[entry.profile];
-        let memo = &mut self.memos[entry.profile];
-        let start = self.metrics.clock();
-        let decision = schedule_with(memo, &self.snapshot, &entry.pod, profile, &mut self.rotation);
-        let took = self.metrics.clock().saturating_sub(start);
+        let Self { profiles, memos, snapshot, rotation, metrics, .. } = self;
+        let (profile, memo) = (&profiles[entry.profile], &mut memos[entry.profile]);
+        let start = metrics.clock();
+        let mut measure = metrics.measure(self.cycles);
+        let decision =
+            schedule_measured(memo, snapshot, &entry.pod, profile, rotation, &mut measure);
+        let took = metrics.clock().saturating_sub(start);
+        metrics.measured(entry.profile, &measure);
         self.decided(entry, decision, took, context, step)
     }
 
@@ -120,6 +124,10 @@ impl Scheduler {
         match decision {
             Decision::Bind(placement) => Progress::ended(entry, End::Placed(placement), took),
             Decision::Unschedulable(answer) => {
+                let Preemption { nomination, message, .. } = &answer.preemption;
+                if nomination.is_some() || message.is_some() {
+                    self.metrics.looked_for_room();
+                }
                 if answer.preemption.nomination.is_some() && self.extenders.heed_victims(&entry.pod)
                 {
                     return self.ask_about_victims(entry, answer, took, context, step);

@@ -59,10 +59,13 @@ impl Scheduler {
         context: &Context<'_>,
         step: &mut Step,
     ) -> Progress {
-        let profile = &self.profiles[entry.profile];
-        let start = self.metrics.clock();
-        let found = survey(&self.snapshot, &entry.pod, profile, &mut self.rotation, nomination);
-        let took = self.metrics.clock().saturating_sub(start);
+        let Self { profiles, snapshot, rotation, metrics, cycles, .. } = self;
+        let start = metrics.clock();
+        let mut measure = metrics.measure(*cycles);
+        let profile = &profiles[entry.profile];
+        let found = survey(snapshot, &entry.pod, profile, rotation, nomination, &mut measure);
+        let took = metrics.clock().saturating_sub(start);
+        metrics.measured(entry.profile, &measure);
         match found {
             Survey::Decided(decision) => self.decided(entry, decision, took, context, step),
             Survey::Open(choice) => {
@@ -184,10 +187,12 @@ impl Scheduler {
     ) -> Progress {
         let Asking { entry, took, about, news } = asking;
         let OfNodes { choice, verdicts, .. } = about;
-        let profile = &self.profiles[entry.profile];
-        let start = self.metrics.clock();
-        let decision =
-            conclude(&self.snapshot, &entry.pod, profile, self.rotation, &choice, verdicts);
+        let Self { profiles, snapshot, rotation, metrics, cycles, .. } = self;
+        let start = metrics.clock();
+        let mut measure = metrics.measure(*cycles);
+        let (pod, profile) = (&entry.pod, &profiles[entry.profile]);
+        let decision = conclude(snapshot, pod, profile, *rotation, &choice, verdicts, &mut measure);
+        metrics.measured(entry.profile, &measure);
         if choice.nominated && matches!(decision, Decision::Unschedulable(_)) {
             // The other nodes have not been looked at.
             let progress = self.ask_extenders(entry, false, context, step);

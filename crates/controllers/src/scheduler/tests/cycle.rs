@@ -257,3 +257,65 @@ fn a_victim_that_cannot_be_deleted_frees_the_preemptor() {
     assert!(!lab.scheduler.queue.is_held("high-uid"));
     assert_eq!(lab.scheduler.queue.depth().active, 1, "it is tried again at once");
 }
+
+#[test]
+fn times_are_taken_of_extension_points_and_of_one_in_ten_pods_by_plugin() {
+    let mut lab = Lab::new();
+    // A stopwatch that shows a millisecond more whenever it is looked at.
+    let looks = std::sync::atomic::AtomicU64::new(0);
+    lab.scheduler.metrics().measure_with(move || {
+        Duration::from_millis(looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    });
+    for name in ["a", "b"] {
+        lab.node(name, "100", json!([]));
+    }
+    for index in 0..11 {
+        lab.pod(&format!("p{index}"), json!({"cpu": "1"}), json!({}));
+    }
+    lab.pod("huge", json!({"cpu": "200"}), json!({}));
+    lab.settle();
+    let text = lab.scheduler.metrics().to_text();
+    let count = |sample: &str| {
+        let line = text.lines().find(|line| line.starts_with(sample)).expect(sample);
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let point = |point: &str, status: &str| {
+        count(&format!(
+            "scheduler_framework_extension_point_duration_seconds_count{{extension_point=\"{point}\",profile=\"default-scheduler\",status=\"{status}\"}}"
+        ))
+    };
+    for (name, times) in
+        [("PreFilter", "12"), ("Filter", "12"), ("PreScore", "11"), ("Score", "11")]
+    {
+        assert_eq!(point(name, "Success"), times, "{name}");
+    }
+    assert_eq!(point("PostFilter", "Unschedulable"), "1");
+    for name in ["Reserve", "PreBind", "Bind"] {
+        assert_eq!(point(name, "Success"), "11", "{name}");
+    }
+    let plugin = |point: &str, plugin: &str, status: &str| {
+        count(&format!(
+            "scheduler_plugin_execution_duration_seconds_count{{extension_point=\"{point}\",plugin=\"{plugin}\",status=\"{status}\"}}"
+        ))
+    };
+    // Of the first and the eleventh.
+    assert_eq!(plugin("PreFilter", "NodeResourcesFit", "Success"), "2");
+    assert_eq!(plugin("PreFilter", "NodePorts", "Skip"), "2");
+    assert_eq!(plugin("Filter", "TaintToleration", "Success"), "2");
+    assert_eq!(plugin("PreScore", "NodeAffinity", "Skip"), "2");
+    assert_eq!(plugin("Score", "NodeResourcesFit", "Success"), "2");
+    assert!(
+        !text.contains("extension_point=\"PreFilter\",plugin=\"TaintToleration\""),
+        "it has none"
+    );
+    assert_eq!(count("scheduler_event_handling_duration_seconds_count{event=\"NodeAdd\"}"), "2");
+    assert_eq!(count("scheduler_preemption_attempts_total"), "1", "in vain");
+    assert_eq!(count("scheduler_pod_scheduling_attempts_count"), "11");
+    assert_eq!(count("scheduler_goroutines"), "0");
+    // Without a stopwatch nothing is measured.
+    let mut lab = Lab::new();
+    lab.node("a", "4", json!([]));
+    lab.pod("p", json!({"cpu": "1"}), json!({}));
+    lab.settle();
+    assert!(!lab.scheduler.metrics().to_text().contains("extension_point=\"PreFilter\""));
+}
