@@ -120,10 +120,10 @@ impl Groups {
         })
     }
 
-    /// How many pods are held here in the middle of their group's turn.
+    /// The pods (uids) that are held here in the middle of their group's turn.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        self.turn.as_ref().map_or(0, |turn| turn.left.len() + turn.refused.len())
+    pub(super) fn held(&mut self) -> Vec<CompactString> {
+        self.held_mut().map(|entry| entry.pod.uid.clone()).collect()
     }
 
     /// Something happened that could help those that have been refused.

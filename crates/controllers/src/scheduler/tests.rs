@@ -257,7 +257,7 @@ impl Lab {
     }
 
     /// Nothing is held of what is not there, and everything of what is.
-    fn check_state(&self) {
+    fn check_state(&mut self) {
         let mut held: Vec<_> = self.scheduler.tracked.values().cloned().collect();
         held.sort_unstable();
         let mut pods: Vec<_> =
@@ -271,14 +271,17 @@ impl Lab {
             .filter(|pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()));
         let bound = bound.count();
         assert_eq!(self.scheduler.snapshot.pod_count(), bound + self.scheduler.assumed.len());
-        // Nobody waits for a pod that is being deleted.
+        let mut held_open = self.scheduler.groups.held();
+        held_open.extend(self.scheduler.extenders.held());
+        // Nobody waits for a pod that is being deleted, but to the end of its cycle.
         let leaving = self.view.list::<Pod>().filter(|pod| {
+            let uid = PodInfo::uid_of(pod);
             pod.metadata.deletion_timestamp.is_some()
-                && self.scheduler.queue.get(&PodInfo::uid_of(pod)).is_none()
+                && self.scheduler.queue.get(&uid).is_none()
+                && !held_open.contains(&uid)
                 && pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none())
         });
-        let asked = self.scheduler.extenders.held() + self.scheduler.groups.held();
-        let waiting = self.scheduler.queue.len() + self.scheduler.assumed.len() + asked;
+        let waiting = self.scheduler.queue.len() + self.scheduler.assumed.len() + held_open.len();
         assert_eq!(waiting + leaving.count(), pods.len() - bound);
     }
 }

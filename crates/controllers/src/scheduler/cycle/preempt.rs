@@ -96,7 +96,9 @@ impl Scheduler {
         for victim in victims {
             let object = view.object(Kind::of::<Pod>(), &victim.key);
             let Some(object) = object.filter(|object| object.uid() == victim.uid) else { continue };
-            if victim.terminating {
+            // One of the pod's own group may have lost its place since.
+            let placed = self.snapshot.placement(&victim.uid);
+            if victim.terminating || placed.is_none_or(|placed| placed.facts.name != *node) {
                 continue;
             }
             if self.assumed.get(&victim.uid).is_some_and(|it| it.stage != Stage::Binding)

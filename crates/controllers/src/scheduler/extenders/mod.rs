@@ -81,10 +81,10 @@ impl Extenders {
         self.asking.is_some()
     }
 
-    /// How many pods are held here: one at most.
+    /// The pod (uid) that is held here.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        usize::from(self.is_asking())
+    pub(super) fn held(&self) -> Option<CompactString> {
+        self.asking.as_ref().map(|asking| asking.entry.pod.uid.clone())
     }
 
     /// Whether one of them has a say in where a pod goes.

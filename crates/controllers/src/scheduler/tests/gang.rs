@@ -384,6 +384,11 @@ proptest! {
         lab.check_state();
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
     /// The same with an extender that answers late, refuses and fails.
     #[test]
     fn nor_is_it_with_extenders(
