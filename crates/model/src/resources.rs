@@ -20,7 +20,7 @@ pub use pod::{
     PodLevel, assigned_pod_requests, default_requests_from_limits, non_zero_requests, pod_limits,
     pod_requests,
 };
-pub use qos::{QosClass, qos_class};
+pub use qos::{QosClass, cpu_shares, oom_score_adj, qos_class};
 
 use amounts::Amounts;
 

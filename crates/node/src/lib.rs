@@ -10,6 +10,7 @@
 mod harness;
 mod image;
 pub mod kubelet;
+mod load;
 pub mod logs;
 pub mod pods;
 pub mod program;

@@ -2,16 +2,22 @@
 //! ends, what it prints, and whether it heeds SIGTERM.
 //!
 //! A model, not a shell: it knows `sleep`, `echo`, `printf`, `date`, `hostname`, `true`, `false`,
-//! `exit`, `tail -f`, `trap`, lists with `;`, `&&`, `||`, and endless loops (`while true; do … done`)
-//! whose rounds sleep. What it does not know is taken for a server: it runs until it is stopped
+//! `exit`, `tail -f`, `trap`, `wget`, `curl`, `timeout`, `stress`, lists with `;`, `&&`, `||`, `&`,
+//! and endless loops (`while true; do … done`). What it does not know is taken for a server: it runs until it is stopped
 //! and prints nothing.
+
+mod effort;
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Container;
+use wharf_load::Phase;
+
+pub use effort::Effort;
+pub(crate) use effort::target_of;
 
 /// What a process does.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Program {
     /// What it prints before it loops or ends, by the time since its start.
     pub output: Vec<Line>,
@@ -22,6 +28,8 @@ pub struct Program {
     /// Whether SIGTERM ends it. The first process of a container has no default signal handlers,
     /// so shells and small tools run on until they are killed.
     pub heeds_term: bool,
+    /// What it uses.
+    pub effort: Effort,
 }
 
 /// A printed line.
@@ -71,6 +79,11 @@ pub fn program_of(container: &Container) -> Program {
         .map(String::as_str)
         .collect();
     let image = container.image.as_deref().unwrap_or_default();
+    let mut words = words;
+    if container.command.is_none() && ["stress", "stress-ng"].contains(&image_name(image)) {
+        // Its entry point is the program of its name.
+        words.insert(0, "stress");
+    }
     if words.is_empty() || (container.command.is_none() && words[0].starts_with('-')) {
         return of_image(image, container.tty == Some(true) || container.stdin == Some(true));
     }
@@ -87,7 +100,8 @@ pub fn image_name(image: &str) -> &str {
 }
 
 fn of_image(image: &str, interactive: bool) -> Program {
-    let server = Program { heeds_term: true, ..Program::default() };
+    let listens = Effort { listens: image_name(image) != "pause", ..Effort::default() };
+    let server = Program { heeds_term: true, effort: listens, ..Program::default() };
     let ends = |lines: &[&str]| Program {
         output: lines.iter().map(|text| line(Duration::ZERO, text)).collect(),
         end: Some((STARTUP, 0)),
@@ -135,12 +149,15 @@ struct Run<'a> {
     forever: bool,
     exited: bool,
     heeds_term: bool,
-    work: Work,
+    work: Bounds,
+    /// What it did one after the other.
+    phases: Vec<Phase>,
+    effort: Effort,
 }
 
 /// What is left of the bounds on a walk.
 #[derive(Clone, Copy)]
-struct Work {
+struct Bounds {
     commands: usize,
     depth: usize,
     expanded: usize,
@@ -157,7 +174,9 @@ impl<'a> Run<'a> {
             forever: false,
             exited: false,
             heeds_term: false,
-            work: Work { commands: COMMANDS_MAX, depth: DEPTH_MAX, expanded: EXPANDED_MAX },
+            work: Bounds { commands: COMMANDS_MAX, depth: DEPTH_MAX, expanded: EXPANDED_MAX },
+            phases: Vec::new(),
+            effort: Effort::default(),
         }
     }
 
@@ -171,6 +190,7 @@ impl<'a> Run<'a> {
             end: (!self.forever).then_some((self.at, self.code)),
             rounds: self.rounds,
             heeds_term: self.heeds_term,
+            effort: self.effort,
         }
     }
 
@@ -189,6 +209,7 @@ impl<'a> Run<'a> {
     fn run(&mut self, words: &[&str]) {
         let Some((first, rest)) = words.split_first() else { return };
         let name = first.rsplit('/').next().unwrap_or(first);
+        self.phases.push(effort::start_of(name));
         match name {
             "sh" | "bash" | "ash" | "dash" => self.shell(rest),
             "exec" | "env" | "tini" | "dumb-init" if !rest.is_empty() => {
@@ -197,6 +218,10 @@ impl<'a> Run<'a> {
                 self.command(&rest);
             }
             "sleep" => self.sleep(rest),
+            "wget" | "curl" => self.request(rest),
+            "timeout" => self.timeout(rest),
+            "stress" | "stress-ng" => self.stress(rest),
+            _ if effort::is_busy(name, rest) => self.burn(),
             "echo" => {
                 let no_line_feed = rest.first() == Some(&"-n");
                 let words = rest.iter().filter(|word| !["-n", "-e"].contains(word));
@@ -228,6 +253,7 @@ impl<'a> Run<'a> {
                 self.forever = true;
                 // A server of its own replaces or is the first process.
                 self.heeds_term = true;
+                self.effort.listens = true;
             }
         }
     }
@@ -259,12 +285,15 @@ impl<'a> Run<'a> {
         let mut runs = true;
         while !rest.is_empty() && !self.over() {
             if let Some((condition, body, after)) = split_loop(rest) {
-                if runs {
+                if runs && after.first() == Some(&Token::Operator("&")) {
+                    self.beside(|run| run.endless(condition, body));
+                } else if runs {
                     self.endless(condition, body);
                 }
                 rest = after;
             } else {
                 let end = rest.iter().position(Token::is_operator).unwrap_or(rest.len());
+                let beside = rest.get(end) == Some(&Token::Operator("&"));
                 let words: Vec<String> = rest[..end].iter().map(|t| self.expand(t)).collect();
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 if runs && !words.is_empty() && !self.over() {
@@ -272,7 +301,11 @@ impl<'a> Run<'a> {
                         self.forever = true;
                         return;
                     }
-                    self.command(&words);
+                    if beside {
+                        self.beside(|run| run.command(&words));
+                    } else {
+                        self.command(&words);
+                    }
                 }
                 rest = &rest[end..];
             }
@@ -295,16 +328,17 @@ impl<'a> Run<'a> {
         }
         let mut round = Run::new(self.container);
         round.at = Duration::ZERO;
-        round.work = Work { depth: self.work.depth - 1, ..self.work };
+        round.work = Bounds { depth: self.work.depth - 1, ..self.work };
         round.list(condition);
         let entered = round.code == 0;
         if entered {
             round.list(body);
         }
-        self.work = Work { depth: self.work.depth, ..round.work };
+        self.work = Bounds { depth: self.work.depth, ..round.work };
         if !entered {
             return;
         }
+        self.effort.take_round(self.at, &round.effort, round.phases, round.forever || round.exited);
         self.heeds_term |= round.heeds_term;
         if round.exited {
             let start = self.at;
@@ -342,6 +376,7 @@ impl<'a> Run<'a> {
             }
         }
         self.at += total;
+        self.phases.push(Phase::Pause(total.as_secs_f64()));
         self.code = 0;
     }
 
@@ -443,7 +478,7 @@ impl Token {
     }
 }
 
-/// Splits a script into words and the operators `;`, `&&`, `||`, `&`, `|`. Redirections are left
+/// Splits a script into words and the operators `;`, `&`, `&&`, `||`, `|`. Redirections are left
 /// out with their target.
 fn tokenize(script: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
@@ -473,7 +508,7 @@ fn tokenize(script: &str) -> Vec<Token> {
                 continue;
             }
             ';' | '\n' => operator = Some(";"),
-            '&' => operator = Some(if characters.next_if_eq(&'&').is_some() { "&&" } else { ";" }),
+            '&' => operator = Some(if characters.next_if_eq(&'&').is_some() { "&&" } else { "&" }),
             '|' => operator = Some(if characters.next_if_eq(&'|').is_some() { "||" } else { "|" }),
             '>' | '<' => {
                 // The file descriptor before it, and what follows, are not words.

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use wharf_model::time::Time;
 use wharf_ports::clock::Clock;
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::metrics::Board;
 use wharf_registry::Registry;
 use wharf_store::Store;
 
@@ -99,6 +100,8 @@ pub struct ServerParts {
     pub tokens: Tokens,
     /// What containers have printed.
     pub logs: Arc<dyn PodLogs>,
+    /// What is measured of pods and nodes.
+    pub metrics: Arc<Board>,
     /// Further endpoints.
     pub extra: Arc<dyn Extra>,
     /// Whether the simulated cloud runs in another process, which then writes its machines through
@@ -206,6 +209,9 @@ impl Api {
             Route::Root => Some(discovery::root().clone()),
             Route::Api | Route::Apis => return Ok(self.groups(route, accepted)),
             Route::Group(name) => discovery::group(name),
+            Route::GroupVersion(handlers::metrics::CUSTOM, version @ ("v1beta1" | "v1beta2")) => {
+                Some(handlers::metrics::custom_resources(self, version))
+            }
             Route::GroupVersion(group, version) => discovery::resource_list(group, version),
             Route::OpenApiV2 | Route::OpenApiV3 | Route::OpenApiV3Path(_) => {
                 return openapi::answer(head, route, accepted);

@@ -120,7 +120,7 @@ pub(crate) fn resource_list(group: &str, version: &str) -> Option<Bytes> {
         if !resource.categories.is_empty() {
             entry["categories"] = json!(resource.categories);
         }
-        if resource.verbs.contains(&"list") {
+        if resource.verbs.contains(&"watch") {
             entry["storageVersionHash"] = storage_hash(resource).into();
         }
         entries.push(entry);
@@ -139,7 +139,9 @@ pub(crate) fn resource_list(group: &str, version: &str) -> Option<Bytes> {
             entries.push(entry);
         }
     }
-    (!entries.is_empty()).then(|| {
+    // A group of which nothing is known yet is there all the same.
+    let is_served = resources::groups().contains(&(group, version));
+    (is_served || !entries.is_empty()).then(|| {
         encode(&json!({
             "kind": "APIResourceList",
             "apiVersion": "v1",

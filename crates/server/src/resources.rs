@@ -57,6 +57,10 @@ pub(crate) enum Backing {
     EventsV1,
     /// The definitions of the built-in custom resources, which cannot be changed.
     Definitions,
+    /// Usage of pods and nodes, as it was measured.
+    Usage,
+    /// Values of metrics that nobody stores.
+    Adapter,
     /// `bindings`: nothing is stored, a pod is bound.
     Binding,
     /// `selfsubjectaccessreviews`: may the caller do this?
@@ -142,6 +146,10 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("scheduling.k8s.io", "v1alpha2"),
         ("coordination.k8s.io", "v1"),
         ("resource.k8s.io", "v1"),
+        ("metrics.k8s.io", "v1beta1"),
+        ("custom.metrics.k8s.io", "v1beta2"),
+        ("custom.metrics.k8s.io", "v1beta1"),
+        ("external.metrics.k8s.io", "v1beta1"),
         ("autoscaling.k8s.io", "v1"),
         ("karpenter.sh", "v1"),
         ("karpenter.k8s.aws", "v1"),
@@ -156,6 +164,7 @@ const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "
 const READ_VERBS: &[&str] = &["get", "list", "watch"];
 const CREATE: &[&str] = &["create"];
 const GET: &[&str] = &["get"];
+const GET_LIST: &[&str] = &["get", "list"];
 const CREATE_GET: &[&str] = &["create", "get"];
 const UPDATE: &[&str] = &["update"];
 const CHANGE: &[&str] = &["get", "patch", "update"];
@@ -218,6 +227,25 @@ fn build() -> Vec<Resource> {
             Backing::Definitions,
         )
     });
+    let usage = |plural, kind, namespaced| Resource {
+        version: "v1beta1",
+        verbs: GET_LIST,
+        ..virtual_resource("metrics.k8s.io", plural, "", kind, namespaced, Backing::Usage)
+    };
+    resources.push(usage("nodes", "NodeMetrics", false));
+    resources.push(usage("pods", "PodMetrics", true));
+    resources.push(Resource {
+        version: "v1beta1",
+        verbs: GET,
+        ..virtual_resource(
+            "external.metrics.k8s.io",
+            "externalmetrics",
+            "",
+            "ExternalMetricValueList",
+            true,
+            Backing::Adapter,
+        )
+    });
     for version in Version::all() {
         let (version_name, backing) = (version.version, Backing::Converted(version));
         let mut resource = stored(version.stored());
@@ -255,7 +283,8 @@ fn stored(kind: Kind) -> Resource {
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") | ("", "ReplicationController") => {
             vec![other("scale", "autoscaling", "Scale", CHANGE), own("status", CHANGE)]
         }
-        ("", "Node" | "Service" | "PersistentVolume" | "PersistentVolumeClaim")
+        ("", "Node") => vec![other("proxy", "", "NodeProxyOptions", GET), own("status", CHANGE)],
+        ("", "Service" | "PersistentVolume" | "PersistentVolumeClaim")
         | ("autoscaling", "HorizontalPodAutoscaler")
         | ("policy", "PodDisruptionBudget")
         | ("storage.k8s.io", "VolumeAttachment")

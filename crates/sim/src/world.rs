@@ -92,6 +92,23 @@ pub struct World<C = EmbeddedCluster> {
     board: Arc<Board>,
 }
 
+/// Where the kubelets tell what is used, and where the autoscalers read it. In a simulated world
+/// the two are one.
+#[derive(Clone)]
+pub struct Measures {
+    /// Where usage is told.
+    pub board: Arc<Board>,
+    /// Where it is read.
+    pub metrics: Arc<dyn Metrics>,
+}
+
+impl Measures {
+    /// Usage is read where it is told.
+    pub fn on(board: &Arc<Board>) -> Self {
+        Self { board: Arc::clone(board), metrics: Arc::clone(board) as Arc<dyn Metrics> }
+    }
+}
+
 impl World {
     /// Creates what every cluster begins with, and starts every controller on the world as it
     /// stands: a new one, or one that was stopped at any moment.
@@ -117,7 +134,7 @@ impl<C: Cluster> World<C> {
         let scheduler = Scheduler::new(settings.scheduler.clone());
         let metrics = scheduler.metrics();
         let board = Board::new();
-        let all = controllers(&catalog, scheduler, board.clone(), settings.seed);
+        let all = controllers(&catalog, scheduler, settings.seed, &Measures::on(&board));
         let chosen = choose(&settings.controllers, all)?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
@@ -148,6 +165,11 @@ impl<C: Cluster> World<C> {
     /// The world as the controllers see it.
     pub fn view(&self) -> &View {
         self.event_loop.view()
+    }
+
+    /// What is measured of pods and nodes.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
     }
 
     /// What the scheduler tells of its work.
@@ -221,11 +243,11 @@ pub fn chosen_controllers(
     region: &str,
     choice: &Controllers,
     scheduler: Scheduler,
-    metrics: Arc<dyn Metrics>,
     seed: u64,
+    measures: &Measures,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let chosen = choose(choice, controllers(&catalog, scheduler, metrics, seed))?;
+    let chosen = choose(choice, controllers(&catalog, scheduler, seed, measures))?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
 
@@ -245,20 +267,20 @@ const APART: [&str; 2] = [WORKLOADS, AUTOSCALING];
 fn controllers(
     catalog: &Arc<Catalog>,
     scheduler: Scheduler,
-    metrics: Arc<dyn Metrics>,
     seed: u64,
+    measures: &Measures,
 ) -> Vec<Grouped> {
     let in_group = |group| move |controller| (group, controller);
     let mut controllers: Vec<Grouped> =
         workloads::controllers(NODE_GRACE_PERIOD).into_iter().map(in_group(WORKLOADS)).collect();
-    let autoscaler = HorizontalPodAutoscalers::new(Default::default(), metrics);
+    let autoscaler = HorizontalPodAutoscalers::new(Default::default(), Arc::clone(&measures.metrics));
     controllers.push((AUTOSCALING, Box::new(autoscaler)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
     controllers.extend(storage::controllers(seed).into_iter().map(in_group(STORAGE)));
     controllers.push((KUBELET, Box::new(NodeAgent::new(Heartbeats::default()))));
-    controllers.push((KUBELET, Box::new(PodAgent::new())));
+    controllers.push((KUBELET, Box::new(PodAgent::new(Arc::clone(&measures.board)))));
     controllers
 }
 
@@ -366,7 +388,8 @@ mod tests {
     fn controllers_are_chosen_by_name_or_group() {
         let all = || {
             let catalog = Arc::new(Catalog::load("us-east-1").expect("there is one"));
-            controllers(&catalog, Scheduler::new(Configuration::default()), Board::new(), 1)
+            let measures = Measures::on(&Board::new());
+            controllers(&catalog, Scheduler::new(Configuration::default()), 1, &measures)
         };
         let names = |choice: &str| -> Vec<&str> {
             let chosen = choose(&Controllers::named(choice), all()).expect("they are known");

@@ -22,7 +22,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("provision", &["model"]),
     ("store", &["model", "ports"]),
     ("cloud", &["model", "ports"]),
-    ("node", &["model", "ports"]),
+    ("load", &["model"]),
+    ("node", &["model", "ports", "load"]),
     ("schema", &["model", "ports"]),
     ("remote", &["model", "ports"]),
     ("registry", &["model", "ports", "store", "autoscale"]),
@@ -98,7 +99,7 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn cores_do_no_io() {
-    for name in ["model", "ports", "scheduler", "provision", "autoscale"] {
+    for name in ["model", "ports", "scheduler", "provision", "autoscale", "load"] {
         for path in sources_of(&repository().join("crates").join(name).join("src")) {
             let text = read(&path);
             for word in ["std::fs", "std::net", "std::process", "std::thread", "tokio::"] {

@@ -246,7 +246,7 @@ fn event_loop(
         Box::new(DisruptionController::new()),
         Box::new(PodGc::default()),
         Box::new(NodeAgent::new(Heartbeats::default())),
-        Box::new(PodAgent::new()),
+        Box::new(PodAgent::default()),
     ];
     controllers.extend(karpenter::controllers(&catalog, KarpenterSettings::default()));
     let (cluster, view) = EmbeddedCluster::new(Arc::clone(registry));

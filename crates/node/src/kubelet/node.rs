@@ -86,6 +86,12 @@ pub(super) fn status_report(node: &Node, instance: &Instance, ready: bool, now: 
     let conditions = new.conditions.get_or_insert_default();
     for condition in &mut *conditions {
         let before = old.conditions.iter().flatten().find(|c| c.type_ == condition.type_);
+        if let Some(before) = before.filter(|before| before.type_ == "MemoryPressure") {
+            // Whether there is any is found out where pods are run.
+            condition.status.clone_from(&before.status);
+            condition.reason.clone_from(&before.reason);
+            condition.message.clone_from(&before.message);
+        }
         if let Some(before) = before.filter(|before| before.status == condition.status) {
             condition.last_transition_time.clone_from(&before.last_transition_time);
         }

@@ -13,11 +13,13 @@ mod address;
 mod resize;
 mod run;
 mod status;
+mod usage;
 mod volumes;
 mod worker;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodStatus};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
@@ -33,14 +35,16 @@ use wharf_ports::cluster::{Change, Delete, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::event::{EventRecord, Regarding};
+use wharf_ports::metrics::Board;
 use wharf_ports::view::View;
 
+use crate::load::{Loads, Values};
 use address::Addresses;
 use run::{Images, Said};
 use worker::Worker;
 
 /// The controller that runs the pods of every simulated node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PodAgent {
     pods: FxHashMap<ObjectKey, Tracked>,
     nodes: FxHashMap<String, NodeState>,
@@ -49,6 +53,12 @@ pub struct PodAgent {
     held: BTreeSet<ObjectKey>,
     /// Pods whose resize waits for room on their node.
     cramped: BTreeSet<ObjectKey>,
+    /// The machines that are up, with their nodes' names.
+    machines: FxHashMap<ObjectKey, String>,
+    /// What is used.
+    loads: Loads,
+    /// What annotations say of custom and external metrics.
+    values: Values,
 }
 
 #[derive(Debug)]
@@ -59,6 +69,8 @@ struct Tracked {
     written: Option<PodStatus>,
     /// Whether the pod's removal was asked for.
     removed: bool,
+    /// What the load model knows of it.
+    measured: usage::Measured,
 }
 
 #[derive(Debug, Default)]
@@ -67,25 +79,41 @@ struct NodeState {
     images: Images,
 }
 
+impl Default for PodAgent {
+    fn default() -> Self {
+        Self::new(Board::new())
+    }
+}
+
 impl PodAgent {
-    /// An agent that knows of no pod yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// An agent that knows of no pod yet, and tells a board what is used.
+    pub fn new(board: Arc<Board>) -> Self {
+        Self {
+            pods: FxHashMap::default(),
+            nodes: FxHashMap::default(),
+            addresses: Addresses::default(),
+            held: BTreeSet::new(),
+            cramped: BTreeSet::new(),
+            machines: FxHashMap::default(),
+            loads: Loads::new(board),
+            values: Values::default(),
+        }
     }
 
-    fn forget(&mut self, key: &ObjectKey) {
+    fn forget(&mut self, key: &ObjectKey, now: Time) {
         self.held.remove(key);
         self.cramped.remove(key);
-        if let Some(tracked) = self.pods.remove(key)
-            && let Some(ip) = tracked.worker.ip
-        {
-            self.addresses.release(ip, &tracked.worker.uid);
+        if let Some(tracked) = self.pods.remove(key) {
+            if let Some(ip) = tracked.worker.ip {
+                self.addresses.release(ip, &tracked.worker.uid);
+            }
+            self.measure_no_more(key, &tracked, now);
         }
     }
 
     /// A pod that was deleted without grace is gone from the API before its containers are: the
     /// kubelet stops them all the same and says so.
-    fn stop_removed(&mut self, key: &ObjectKey) -> Step {
+    fn stop_removed(&mut self, key: &ObjectKey, now: Time) -> Step {
         let mut step = Step::done();
         if let Some(tracked) = self.pods.get(key)
             && let Some(regarding) = tracked.regarding(key)
@@ -94,7 +122,8 @@ impl PodAgent {
             step.writes
                 .extend(said.into_iter().map(|said| record(&regarding, &tracked.node, said)));
         }
-        self.forget(key);
+        self.forget(key, now);
+        self.loads.pod_gone(key);
         step
     }
 
@@ -111,7 +140,7 @@ impl PodAgent {
         let node = spec.node_name.as_deref().unwrap_or_default();
         let Some(machine) = self.machine(node, context.view) else { return Step::done() };
         if is_terminal(pod) {
-            self.forget(key);
+            self.forget(key, now);
             return if pod.metadata.deletion_timestamp.is_some() {
                 remove(object)
             } else {
@@ -134,7 +163,7 @@ impl PodAgent {
         }
         let host_ip = machine.spec.private_ip.parse().unwrap_or(Ipv4Addr::UNSPECIFIED);
         if self.pods.get(key).is_some_and(|tracked| tracked.worker.uid != object.uid()) {
-            self.forget(key);
+            self.forget(key, now);
         }
         let Some(state) = self.nodes.get_mut(node) else { return Step::done() };
         let tracked = self.pods.entry(key.clone()).or_insert_with(|| Tracked {
@@ -142,6 +171,7 @@ impl PodAgent {
             node: node.to_owned(),
             written: None,
             removed: false,
+            measured: usage::Measured::from(now),
         });
         let worker = &mut tracked.worker;
         worker.wait_for_volumes(volumes::are_missing(key, pod, context.view), now);
@@ -168,9 +198,12 @@ impl PodAgent {
         let mut step = Step::done();
         let regarding = Regarding::object(object);
         step.writes.extend(said.into_iter().map(|said| record(&regarding, node, said)));
+        self.measure(key, object, pod, context, &mut step);
+        let Some(tracked) = self.pods.get_mut(key) else { return step };
         step.writes.extend(tracked.report(pod, now));
         let next = tracked.remove(object, now, &mut step).or(next);
         step.again = next.map(|at| at.since(now).max(std::time::Duration::from_millis(1)));
+        self.plan_tick(now, &mut step);
         step
     }
 }
@@ -222,6 +255,7 @@ impl Controller for PodAgent {
 
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
         let kind = change.kind();
+        self.observe_load(change, queue);
         if kind == Kind::of::<Pod>() {
             let Some(pod) = change.object().typed::<Pod>() else { return };
             let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else {
@@ -247,6 +281,7 @@ impl Controller for PodAgent {
             && let Some(instance) = change.object().typed::<Instance>()
         {
             let node = instance.spec.private_dns_name.as_str();
+            queue.now(WorkKey::object(kind, change.key()));
             if change.new.is_some() {
                 self.nodes.entry(node.to_owned()).or_default().instance = change.key().clone();
                 if change.old.is_none() {
@@ -261,17 +296,18 @@ impl Controller for PodAgent {
     }
 
     fn step(&mut self, key: &WorkKey, context: &mut Context<'_>) -> Step {
-        let object = context.view.object(Kind::of::<Pod>(), &key.key);
-        let Some((object, pod)) = object.and_then(|object| Some((object, object.typed::<Pod>()?)))
-        else {
-            return self.stop_removed(&key.key);
-        };
-        let mirror =
-            pod.metadata.annotations.iter().flatten().any(|(k, _)| k == labels::MIRROR_POD);
-        if mirror {
-            return Step::done();
+        match key.kind {
+            None => return self.tick(context),
+            Some(kind) if kind == Kind::of::<Instance>() => {
+                return self.watch_machine(key, context);
+            }
+            Some(kind) if kind != Kind::of::<Pod>() => return self.take_values(key, context),
+            Some(_) => {}
         }
-        self.run(&key.key, object, pod, context)
+        let values = self.take_values(key, context);
+        let mut step = self.step_pod(key, context);
+        step.writes.splice(0..0, values.writes);
+        step
     }
 
     fn refused(&mut self, key: &WorkKey, _write: &Write, error: &ApiError) -> OnError {
@@ -287,6 +323,20 @@ impl Controller for PodAgent {
 }
 
 impl PodAgent {
+    fn step_pod(&mut self, key: &WorkKey, context: &Context<'_>) -> Step {
+        let object = context.view.object(Kind::of::<Pod>(), &key.key);
+        let Some((object, pod)) = object.and_then(|object| Some((object, object.typed::<Pod>()?)))
+        else {
+            return self.stop_removed(&key.key, context.now);
+        };
+        let mirror =
+            pod.metadata.annotations.iter().flatten().any(|(k, _)| k == labels::MIRROR_POD);
+        if mirror {
+            return Step::done();
+        }
+        self.run(&key.key, object, pod, context)
+    }
+
     /// Takes in what the status of a pod says of images and addresses in use: after a restart the
     /// only source of either.
     fn learn(&mut self, pod: &Pod, node: &str) {

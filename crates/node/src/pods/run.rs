@@ -18,6 +18,8 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 const BACK_OFF_FIRST: Duration = Duration::from_secs(10);
 /// A container that ran this long starts its back-off anew.
 const BACK_OFF_RESET: Duration = Duration::from_secs(600);
+/// The reason of a container that the kernel killed for want of memory.
+pub(super) const OOM_KILLED: &str = "OOMKilled";
 /// How long the kubelet takes to notice that a container ended.
 const NOTICE: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,8 @@ pub(super) struct Ended {
     pub(super) since: Time,
     pub(super) at: Time,
     pub(super) code: i32,
+    /// Whether the kernel killed it for want of memory.
+    pub(super) out_of_memory: bool,
 }
 
 /// A container of a pod.
@@ -154,6 +158,7 @@ impl Run {
                 since: ended.started_at.as_ref().map(Time::from).unwrap_or_default(),
                 at: ended.finished_at.as_ref().map(Time::from).unwrap_or_default(),
                 code: ended.exit_code,
+                out_of_memory: ended.reason.as_deref() == Some(OOM_KILLED),
             })
         };
         self.last = ended(&status.last_state);
@@ -228,7 +233,24 @@ impl Run {
     /// Ends the container at `at`.
     pub(super) fn end(&mut self, at: Time, code: i32) {
         if let State::Running { since } = self.state {
-            self.state = State::Ended(Ended { id: self.id(), since, at, code });
+            let id = self.id();
+            self.state = State::Ended(Ended { id, since, at, code, out_of_memory: false });
+        }
+    }
+
+    /// The kernel kills it for want of memory.
+    pub(super) fn kill_for_memory(&mut self, at: Time) {
+        self.end(at, 137);
+        if let State::Ended(ended) = &mut self.state {
+            ended.out_of_memory = true;
+        }
+    }
+
+    /// Since when it runs.
+    pub(super) fn running_since(&self) -> Option<Time> {
+        match self.state {
+            State::Running { since } => Some(since),
+            _ => None,
         }
     }
 

@@ -8,7 +8,7 @@ use wharf_model::duration;
 use wharf_model::time::Time;
 
 use super::resize;
-use super::run::{Ended, Run, State};
+use super::run::{Ended, OOM_KILLED, Run, State};
 use super::worker::Worker;
 use crate::image;
 
@@ -293,7 +293,14 @@ fn terminated(ended: &Ended) -> ContainerStateTerminated {
     ContainerStateTerminated {
         container_id: Some(ended.id.clone()),
         exit_code: ended.code,
-        reason: Some(if ended.code == 0 { "Completed" } else { "Error" }.to_owned()),
+        reason: Some(
+            match ended.code {
+                _ if ended.out_of_memory => OOM_KILLED,
+                0 => "Completed",
+                _ => "Error",
+            }
+            .to_owned(),
+        ),
         started_at: Some(ended.since.to_meta()),
         finished_at: Some(ended.at.to_meta()),
         ..ContainerStateTerminated::default()

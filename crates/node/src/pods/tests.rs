@@ -9,7 +9,7 @@ const NODE: &str = "ip-192-168-0-5.ec2.internal";
 
 /// A world with one node that is ready.
 fn world() -> World<PodAgent> {
-    let mut world = World::new(PodAgent::new());
+    let mut world = World::new(PodAgent::default());
     world.put(Box::new(instance("i-1", "192.168.0.5")));
     run(&mut world, 60.0);
     world
@@ -218,7 +218,7 @@ fn deletion_is_graceful() {
 
 #[test]
 fn a_pod_deleted_before_it_runs_goes_at_once() {
-    let mut world = World::new(PodAgent::new());
+    let mut world = World::new(PodAgent::default());
     world.put(Box::new(instance("i-1", "192.168.0.5")));
     world.put(pod("a", pause()));
     run(&mut world, 10.0);
@@ -247,7 +247,7 @@ fn a_restart_goes_on_where_it_was() {
     world.put(pod("c", shell("exit 1")));
     run(&mut world, 20.0);
     let (records, before) = (world.records.len(), status(&world, "a"));
-    world.restart(PodAgent::new());
+    world.restart(PodAgent::default());
     run(&mut world, 0.0);
     assert_eq!(world.records.len(), records);
     assert_eq!(status(&world, "a"), before);
@@ -259,7 +259,7 @@ fn a_restart_goes_on_where_it_was() {
     );
     assert_ne!(status(&world, "d").pod_ip, before.pod_ip);
     delete(&mut world, "a", 30);
-    world.restart(PodAgent::new());
+    world.restart(PodAgent::default());
     run(&mut world, 5.0);
     assert!(get(&world, "a").is_none());
     run(&mut world, 100.0);
@@ -339,7 +339,7 @@ fn containers_wait_for_their_volumes() {
     assert_eq!(phase(&world, "a"), "Running");
     // A restart of the kubelet does not start it anew.
     let before = status(&world, "a");
-    world.restart(PodAgent::new());
+    world.restart(PodAgent::default());
     run(&mut world, 60.0);
     assert_eq!(status(&world, "a"), before);
 }

@@ -296,6 +296,15 @@ impl Worker {
         self.remove_at().filter(|at| *at > now)
     }
 
+    /// The node has no memory left for the pod: its containers are killed at once.
+    pub(super) fn evict(&mut self, message: String, now: Time) {
+        for run in &mut self.runs {
+            run.end(now, 137);
+        }
+        self.failure = Some(("Evicted", message));
+        self.kill = Some(Kill { since: now, down: Some(now) });
+    }
+
     fn stop_sidecars(&mut self, now: Time, said: &mut Vec<Said>) {
         for run in self.runs.iter_mut().filter(|run| run.sidecar) {
             if matches!(run.state, State::Running { .. }) {

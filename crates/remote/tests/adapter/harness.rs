@@ -101,6 +101,7 @@ impl Lab {
             wall: clock.clone(),
             tokens: Tokens::new(&[1; 32]),
             logs: Arc::new(SilentPods),
+            metrics: wharf_ports::metrics::Board::new(),
             extra: Arc::new(NoExtra),
             cloud_is_elsewhere: false,
             stop: stopped,

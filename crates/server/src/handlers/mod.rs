@@ -1,8 +1,10 @@
 //! Requests about objects: which handler answers which verb of which resource.
 
 mod delete;
+mod kubelet;
 mod list;
 mod log;
+pub(crate) mod metrics;
 mod render;
 mod review;
 mod scale;
@@ -73,6 +75,9 @@ impl Call<'_> {
 /// Answers a request about objects.
 pub(crate) async fn resource(api: &Arc<Api>, call: Call<'_>) -> Result<Response<Body>, ApiError> {
     let path = &call.path;
+    if metrics::is_adapters(path.group) {
+        return metrics::adapters(api, &call);
+    }
     let resource = resources::find(path.group, path.version, path.resource)
         .ok_or_else(status::no_such_path)?;
     // A namespaced path of a cluster-scoped resource is no path, nor is a name without namespace.
@@ -91,6 +96,8 @@ pub(crate) async fn resource(api: &Arc<Api>, call: Call<'_>) -> Result<Response<
             stored(api, &call, Target { resource, kind }).await
         }
         Backing::Definitions => definitions::answer(api, &call, resource),
+        Backing::Adapter => metrics::adapters(api, &call),
+        Backing::Usage => metrics::usage(api, &call, resource),
         Backing::Binding => {
             require(&call.head.method, &Method::POST)?;
             subresource::binding(api, &call).await
@@ -183,6 +190,7 @@ async fn of_subresource(
         ("binding", _) => subresource::binding(api, call).await,
         ("eviction", _) => subresource::eviction(api, call, target).await,
         ("log", _) => log::log(api, call, target).await,
+        ("proxy", _) => kubelet::proxy(api, call, target),
         _ => subresource::no_process(api, call, target, name),
     }
 }

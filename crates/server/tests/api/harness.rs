@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
 use wharf_ports::clock::VirtualClock;
+use wharf_ports::metrics::Board;
 use wharf_registry::Registry;
 use wharf_server::{Api, Body, LogLine, LogPart, NoExtra, PodLogs, ServerParts, Tokens, User};
 use wharf_store::Store;
@@ -26,6 +27,7 @@ pub(crate) struct Cluster {
     pub(crate) tokens: Tokens,
     pub(crate) logs: Arc<Printed>,
     pub(crate) stop: watch::Sender<bool>,
+    pub(crate) board: Arc<Board>,
     user: Arc<User>,
 }
 
@@ -97,17 +99,28 @@ impl Cluster {
         registry.bootstrap().expect("the first objects");
         let (stop, stopped) = watch::channel(false);
         let logs = Arc::new(Printed::default());
+        let board = Board::new();
         let api = Api::new(ServerParts {
             registry,
             clock: clock.clone(),
             wall: clock.clone(),
             tokens: Tokens::new(&[1; 32]),
             logs: logs.clone(),
+            metrics: Arc::clone(&board),
             extra: Arc::new(NoExtra),
             cloud_is_elsewhere: false,
             stop: stopped,
         });
-        Self { api, store, clock, tokens: Tokens::new(&[1; 32]), logs, stop, user: User::admin() }
+        Self {
+            api,
+            store,
+            clock,
+            tokens: Tokens::new(&[1; 32]),
+            logs,
+            stop,
+            board,
+            user: User::admin(),
+        }
     }
 
     /// Sends a request with headers, as the administrator or as nobody.

@@ -5,6 +5,7 @@ mod connections;
 mod harness;
 mod lists;
 mod logs;
+mod metrics;
 mod protobuf;
 mod statuses;
 mod versions;

@@ -14,12 +14,11 @@ pub(crate) mod version;
 pub(crate) mod why;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use wharf_controllers::scheduler::Scheduler;
-use wharf_ports::metrics::NoMetrics;
+use wharf_ports::metrics::Board;
 use wharf_scheduler::config::{self, Configuration};
-use wharf_sim::world::{Controllers, chosen_controllers};
+use wharf_sim::world::{Controllers, Measures, chosen_controllers};
 
 use crate::failure::Failure;
 use crate::lab::REGION_DEFAULT;
@@ -27,7 +26,8 @@ use crate::lab::REGION_DEFAULT;
 /// The controllers that a flag names, all of which there must be.
 fn controllers(names: &str) -> Result<Controllers, Failure> {
     let choice = Controllers::named(names);
-    chosen_controllers(REGION_DEFAULT, &choice, Scheduler::default(), Arc::new(NoMetrics), 0)
+    let measures = Measures::on(&Board::new());
+    chosen_controllers(REGION_DEFAULT, &choice, Scheduler::default(), 0, &measures)
         .map_err(|error| Failure::bad_input(format!("{error}, all and none")))?;
     Ok(choice)
 }

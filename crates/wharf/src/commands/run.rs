@@ -20,12 +20,12 @@ use wharf_model::object::ObjectKey;
 use wharf_ports::clock::Clock;
 use wharf_ports::cloud::Cloud;
 use wharf_ports::controller::Controller;
-use wharf_ports::metrics::NoMetrics;
+use wharf_ports::metrics::{Board, NoMetrics};
 use wharf_remote::{
     ConnectError, Election, LeaseSettings, Log, Place, Rate, RemoteCluster, Server, Settings,
 };
 use wharf_scheduler::config::Configuration;
-use wharf_sim::world::{chosen_controllers, simulated_cloud};
+use wharf_sim::world::{Measures, chosen_controllers, simulated_cloud};
 
 use crate::cli::{CloudChoice, RunArgs};
 use crate::extenders::Extenders;
@@ -65,9 +65,13 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     let scheduler = Scheduler::new(configuration.clone());
     let metrics = scheduler.metrics();
     metrics.measure_with(|| process_start().elapsed());
-    let controllers =
-        chosen_controllers(&args.region, &choice, scheduler, Arc::new(NoMetrics), args.seed)
-            .map_err(Failure::bad_input)?;
+    let board = Board::new();
+    let measures = match args.cloud {
+        Some(CloudChoice::Sim) => Measures::on(&board),
+        _ => Measures { board: Arc::clone(&board), metrics: Arc::new(NoMetrics) },
+    };
+    let controllers = chosen_controllers(&args.region, &choice, scheduler, args.seed, &measures)
+        .map_err(Failure::bad_input)?;
     if controllers.is_empty() {
         return Err(Failure::bad_input("--only names no controller; there is nothing to run"));
     }

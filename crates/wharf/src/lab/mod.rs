@@ -108,6 +108,7 @@ impl Lab {
         let mut world =
             World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
         world.ask_extenders_with(Box::new(calls));
+        let board = world.board();
         let metrics = world.scheduler_metrics();
         metrics.measure_with(|| process_start().elapsed());
         let journal = Arc::new(Mutex::new(Journal::default()));
@@ -138,6 +139,7 @@ impl Lab {
                 Arc::clone(&journal),
                 Arc::clone(&clock) as Arc<dyn Clock>,
             )),
+            metrics: Arc::clone(&board),
             extra: Arc::new(endpoints::LabEndpoints::new(
                 Arc::clone(&registry),
                 Arc::clone(&clock),
