@@ -258,7 +258,7 @@ impl Run {
     pub(super) fn restart_at(&mut self, at: Time) {
         if let State::Running { since } = self.state {
             let code = if self.program.heeds_term { 0 } else { 137 };
-            self.last = Some(Ended { id: self.id(), since, at, code });
+            self.last = Some(Ended { id: self.id(), since, at, code, out_of_memory: false });
             self.restarts += 1;
             self.state = State::Waiting { since: at };
         }
