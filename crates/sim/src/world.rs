@@ -177,11 +177,6 @@ impl<C: Cluster> World<C> {
         Arc::clone(&self.metrics)
     }
 
-    /// What is measured in this world.
-    pub fn board(&self) -> Arc<Board> {
-        Arc::clone(&self.board)
-    }
-
     /// The cluster adapter.
     pub fn cluster_mut(&mut self) -> &mut C {
         self.event_loop.cluster_mut()
@@ -273,7 +268,8 @@ fn controllers(
     let in_group = |group| move |controller| (group, controller);
     let mut controllers: Vec<Grouped> =
         workloads::controllers(NODE_GRACE_PERIOD).into_iter().map(in_group(WORKLOADS)).collect();
-    let autoscaler = HorizontalPodAutoscalers::new(Default::default(), Arc::clone(&measures.metrics));
+    let autoscaler =
+        HorizontalPodAutoscalers::new(Default::default(), Arc::clone(&measures.metrics));
     controllers.push((AUTOSCALING, Box::new(autoscaler)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
