@@ -11,6 +11,7 @@ use wharf_model::instance::Instance;
 use wharf_model::karpenter::NodeClaim;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
+use wharf_model::vpa::VerticalPodAutoscaler;
 use wharf_ports::view::View;
 use wharf_scheduler::Profile;
 use wharf_scheduler::review::{Review, review};
@@ -172,6 +173,20 @@ fn state(object: &Object) -> Vec<String> {
                 format!("{kind} {status} ({reason})")
             }
         }));
+    } else if let Some(autoscaler) = object.typed::<VerticalPodAutoscaler>() {
+        state.push(format!("mode {:?}", autoscaler.update_mode()));
+        let recommendation = autoscaler.status.recommendation.iter();
+        for one in recommendation.flat_map(|all| &all.container_recommendations) {
+            let target: Vec<String> =
+                one.target.iter().map(|(name, amount)| format!("{name} {amount}")).collect();
+            state.push(format!("{} is to ask for {}", one.container_name, target.join(", ")));
+        }
+        let conditions = autoscaler.status.conditions.iter();
+        state.extend(
+            conditions
+                .filter(|one| !one.message.is_empty())
+                .map(|one| format!("{} {}: {}", one.type_, one.status, one.message)),
+        );
     } else {
         state.push("it is there".to_owned());
     }

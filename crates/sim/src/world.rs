@@ -17,7 +17,7 @@ use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
 use wharf_controllers::hpa::HorizontalPodAutoscalers;
 use wharf_controllers::karpenter::{self, KarpenterSettings};
 use wharf_controllers::scheduler::{Scheduler, SchedulerMetrics};
-use wharf_controllers::{storage, workloads};
+use wharf_controllers::{storage, vpa, workloads};
 use wharf_model::labels;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
@@ -271,6 +271,8 @@ fn controllers(
     let autoscaler =
         HorizontalPodAutoscalers::new(Default::default(), Arc::clone(&measures.metrics));
     controllers.push((AUTOSCALING, Box::new(autoscaler)));
+    let vertical = vpa::controllers(Arc::clone(&measures.metrics));
+    controllers.extend(vertical.into_iter().map(in_group(AUTOSCALING)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));

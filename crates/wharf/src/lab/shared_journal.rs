@@ -14,8 +14,16 @@ use wharf_sim::world::COMPONENT;
 /// Where a lab takes it, below `/wharf/v1/`.
 pub(crate) const NAME: &str = "journal";
 /// Who decides, as reasons name them. Others are told as the last.
-const DECIDERS: [&str; 6] =
-    ["scheduler", "provisioner", "disruption", "expiration", "kubelet", "controller"];
+const DECIDERS: [&str; 8] = [
+    "scheduler",
+    "provisioner",
+    "disruption",
+    "expiration",
+    "kubelet",
+    "vpa-recommender",
+    "vpa-updater",
+    "controller",
+];
 
 /// One thing said.
 #[derive(Debug, Serialize, Deserialize)]
