@@ -2,6 +2,7 @@
 //! logs that `kubectl logs` prints. Kept in memory within bounds; a restart begins it anew, and
 //! every decision that still matters is made, and told, again.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Value, json};
@@ -19,6 +20,8 @@ const REASONS_OF_ONE_MAX: usize = 24;
 const SUBJECTS_MAX: usize = 20_000;
 /// Log lines kept for one component, as a container log is rotated.
 const LOG_LINES_MAX: usize = 20_000;
+/// Logs; the one in which nothing was said for longest goes first.
+const LOGS_MAX: usize = 1_000;
 
 type Subject = (Kind, ObjectKey);
 
@@ -51,9 +54,17 @@ pub struct Journal {
     /// Subjects by the moment they were last spoken of.
     recency: BTreeMap<u64, Subject>,
     spoken: u64,
-    logs: BTreeMap<&'static str, VecDeque<Logged>>,
-    /// Lines dropped from each component's log, so that a follower knows where it stands.
-    dropped: BTreeMap<&'static str, u64>,
+    logs: BTreeMap<Cow<'static, str>, Log>,
+}
+
+/// One log.
+#[derive(Debug, Default)]
+struct Log {
+    lines: VecDeque<Logged>,
+    /// Lines dropped from it, so that a follower knows where it stands.
+    dropped: u64,
+    /// When its last line was told.
+    last: Time,
 }
 
 impl Journal {
@@ -64,13 +75,15 @@ impl Journal {
 
     /// A component's log from line number `from` on, and the number of the next line.
     pub fn lines(&self, component: &str, from: u64) -> (Vec<Logged>, u64) {
-        let Some((name, lines)) = self.logs.get_key_value(component) else {
-            return (Vec::new(), 0);
-        };
-        let dropped = self.dropped.get(name).copied().unwrap_or_default();
-        let skip = usize::try_from(from.saturating_sub(dropped)).unwrap_or(usize::MAX);
-        let next = dropped + lines.len() as u64;
-        (lines.iter().skip(skip).cloned().collect(), next)
+        let Some(log) = self.logs.get(component) else { return (Vec::new(), 0) };
+        let skip = usize::try_from(from.saturating_sub(log.dropped)).unwrap_or(usize::MAX);
+        let next = log.dropped + log.lines.len() as u64;
+        (log.lines.iter().skip(skip).cloned().collect(), next)
+    }
+
+    /// Whether there is a log of that name.
+    pub fn has_log(&self, component: &str) -> bool {
+        self.logs.contains_key(component)
     }
 
     /// The reasons told of an object, for people.
@@ -187,12 +200,19 @@ impl Recorder for Journal {
     }
 
     fn log(&mut self, now: Time, line: LogLine) {
-        let lines = self.logs.entry(line.component).or_default();
-        if lines.len() == LOG_LINES_MAX {
-            lines.pop_front();
-            *self.dropped.entry(line.component).or_default() += 1;
+        if self.logs.len() >= LOGS_MAX && !self.logs.contains_key(&line.component) {
+            let oldest = self.logs.iter().min_by_key(|(_, log)| log.last).map(|(name, _)| name);
+            if let Some(oldest) = oldest.cloned() {
+                self.logs.remove(&oldest);
+            }
         }
-        lines.push_back(Logged { at: now, line: line.line });
+        let log = self.logs.entry(line.component).or_default();
+        if log.lines.len() == LOG_LINES_MAX {
+            log.lines.pop_front();
+            log.dropped += 1;
+        }
+        log.lines.push_back(Logged { at: now, line: line.line });
+        log.last = now;
     }
 }
 
@@ -277,7 +297,8 @@ mod tests {
     fn a_follower_of_a_log_misses_nothing_that_is_kept() {
         let mut journal = Journal::default();
         let log = |journal: &mut Journal, text: &str| {
-            journal.log(Time::EPOCH, LogLine { component: "karpenter", line: text.to_owned() });
+            journal
+                .log(Time::EPOCH, LogLine { component: "karpenter".into(), line: text.to_owned() });
         };
         log(&mut journal, "one");
         let (lines, next) = journal.lines("karpenter", 0);

@@ -4,6 +4,7 @@
 //! snapshot, asks the core, and turns the decision into writes, events and reasons. Nothing here
 //! awaits, reads a clock or draws randomness of its own.
 
+pub mod cpa;
 pub mod event_loop;
 pub mod hpa;
 pub mod journal;

@@ -1,5 +1,6 @@
 //! The shape of a controller: a step function that returns what it wants and never awaits.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,13 +87,18 @@ impl Step {
     }
 }
 
-/// A line in the log of a component (`karpenter`), complete as its users see it.
+/// A line in the log of a component (`karpenter`) or of a container, complete as its users see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// The component whose log it is.
-    pub component: &'static str,
+    /// The component whose log it is, or what [`container_log_name`] says.
+    pub component: Cow<'static, str>,
     /// The line, without the line feed.
     pub line: String,
+}
+
+/// The name of the log of one run of a pod's container, of which a controller plays the program.
+pub fn container_log_name(pod_uid: &str, container: &str, restarts: i32) -> String {
+    format!("container/{pod_uid}/{container}/{restarts}")
 }
 
 /// Collects the keys that an event makes work for.

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use wharf_cloud::catalog::{Catalog, UnknownRegion};
 use wharf_cloud::ec2::{Ec2Settings, SimulatedEc2};
 use wharf_cloud::none::NoCloud;
+use wharf_controllers::cpa::ProportionalAutoscalers;
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
 use wharf_controllers::hpa::HorizontalPodAutoscalers;
 use wharf_controllers::karpenter::{self, KarpenterSettings};
@@ -279,6 +280,8 @@ fn controllers(
     controllers.extend(storage::controllers(seed).into_iter().map(in_group(STORAGE)));
     controllers.push((KUBELET, Box::new(NodeAgent::new(Heartbeats::default()))));
     controllers.push((KUBELET, Box::new(PodAgent::new(Arc::clone(&measures.board)))));
+    // What some pods' programs do to the cluster.
+    controllers.push((KUBELET, Box::new(ProportionalAutoscalers::default())));
     controllers
 }
 
@@ -394,7 +397,10 @@ mod tests {
             chosen.iter().map(|(_, controller)| controller.name()).collect()
         };
         assert_eq!(names("scheduler"), ["scheduler"]);
-        assert_eq!(names("kubelet, scheduler"), ["scheduler", "kubelet", "kubelet-pods"]);
+        assert_eq!(
+            names("kubelet, scheduler"),
+            ["scheduler", "kubelet", "kubelet-pods", "cluster-proportional-autoscaler"]
+        );
         assert_eq!(names("pod-garbage-collector"), ["pod-garbage-collector"]);
         assert_eq!(
             names("horizontal-pod-autoscaler-controller"),

@@ -89,7 +89,7 @@ fn line(
     let fields: Vec<String> =
         entries.into_iter().map(|(key, value)| format!("{}:{value}", json!(key))).collect();
     let line = format!("{{{}}}", fields.join(","));
-    step.logs.push(LogLine { component: COMPONENT, line });
+    step.logs.push(LogLine { component: COMPONENT.into(), line });
 }
 
 /// RFC 3339 with milliseconds: `2025-03-08T06:53:28.780Z`.

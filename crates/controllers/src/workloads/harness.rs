@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) records: Vec<EventRecord>,
     pub(crate) reasons: Vec<wharf_ports::reason::Reason>,
+    /// What was logged, by the log's name.
+    pub(crate) logs: Vec<(String, String)>,
     pub(crate) writes: usize,
     pub(crate) steps: usize,
     /// Refuses every creation of a pod with this message.
@@ -53,6 +55,7 @@ impl World {
             now: Time::from_seconds(10_000),
             records: Vec::new(),
             reasons: Vec::new(),
+            logs: Vec::new(),
             writes: 0,
             steps: 0,
             refuse_pods: None,
@@ -179,9 +182,11 @@ impl World {
     fn step(&mut self, index: usize, key: WorkKey) {
         self.steps += 1;
         let mut context = Context { view: &self.seen, now: self.now, random: &mut self.random };
-        let Step { writes, independent, again, enqueue, reasons, .. } =
+        let Step { writes, independent, again, enqueue, reasons, logs, .. } =
             self.controllers[index].step(&key, &mut context);
         self.reasons.extend(reasons);
+        let logs = logs.into_iter().map(|line| (line.component.into_owned(), line.line));
+        self.logs.extend(logs);
         let again = again.map(|delay| (key.clone(), delay));
         self.enqueue(index, again.into_iter().chain(enqueue).collect());
         for write in writes {

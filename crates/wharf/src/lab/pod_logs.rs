@@ -1,5 +1,6 @@
 //! What the lab's pods have printed: the simulated controllers' pods show the controllers' own
-//! logs, all others what the model of their process says.
+//! logs, as do containers whose program a controller plays; all others what the model of their process
+//! says.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use wharf_controllers::journal::Journal;
 use wharf_model::object::Object;
 use wharf_node::logs::{container_log_from, previous_container_log};
 use wharf_ports::clock::Clock;
+use wharf_ports::controller::container_log_name;
 use wharf_server::{LogLine, LogPart, PodLogs};
 use wharf_sim::world::component_of;
 
@@ -33,6 +35,9 @@ impl PodLogs for ModelledLogs {
             return LogPart { lines, finished: previous };
         }
         let Some(pod) = object.typed::<Pod>() else { return LogPart::default() };
+        if let Some(part) = self.played(object, pod, container, previous, from) {
+            return part;
+        }
         let now = self.clock.now();
         let lines = if previous {
             let skip = usize::try_from(from).unwrap_or(usize::MAX);
@@ -45,6 +50,30 @@ impl PodLogs for ModelledLogs {
             lines: lines.into_iter().map(|(time, text)| LogLine { time, text }).collect(),
             finished: previous || !runs(pod, container),
         }
+    }
+}
+
+impl ModelledLogs {
+    /// The log of a container whose program is played by a controller.
+    fn played(
+        &self,
+        object: &Object,
+        pod: &Pod,
+        container: &str,
+        previous: bool,
+        from: u64,
+    ) -> Option<LogPart> {
+        let mut statuses = pod.status.as_ref()?.container_statuses.iter().flatten();
+        let status = statuses.find(|status| status.name == container)?;
+        let run = status.restart_count - i32::from(previous);
+        let name = container_log_name(object.uid(), container, run);
+        let journal = self.journal.lock();
+        if !journal.has_log(&name) {
+            return None;
+        }
+        let (lines, _) = journal.lines(&name, from);
+        let lines = lines.into_iter().map(|line| LogLine { time: line.at, text: line.line });
+        Some(LogPart { lines: lines.collect(), finished: previous || !runs(pod, container) })
     }
 }
 

@@ -9,7 +9,6 @@ use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::controller::LogLine;
 use wharf_ports::reason::{Because, Reason, Says};
-use wharf_sim::world::COMPONENT;
 
 /// Where a lab takes it, below `/wharf/v1/`.
 pub(crate) const NAME: &str = "journal";
@@ -108,7 +107,7 @@ impl Entry {
     /// A log line.
     pub(crate) fn log(now: Time, line: LogLine) -> Self {
         let LogLine { component, line } = line;
-        Self::Log { at: now.as_nanos(), component: component.to_owned(), line }
+        Self::Log { at: now.as_nanos(), component: component.into_owned(), line }
     }
 
     /// A reason.
@@ -126,13 +125,12 @@ impl Entry {
         }
     }
 
-    /// Writes it into a journal. What is of a kind or component that is not known here is left out.
+    /// Writes it into a journal. What is of a kind that is not known here is left out.
     pub(crate) fn tell(self, journal: &mut Journal) {
         match self {
             Self::Log { at, component, line } => {
-                if component == COMPONENT {
-                    journal.log(Time::from_nanos(at), LogLine { component: COMPONENT, line });
-                }
+                let component = component.into();
+                journal.log(Time::from_nanos(at), LogLine { component, line });
             }
             Self::Reason { at, group, kind, namespace, name, by, decision, because } => {
                 let Some(kind) = Kind::by_kind(&group, &kind) else { return };
@@ -154,6 +152,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
+    use wharf_sim::world::COMPONENT;
 
     use super::*;
 
@@ -170,7 +169,7 @@ mod tests {
                 Because::scored("n1", 5, vec![("NodeResourcesFit".into(), 5)]),
             ],
         };
-        let line = LogLine { component: COMPONENT, line: "launched nodeclaim".to_owned() };
+        let line = LogLine { component: COMPONENT.into(), line: "launched nodeclaim".to_owned() };
         let sent = [Entry::reason(now, reason.clone()), Entry::log(now, line)];
         let wire = serde_json::to_string(&sent).expect("plain data");
         let received: Vec<Entry> = serde_json::from_str(&wire).expect("its own form");

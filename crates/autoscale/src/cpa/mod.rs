@@ -1,5 +1,8 @@
 //! The Cluster Proportional Autoscaler: replicas by the number of nodes and cores, as its 1.9 line
-//! computes them. Parameters come as the one entry of a ConfigMap's data, `linear` or `ladder`.
+//! computes them. Parameters come as the one entry of a ConfigMap's data, `linear` or `ladder`; the
+//! program's own flags are in [`flags`].
+
+pub mod flags;
 
 use std::collections::BTreeMap;
 
@@ -116,7 +119,27 @@ pub struct Ladder {
     include_unschedulable_nodes: bool,
 }
 
+impl ParameterError {
+    /// How the program tells of it.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Entries(_) | Self::Mode(_) => self.to_string(),
+            Self::Json { .. } | Self::Value { .. } => {
+                format!("Error syncing configMap with controller: {self}")
+            }
+        }
+    }
+}
+
 impl Parameters {
+    /// The mode's name.
+    pub fn mode(&self) -> &'static str {
+        match self {
+            Self::Linear(_) => "linear",
+            Self::Ladder(_) => "ladder",
+        }
+    }
+
     /// Reads a ConfigMap's data.
     pub fn read(data: &BTreeMap<String, String>) -> Result<Self, ParameterError> {
         let mut entries = data.iter();
