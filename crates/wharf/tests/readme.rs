@@ -27,6 +27,16 @@ fn inflate_lab() {
 }
 
 #[test]
+fn cpa_lab() {
+    follow("labs/cpa/README.md");
+}
+
+#[test]
+fn over_provisioning_lab() {
+    follow("labs/over-provisioning/README.md");
+}
+
+#[test]
 fn documents() {
     for entry in std::fs::read_dir(repository().join("docs")).expect("there are documents") {
         let name = entry.expect("it can be read").file_name().to_string_lossy().into_owned();
