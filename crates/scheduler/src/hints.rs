@@ -114,7 +114,7 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
                         || node_affinity::wakes_on_node(pod, old.as_ref(), new, snapshot.symbols())
                 }
                 Plugin::NodeResourcesFit => {
-                    unveiled || node_resources_fit::wakes_on_node(pod, *old, &new.facts)
+                    unveiled || node_resources_fit::wakes_on_node(pod, *old, &new.facts, snapshot)
                 }
                 // Upstream's hint for limits leaves new nodes out, since a node's drivers tell of
                 // themselves later; until they do, the node has no limit.
@@ -181,6 +181,10 @@ fn wakes_one(plugin: Plugin, pod: &PodInfo, news: &News<'_>, snapshot: &Snapshot
         }
         News::PodResized { old, new } => {
             plugin == Plugin::NodeResourcesFit && node_resources_fit::wakes_on_shrink(pod, old, new)
+        }
+        // A class may stand for an extended resource that no node offers.
+        News::Devices(DeviceNews::Class) if plugin == Plugin::NodeResourcesFit => {
+            pod.extended.is_some()
         }
         News::Devices(news) => {
             plugin == Plugin::DynamicResources && dynamic_resources::wakes_on_devices(pod, news)

@@ -49,7 +49,10 @@ pub use cycle::{
     Candidate, Choice, Decision, Evaluation, Placement, Rotation, Survey, Verdicts, Veto, conclude,
     evaluate, fits, schedule, schedule_measured, schedule_with, survey,
 };
-pub use devices::{DeviceNews, DevicePlan, NoDevices, PodClaim, PodClaims, binding_conditions};
+pub use devices::{
+    DeviceNews, DevicePlan, ExtendedClaim, ExtendedResources, NoDevices, PodClaim, PodClaims,
+    binding_conditions, extended_resource_claim, is_extended_resource_claim,
+};
 pub use diagnosis::{Diagnosis, Explanation, Preemption, Unschedulable};
 pub use hints::{News, concerns, wakes, wakes_itself};
 pub use measure::{ExtensionPoint, Measure, Status};

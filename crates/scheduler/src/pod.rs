@@ -12,7 +12,7 @@ use wharf_model::object::ObjectKey;
 use wharf_model::pod::is_sidecar;
 use wharf_model::time::Time;
 
-use crate::devices::PodClaims;
+use crate::devices::{ExtendedResources, PodClaims};
 use crate::node::{Effect, Taint};
 use crate::plugins::{image_locality, node_declared_features};
 use crate::requests::PodRequests;
@@ -49,6 +49,8 @@ pub struct PodInfo {
     pub volumes: Option<Box<PodVolumes>>,
     /// Its claims on devices, if it has such.
     pub claims: Option<Box<PodClaims>>,
+    /// What it asks for of extended resources that classes of devices may stand for.
+    pub extended: Option<Box<ExtendedResources>>,
     /// Names of its scheduling gates.
     pub gates: SmallVec<[CompactString; 0]>,
     /// Whether it is being deleted.
@@ -119,6 +121,7 @@ impl PodInfo {
             shape: shapes.intern(Shape::new(pod, symbols)),
             volumes: PodVolumes::new(pod, symbols),
             claims: PodClaims::new(pod),
+            extended: ExtendedResources::new(pod),
             gates: spec
                 .iter()
                 .flat_map(|spec| spec.scheduling_gates.iter().flatten())

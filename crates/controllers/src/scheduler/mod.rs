@@ -297,6 +297,7 @@ impl Controller for Scheduler {
             {
                 let uid = object.meta().uid.clone().unwrap_or_default();
                 self.queue.wake_one(&uid, "ForceActivate", Wake::AfterBackoff);
+                self.touch(object.kind(), &ObjectKey::of(object.meta()));
                 OnError::Retry
             }
             // Somebody else changed what a plugin was to change: it looks again.

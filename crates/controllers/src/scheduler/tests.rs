@@ -188,6 +188,15 @@ impl Lab {
                 }
                 self.put(object.clone_box());
             }
+            Write::Create(object) => {
+                let mut object = object.clone_box();
+                let meta = object.meta_mut();
+                let base = meta.generate_name.clone().unwrap_or_default();
+                meta.name = Some(format!("{base}{}", self.revision));
+                meta.uid = meta.name.clone();
+                self.put(object);
+            }
+            Write::Delete(delete) if delete.kind != kind => self.remove(delete.kind, &delete.key),
             Write::Delete(delete) => {
                 let object = self.view.object(delete.kind, &delete.key).cloned();
                 let object = object.ok_or_else(|| ApiError::not_found(kind, &delete.key.name))?;

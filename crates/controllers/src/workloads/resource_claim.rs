@@ -121,7 +121,9 @@ impl Controller for ResourceClaimController {
             let Some(pod) = change.object().typed::<Pod>() else { return };
             let spec = pod.spec.as_ref();
             let wanted = spec.and_then(|spec| spec.resource_claims.as_deref()).unwrap_or_default();
-            if wanted.is_empty() {
+            let status = pod.status.as_ref();
+            let made = status.and_then(|status| status.extended_resource_claim_status.as_ref());
+            if wanted.is_empty() && made.is_none() {
                 return;
             }
             queue.now(WorkKey::object(pods, change.key()));

@@ -9,6 +9,7 @@
 
 mod allocate;
 mod capacity;
+mod extended;
 mod objects;
 mod outcome;
 mod pools;
@@ -23,8 +24,11 @@ use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClai
 use rustc_hash::{FxHashMap, FxHashSet};
 use wharf_model::object::ObjectKey;
 
-pub(crate) use allocate::{Fault, allocate};
+pub(crate) use allocate::{Fault, Found, allocate};
 use capacity::Shares;
+pub use extended::{
+    ExtendedClaim, ExtendedResources, extended_resource_claim, is_extended_resource_claim,
+};
 pub(crate) use objects::{Binding, Claim, Class};
 use objects::{DeviceId, Expressions, Held, devices_of};
 pub use objects::{PodClaim, PodClaims, binding_conditions};
@@ -59,6 +63,8 @@ pub struct DevicePlan {
     pub allocations: Vec<(ObjectKey, AllocationResult)>,
     /// All claims of the pod.
     pub claims: Vec<ObjectKey>,
+    /// The claim that is to be made for the pod; what it gets is among the allocations.
+    pub extended: Option<ExtendedClaim>,
 }
 
 /// The devices of the node no longer fit the claims of the pod.
@@ -89,6 +95,10 @@ pub(crate) struct Devices {
     in_flight: FxHashMap<ObjectKey, Arc<[Held]>>,
     /// Allocated claims whose devices have not become ready in time.
     late: FxHashSet<ObjectKey>,
+    /// The classes that stand for extended resources, by the resource.
+    standing_for: FxHashMap<CompactString, CompactString>,
+    /// The claims that were made for pods' extended resources, by the pod's uid.
+    made_for: FxHashMap<CompactString, ObjectKey>,
     expressions: Expressions,
 }
 
@@ -200,6 +210,9 @@ impl Snapshot {
         let devices = &mut self.devices;
         let claim = Claim::new(claim, &mut self.symbols, &mut devices.expressions);
         let key = claim.key.clone();
+        if claim.is_extended {
+            devices.made_for.insert(claim.owner.clone(), key.clone());
+        }
         let is_free = claim.allocation.is_none();
         let old = devices.claims.insert(key.clone(), Arc::new(claim));
         let held = old.as_ref().is_some_and(|old| old.allocation.is_some());
@@ -214,8 +227,13 @@ impl Snapshot {
     pub fn remove_resource_claim(&mut self, key: &ObjectKey) -> Option<DeviceNews> {
         let old = self.devices.claims.remove(key)?;
         self.devices.late.remove(key);
+        if self.devices.made_for.get(&old.owner) == Some(key) {
+            self.devices.made_for.remove(&old.owner);
+        }
         self.devices.recount(key);
-        Some(DeviceNews::Claim { key: key.clone(), freed: old.allocation.is_some() })
+        // One that was made for extended resources stood in its pod's way.
+        let freed = old.allocation.is_some() || old.is_extended;
+        Some(DeviceNews::Claim { key: key.clone(), freed })
     }
 
     /// The devices of an allocated claim have not become ready in time: until it has got others, no
@@ -236,12 +254,14 @@ impl Snapshot {
         let name = class.metadata.name.as_deref().unwrap_or_default().into();
         let class = Class::new(class, &mut self.devices.expressions);
         self.devices.classes.insert(name, Arc::new(class));
+        self.devices.refresh_extended();
         DeviceNews::Class
     }
 
     /// Forgets a class.
     pub fn remove_device_class(&mut self, name: &str) {
         self.devices.classes.remove(name);
+        self.devices.refresh_extended();
     }
 
     /// Takes in a slice as it is now.
@@ -268,7 +288,9 @@ impl Snapshot {
     /// Sets aside devices of a node for the claims of a pod that have none, until
     /// [`Snapshot::release_devices`].
     pub fn reserve_devices(&mut self, pod: &PodInfo, node: &str) -> Result<DevicePlan, NoDevices> {
-        let Some(own) = pod.claims.as_deref() else { return Ok(DevicePlan::default()) };
+        if pod.claims.is_none() && !self.devices.stand_for(pod) {
+            return Ok(DevicePlan::default());
+        }
         self.release_devices(&pod.uid);
         let refuse = |text: String| NoDevices(text);
         let Some(info) = self.node_named(node) else {
@@ -276,7 +298,8 @@ impl Snapshot {
         };
         let mut plan = DevicePlan::default();
         let mut free = Vec::new();
-        for key in own.claims.iter().filter_map(|claim| claim.key.as_ref()) {
+        let own = pod.claims.iter().flat_map(|own| own.claims.iter());
+        for key in own.filter_map(|claim| claim.key.as_ref()) {
             let Some(claim) = self.devices.claim(key) else {
                 return Err(refuse(format!("resourceclaim {:?} not found", key.name.as_str())));
             };
@@ -300,10 +323,16 @@ impl Snapshot {
                 None => free.push(&**claim),
             }
         }
+        let extended = self.devices.extended_claim(pod, info);
+        if extended.is_some() && self.devices.stale_claim(pod).is_some() {
+            return Err(refuse("cannot schedule extended resource claim".to_owned()));
+        }
+        free.extend(extended.iter().map(|(_, claim)| claim));
         let found = allocate(&free, info, &self.devices, &self.symbols)
             .map_err(|fault| refuse(format!("cannot allocate all claims: {fault}")))?;
         let keys = free.iter().map(|claim| claim.key.clone());
         plan.allocations = keys.zip(found.allocations).collect();
+        plan.extended = extended.map(|(plan, _)| plan);
         self.set_devices_aside(&pod.uid, &plan);
         Ok(plan)
     }

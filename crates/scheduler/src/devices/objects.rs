@@ -13,6 +13,7 @@ use wharf_cel::Expression;
 use wharf_model::object::ObjectKey;
 
 use super::capacity::{Amounts, amounts};
+use super::extended::is_extended_resource_claim;
 use super::slices::Place;
 use crate::node::NodeInfo;
 use crate::symbols::{Symbol, Symbols};
@@ -111,6 +112,8 @@ pub(crate) struct Claim {
     pub(crate) deleting: bool,
     /// The uid of the object it was made for.
     pub(crate) owner: CompactString,
+    /// Whether it was made for the extended resources of a pod.
+    pub(crate) is_extended: bool,
     pub(crate) spec: DeviceClaim,
     pub(crate) requests: Box<[Request]>,
     pub(crate) allocation: Option<Allocation>,
@@ -240,6 +243,7 @@ impl Claim {
             uid: claim.metadata.uid.as_deref().unwrap_or_default().into(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
             owner: owner.map_or("", |owner| owner.uid.as_str()).into(),
+            is_extended: is_extended_resource_claim(claim),
             requests: spec
                 .requests
                 .iter()
@@ -257,6 +261,27 @@ impl Claim {
                 .flatten()
                 .map(|user| CompactString::from(user.uid.as_str()))
                 .collect(),
+        }
+    }
+
+    /// A claim that is not there yet, for a pod.
+    pub(crate) fn for_requests(
+        key: ObjectKey,
+        owner: CompactString,
+        requests: &[DeviceRequest],
+    ) -> Self {
+        let mut expressions = Expressions::default();
+        let requests = requests.iter().map(|request| Request::new(request, &mut expressions));
+        Self {
+            key,
+            uid: owner.clone(),
+            deleting: false,
+            owner,
+            is_extended: true,
+            requests: requests.collect(),
+            spec: DeviceClaim::default(),
+            allocation: None,
+            reserved_for: Box::default(),
         }
     }
 

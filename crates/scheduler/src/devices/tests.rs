@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod extended;
 mod sharing;
 
 use crate::cycle::{Decision, Rotation, evaluate, schedule};

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use wharf_model::object::ObjectKey;
 
 use super::{Code, PreFilterRejection, Rejection};
-use crate::devices::{Claim, DeviceNews, Fault, allocate};
+use crate::devices::{Claim, DeviceNews, Fault, Found, allocate};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
 use crate::profile::Plugin;
@@ -21,10 +21,12 @@ const ELSEWHERE: u64 = 1;
 const INVALID_POOLS: u64 = 2;
 const SELECTOR: u64 = 3;
 const TOO_LONG: u64 = 4;
+const STALE: u64 = 5;
 
 pub(crate) fn reason(detail: u64) -> &'static str {
     match detail {
         ELSEWHERE => "resourceclaim not available on the node",
+        STALE => "cannot schedule extended resource claim",
         INVALID_POOLS => "invalid resource pools were encountered",
         SELECTOR => "cannot allocate all claims: a device selector fails",
         TOO_LONG => "cannot allocate all claims: the search was given up after too many steps",
@@ -39,6 +41,8 @@ pub(crate) struct State<'a> {
     allocated: Vec<&'a Claim>,
     /// Those that need some.
     free: Vec<&'a Claim>,
+    /// The pod, if classes stand for extended resources that it asks for.
+    extended: Option<&'a PodInfo>,
 }
 
 impl<'a> State<'a> {
@@ -47,15 +51,18 @@ impl<'a> State<'a> {
         pod: &'a PodInfo,
         snapshot: &'a Snapshot,
     ) -> Result<Option<Self>, PreFilterRejection> {
-        let Some(own) = pod.claims.as_deref() else { return Ok(None) };
+        let extended = snapshot.devices.stand_for(pod).then_some(pod);
+        if pod.claims.is_none() && extended.is_none() {
+            return Ok(None);
+        }
         let refuse = |message: String| PreFilterRejection {
             plugin: Plugin::DynamicResources,
             code: Code::UnschedulableAndUnresolvable,
             message: message.into(),
         };
         let mut seen: BTreeSet<&ObjectKey> = BTreeSet::new();
-        let mut state = Self { snapshot, allocated: Vec::new(), free: Vec::new() };
-        for wanted in &own.claims {
+        let mut state = Self { snapshot, allocated: Vec::new(), free: Vec::new(), extended };
+        for wanted in pod.claims.iter().flat_map(|own| own.claims.iter()) {
             let Some(key) = &wanted.key else {
                 return Err(refuse(format!("resourceclaim for {:?} not found", wanted.name)));
             };
@@ -100,14 +107,16 @@ impl<'a> State<'a> {
             }
             state.free.push(claim);
         }
-        Ok((!own.claims.is_empty()).then_some(state))
+        let any = !seen.is_empty() || extended.is_some();
+        Ok(any.then_some(state))
     }
 
     pub(crate) fn check(&self, node: &NodeInfo) -> Option<Rejection> {
         let detail = if self.elsewhere(node).is_some() {
             ELSEWHERE
         } else {
-            match allocate(&self.free, node, &self.snapshot.devices, self.snapshot.symbols()) {
+            match self.allocate(node) {
+                _ if self.is_stale() => STALE,
                 Ok(_) => return None,
                 Err(Fault::None) => CANNOT,
                 Err(Fault::InvalidPools) => INVALID_POOLS,
@@ -117,6 +126,20 @@ impl<'a> State<'a> {
         };
         let code = Code::UnschedulableAndUnresolvable;
         Some(Rejection { plugin: Plugin::DynamicResources, code, detail })
+    }
+
+    /// What the claims get on a node, with the one that is made for extended resources.
+    fn allocate(&self, node: &NodeInfo) -> Result<Found, Fault> {
+        let devices = &self.snapshot.devices;
+        let extended = self.extended.and_then(|pod| devices.extended_claim(pod, node));
+        let extended = extended.as_ref().map(|(_, claim)| claim);
+        let all: Vec<&Claim> = self.free.iter().copied().chain(extended).collect();
+        allocate(&all, node, devices, self.snapshot.symbols())
+    }
+
+    /// Whether a claim for extended resources is left from an earlier try.
+    fn is_stale(&self) -> bool {
+        self.extended.is_some_and(|pod| self.snapshot.devices.stale_claim(pod).is_some())
     }
 
     /// A claim whose devices the node does not reach, or will never be able to use.
@@ -139,7 +162,11 @@ impl<'a> State<'a> {
             };
             return format!("claim {} {why}", claim.key.name);
         }
-        match allocate(&self.free, node, &self.snapshot.devices, self.snapshot.symbols()) {
+        match self.allocate(node) {
+            _ if self.is_stale() => {
+                "the claim that was made for the pod's extended resources is deleted first"
+                    .to_owned()
+            }
             Ok(_) => "its devices would do now".to_owned(),
             Err(fault) => fault.to_string(),
         }
@@ -159,15 +186,12 @@ pub(crate) struct Scores<'a> {
 impl<'a> Scores<'a> {
     /// `None` if no claim says what it likes best.
     pub(crate) fn new(pod: &'a PodInfo, snapshot: &'a Snapshot) -> Option<Self> {
-        pod.claims.as_ref()?;
         let state = State::new(pod, snapshot).ok()??;
         state.free.iter().any(|claim| claim.is_prioritised()).then_some(Self { state })
     }
 
     pub(crate) fn score(&self, node: &NodeInfo) -> i64 {
-        let snapshot = self.state.snapshot;
-        allocate(&self.state.free, node, &snapshot.devices, snapshot.symbols())
-            .map_or(0, |found| found.score)
+        self.state.allocate(node).map_or(0, |found| found.score)
     }
 }
 
@@ -195,7 +219,11 @@ pub(crate) fn post_filter(
         let others = claim.reserved_for.iter().any(|user| *user != pod.uid);
         !others && nodes().any(|node| state.is_unavailable(claim, snapshot.node(node)))
     });
+    let stale = state.extended.and_then(|pod| snapshot.devices.stale_claim(pod));
     match unused {
+        None if stale.is_some() => {
+            ("deletion of ResourceClaim completed", stale.map(|claim| claim.key.clone()))
+        }
         Some(claim) => ("deallocation of ResourceClaim completed", Some(claim.key.clone())),
         None => ("still not schedulable", None),
     }
@@ -209,7 +237,7 @@ pub(crate) fn wakes_on_node(old: Option<&NodeFacts>, new: &NodeFacts) -> bool {
 /// A pod with claims gave its place up before it was bound: its devices are free. Upstream tells
 /// this by the claim.
 pub(crate) fn wakes_on_pod_gone(gone: &PodInfo) -> bool {
-    gone.node_name.is_empty() && gone.claims.is_some()
+    gone.node_name.is_empty() && (gone.claims.is_some() || gone.extended.is_some())
 }
 
 /// The pod was told of its claims.

@@ -215,9 +215,12 @@ impl<'a> Filter<'a> {
                 return Ok(Prepared { filter: state.map(Self::NodeAffinity), nodes });
             }
             Plugin::NodePorts => node_ports::State::new(pod).map(Self::NodePorts),
-            Plugin::NodeResourcesFit => Some(Self::NodeResourcesFit(
-                node_resources_fit::State::new(pod, &profile.arguments),
-            )),
+            Plugin::NodeResourcesFit => {
+                let serves = profile.filters.contains(&Plugin::DynamicResources);
+                let classes = serves.then_some(snapshot);
+                let state = node_resources_fit::State::new(pod, &profile.arguments, classes);
+                Some(Self::NodeResourcesFit(state))
+            }
             Plugin::VolumeRestrictions => {
                 volume_restrictions::State::new(pod, snapshot)?.map(Self::VolumeRestrictions)
             }
@@ -252,8 +255,8 @@ impl<'a> Filter<'a> {
             | Self::TaintToleration(_)
             | Self::NodeAffinity(_)
             | Self::NodePorts(_)
-            | Self::NodeResourcesFit(_)
             | Self::NodeDeclaredFeatures(_) => Some(self.plugin()),
+            Self::NodeResourcesFit(state) => state.is_local().then(|| self.plugin()),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use super::{Code, MAX_SCORE, Rejection};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
 use crate::profile::{FitRule, FitStrategy, Plugin, PluginArguments};
+use crate::snapshot::Snapshot;
 
 const PODS_BIT: u64 = 1;
 const CPU_BIT: u64 = 1 << 1;
@@ -27,10 +28,18 @@ pub(crate) struct State<'a> {
     any: bool,
     /// Extended resources that are somebody else's business, as the bits of the pod's list.
     ignored: u64,
+    /// Those that a class of devices stands for: they are DynamicResources' business where the node
+    /// does not offer them.
+    by_class: u64,
 }
 
 impl<'a> State<'a> {
-    pub(crate) fn new(pod: &'a PodInfo, arguments: &PluginArguments) -> Self {
+    /// The snapshot if classes of devices may serve what nodes do not offer.
+    pub(crate) fn new(
+        pod: &'a PodInfo,
+        arguments: &PluginArguments,
+        snapshot: Option<&Snapshot>,
+    ) -> Self {
         let extended = pod.amounts.requests.extended.iter().enumerate();
         let ignored = if arguments.ignores_resources() {
             extended
@@ -39,7 +48,13 @@ impl<'a> State<'a> {
         } else {
             0
         };
-        Self { ignored, ..Self::asking(pod) }
+        let by_class = snapshot.map_or(0, |snapshot| by_class(pod, snapshot));
+        Self { ignored, by_class, ..Self::asking(pod) }
+    }
+
+    /// Whether it reads nothing of the cluster but the node.
+    pub(crate) fn is_local(&self) -> bool {
+        self.by_class == 0
     }
 
     fn asking(pod: &'a PodInfo) -> Self {
@@ -48,7 +63,7 @@ impl<'a> State<'a> {
             || asked.memory_bytes != 0
             || asked.ephemeral_storage_bytes != 0
             || !asked.extended.is_empty();
-        Self { asked, any, ignored: 0 }
+        Self { asked, any, ignored: 0, by_class: 0 }
     }
 
     pub(crate) fn check(&self, node: &NodeInfo) -> Option<Rejection> {
@@ -82,6 +97,9 @@ fn shortage(state: &State<'_>, all: &Resources, used: &Resources) -> Option<Reje
             if state.ignored & extended_bit(index) != 0 {
                 continue;
             }
+            if state.by_class & extended_bit(index) != 0 && all.get(name) == 0 {
+                continue;
+            }
             compare(extended_bit(index), *amount, all.get(name), used.get(name));
         }
     }
@@ -90,6 +108,17 @@ fn shortage(state: &State<'_>, all: &Resources, used: &Resources) -> Option<Reje
         code: if hopeless { Code::UnschedulableAndUnresolvable } else { Code::Unschedulable },
         detail,
     })
+}
+
+/// The resources that a class of devices stands for, as the bits of the pod's list.
+fn by_class(pod: &PodInfo, snapshot: &Snapshot) -> u64 {
+    if !snapshot.devices.stand_for(pod) {
+        return 0;
+    }
+    let extended = pod.amounts.requests.extended.iter().enumerate();
+    extended
+        .filter(|(_, (name, _))| snapshot.devices.class_for(name).is_some())
+        .fold(0, |bits, (index, _)| bits | extended_bit(index))
 }
 
 fn extended_bit(index: usize) -> u64 {
@@ -189,8 +218,14 @@ pub(crate) fn wakes_on_shrink(pod: &PodInfo, old: &PodInfo, new: &PodInfo) -> bo
 }
 
 /// A node came that would hold the pod were it empty, or one grew so in what the pod needs.
-pub(crate) fn wakes_on_node(pod: &PodInfo, old: Option<&NodeFacts>, new: &NodeFacts) -> bool {
-    if shortage(&State::asking(pod), &new.allocatable, &Resources::default()).is_some() {
+pub(crate) fn wakes_on_node(
+    pod: &PodInfo,
+    old: Option<&NodeFacts>,
+    new: &NodeFacts,
+    snapshot: &Snapshot,
+) -> bool {
+    let state = State { by_class: by_class(pod, snapshot), ..State::asking(pod) };
+    if shortage(&state, &new.allocatable, &Resources::default()).is_some() {
         return false;
     }
     let Some(old) = old else { return true };
@@ -328,7 +363,7 @@ mod tests {
             ignored_resource_groups: vec!["example.org".into()],
             ..PluginArguments::default()
         };
-        let rejection = State::new(&pod, &arguments).check(snapshot.node_named("a").unwrap());
+        let rejection = State::new(&pod, &arguments, None).check(snapshot.node_named("a").unwrap());
         let reasons = reasons(rejection.unwrap().detail, &pod);
         assert_eq!(reasons, ["Insufficient cpu", "Insufficient example.net/c"]);
     }

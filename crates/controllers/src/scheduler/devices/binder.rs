@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use compact_str::CompactString;
+use k8s_openapi::api::core::v1::{Pod, PodExtendedResourceClaimStatus};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, ResourceClaim, ResourceClaimConsumerReference,
 };
@@ -17,7 +18,10 @@ use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Part, Write};
 use wharf_ports::view::View;
-use wharf_scheduler::{DevicePlan, Plugin, PodInfo, Profile, Snapshot, binding_conditions};
+use wharf_scheduler::{
+    DevicePlan, Plugin, PodInfo, Profile, Snapshot, binding_conditions, extended_resource_claim,
+    is_extended_resource_claim,
+};
 
 use super::super::reserve::{PreBind, Refusal, Reserver, Settled, Waiting, WriteOutcome};
 use super::sent::{SentWrites, Standing};
@@ -47,6 +51,21 @@ struct Pending {
     seen: Vec<bool>,
     /// Whether it has been told that they are waited for.
     told: bool,
+    /// The claim for the pod's extended resources, while it has to be made.
+    making: Making,
+    /// What the pod is to say of that claim.
+    says: Option<PodExtendedResourceClaimStatus>,
+}
+
+/// How far the claim is that is made for a pod's extended resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Making {
+    /// There is nothing to make, or it is there.
+    Done,
+    Todo,
+    Asked,
+    /// The answer leaves open whether it was made.
+    Doubted,
 }
 
 impl Reserver for DeviceBinder {
@@ -61,20 +80,21 @@ impl Reserver for DeviceBinder {
         snapshot: &mut Snapshot,
         _: &View,
     ) -> Result<bool, Refusal> {
-        if pod.claims.is_none() {
+        if pod.claims.is_none() && pod.extended.is_none() {
             return Ok(false);
         }
         let plan = snapshot
             .reserve_devices(pod, node)
             .map_err(|error| Refusal::Rejected(error.to_string()))?;
-        if plan.claims.is_empty() {
+        if plan.claims.is_empty() && plan.extended.is_none() {
             return Ok(false);
         }
         for claim in &plan.claims {
             self.concerned.entry(claim.clone()).or_default().push(pod.uid.clone());
         }
         let seen = vec![false; plan.claims.len()];
-        self.pods.insert(pod.uid.clone(), Pending { plan, seen, told: false });
+        let making = if plan.extended.is_some() { Making::Todo } else { Making::Done };
+        self.pods.insert(pod.uid.clone(), Pending { plan, seen, told: false, making, says: None });
         Ok(true)
     }
 
@@ -101,13 +121,26 @@ impl Reserver for DeviceBinder {
         &mut self,
         pod: &PodInfo,
         node: &str,
-        _: &mut Snapshot,
+        snapshot: &mut Snapshot,
         view: &View,
         now: Time,
     ) -> PreBind {
         let Some(pending) = self.pods.get_mut(&pod.uid) else { return PreBind::Done };
+        match pending.make(pod, snapshot, view) {
+            Ok(Made::Here(claim)) => {
+                self.concerned.entry(claim).or_default().push(pod.uid.clone());
+            }
+            Ok(Made::Waits(writes)) => {
+                return PreBind::Waits(Waiting { writes, ..Waiting::default() });
+            }
+            Ok(Made::Nothing) => {}
+            Err(error) => return PreBind::Failed(Refusal::Error(error)),
+        }
         let done = match pending.go_on(pod, view, &mut self.sent, now) {
-            Ok(None) => pending.is_ready(node, view),
+            Ok(None) => match pending.say(pod, view) {
+                Some(write) => Ok(Some(Waiting { writes: vec![write], ..Waiting::default() })),
+                None => pending.is_ready(node, view),
+            },
             Ok(Some(writes)) => Ok(Some(Waiting { writes, ..Waiting::default() })),
             Err(error) => Err(error),
         };
@@ -130,10 +163,19 @@ impl Reserver for DeviceBinder {
     }
 
     fn concerned(&self, kind: Kind, key: &ObjectKey) -> Vec<CompactString> {
-        if self.concerned.is_empty() || kind != Kind::of::<ResourceClaim>() {
+        if kind == Kind::of::<Pod>() {
+            // It may be waiting to say something of itself.
+            let saying = self.pods.iter().filter(|(_, pending)| pending.says.is_some());
+            return saying.map(|(uid, _)| uid.clone()).collect();
+        }
+        if kind != Kind::of::<ResourceClaim>() {
             return Vec::new();
         }
-        self.concerned.get(key).cloned().unwrap_or_default()
+        // What a claim is called that is being made is not known before it is there.
+        let making = self.pods.iter().filter(|(_, pending)| pending.making != Making::Done);
+        let mut concerned: Vec<_> = making.map(|(uid, _)| uid.clone()).collect();
+        concerned.extend(self.concerned.get(key).into_iter().flatten().cloned());
+        concerned
     }
 
     fn renew(&mut self, snapshot: &mut Snapshot) {
@@ -144,7 +186,18 @@ impl Reserver for DeviceBinder {
     }
 
     fn written(&mut self, write: &Write, outcome: WriteOutcome) -> bool {
-        self.sent.told(write, outcome)
+        let Write::Create(object) = write else { return self.sent.told(write, outcome) };
+        let owner = object.meta().owner_references.iter().flatten().next();
+        let pending = owner.and_then(|owner| self.pods.get_mut(owner.uid.as_str()));
+        let Some(pending) = pending.filter(|pending| pending.making == Making::Asked) else {
+            return false;
+        };
+        pending.making = match outcome {
+            WriteOutcome::Done(_) => Making::Asked,
+            WriteOutcome::Refused => Making::Todo,
+            WriteOutcome::Doubted => Making::Doubted,
+        };
+        true
     }
 
     fn settle(&mut self, snapshot: &mut Snapshot, view: &View, now: Time) -> Settled {
@@ -160,7 +213,78 @@ impl Reserver for DeviceBinder {
     }
 }
 
+/// What has become of the claim for extended resources.
+enum Made {
+    Nothing,
+    Waits(Vec<Write>),
+    /// It has come, and is called this.
+    Here(ObjectKey),
+}
+
 impl Pending {
+    /// Makes the claim for the pod's extended resources. When it is there, what was set aside for
+    /// it is set aside for the claim by its name.
+    fn make(
+        &mut self,
+        pod: &PodInfo,
+        snapshot: &mut Snapshot,
+        view: &View,
+    ) -> Result<Made, String> {
+        let Some(extended) = self.plan.extended.as_ref() else { return Ok(Made::Nothing) };
+        let claims = view.owned_by(&pod.uid, Kind::of::<ResourceClaim>());
+        let made = claims.filter_map(|object| object.typed::<ResourceClaim>()).find(|claim| {
+            is_extended_resource_claim(claim) && claim.metadata.deletion_timestamp.is_none()
+        });
+        let Some(claim) = made else {
+            return match self.making {
+                Making::Todo => {
+                    self.making = Making::Asked;
+                    let claim = extended_resource_claim(pod, extended);
+                    Ok(Made::Waits(vec![Write::Create(Box::new(claim))]))
+                }
+                Making::Doubted => {
+                    Err("create claim for extended resources: it is not known whether it was made"
+                        .to_owned())
+                }
+                Making::Asked | Making::Done => Ok(Made::Waits(Vec::new())),
+            };
+        };
+        let requests = claim.spec.devices.as_ref().and_then(|devices| devices.requests.as_ref());
+        if requests != Some(&extended.requests) {
+            return Err("the claim for extended resources asks for something else".to_owned());
+        }
+        let key = ObjectKey::of(&claim.metadata);
+        self.says = Some(PodExtendedResourceClaimStatus {
+            request_mappings: extended.mappings.clone(),
+            resource_claim_name: key.name.to_string(),
+        });
+        for (planned, _) in &mut self.plan.allocations {
+            if *planned == extended.key {
+                *planned = key.clone();
+            }
+        }
+        self.plan.claims.push(key.clone());
+        self.plan.extended = None;
+        self.seen.push(false);
+        self.making = Making::Done;
+        snapshot.set_devices_aside(&pod.uid, &self.plan);
+        Ok(Made::Here(key))
+    }
+
+    /// Says in the pod's status which claim serves its extended resources. `None` if it says so.
+    fn say(&mut self, pod: &PodInfo, view: &View) -> Option<Write> {
+        let says = self.says.as_ref()?;
+        let object = view.object(Kind::of::<Pod>(), &pod.key)?;
+        let mut pod = object.draft::<Pod>()?;
+        let status = pod.status.get_or_insert_default();
+        if status.extended_resource_claim_status.as_ref() == Some(says) {
+            self.says = None;
+            return None;
+        }
+        status.extended_resource_claim_status = Some(says.clone());
+        Some(Write::Update { object: Box::new(pod), part: Part::Status })
+    }
+
     /// What is to be written now; `None` when every claim has its devices and is reserved for the
     /// pod.
     fn go_on(

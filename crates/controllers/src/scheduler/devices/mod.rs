@@ -8,11 +8,12 @@ mod sent;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
-use wharf_ports::cluster::{Part, Write};
+use wharf_ports::cluster::{Delete, Part, Write};
 use wharf_ports::view::View;
-use wharf_scheduler::{DeviceNews, News, Plugin, PodInfo, Snapshot};
+use wharf_scheduler::{DeviceNews, News, Plugin, PodInfo, Snapshot, is_extended_resource_claim};
 
 pub(super) use binder::DeviceBinder;
+use binder::FINALIZER;
 
 use super::Scheduler;
 
@@ -36,14 +37,26 @@ pub(super) fn refeed(snapshot: &mut Snapshot, view: &View) {
     }
 }
 
-/// Takes the devices of an unused claim away, so that it can get others.
-pub(super) fn deallocate(claim: &ObjectKey, view: &View) -> Option<Write> {
-    let mut claim = view.get::<ResourceClaim>(claim)?.clone();
-    let status = claim.status.as_mut()?;
+/// Takes the devices of an unused claim away, so that it can get others. A claim that was made for
+/// extended resources goes altogether: another node may need another.
+pub(super) fn deallocate(claim: &ObjectKey, view: &View) -> Vec<Write> {
+    let kind = Kind::of::<ResourceClaim>();
+    let Some(object) = view.object(kind, claim) else { return Vec::new() };
+    let Some(mut claim) = object.draft::<ResourceClaim>() else { return Vec::new() };
+    if is_extended_resource_claim(&claim) {
+        let finalizers = claim.metadata.finalizers.get_or_insert_default();
+        let before = finalizers.len();
+        finalizers.retain(|one| one != FINALIZER);
+        let is_protected = finalizers.len() < before;
+        let free = Write::Update { object: Box::new(claim), part: Part::Main };
+        let delete = Write::Delete(Delete::of(object));
+        return is_protected.then_some(free).into_iter().chain([delete]).collect();
+    }
+    let Some(status) = claim.status.as_mut() else { return Vec::new() };
     status.allocation = None;
     status.reserved_for = None;
     status.devices = None;
-    Some(Write::Update { object: Box::new(claim), part: Part::Status })
+    vec![Write::Update { object: Box::new(claim), part: Part::Status }]
 }
 
 impl Scheduler {

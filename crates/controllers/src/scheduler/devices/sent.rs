@@ -152,7 +152,11 @@ impl SentWrites {
                 self.writes.remove(&key);
                 continue;
             };
-            let kept = DevicePlan { allocations: vec![own.clone()], claims: vec![claim.clone()] };
+            let kept = DevicePlan {
+                allocations: vec![own.clone()],
+                claims: vec![claim.clone()],
+                extended: None,
+            };
             snapshot.set_devices_aside(&keeper(claim), &kept);
             self.abandoned.insert(key, kept);
         }

@@ -4,6 +4,7 @@ use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 
 use super::*;
 
+mod extended;
 mod readiness;
 
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
