@@ -18,8 +18,7 @@ use wharf_model::resources::Resources;
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
 
-use crate::catalog::{Catalog, bits};
-use crate::claim::PlannedClaim;
+use crate::catalog::Catalog;
 use crate::pod::{Constraints, Origin, PodRequest};
 use crate::pool::{Daemon, Pool};
 use crate::solve::{Settings, Solver};
@@ -33,6 +32,9 @@ pub struct Case {
     /// What it is called.
     #[serde(default)]
     pub name: String,
+    /// The region whose catalogue sells them.
+    #[serde(default = "us_east_1")]
+    pub region: String,
     /// The zones in which machines can be bought.
     pub zones: Vec<String>,
     /// The price of spot as a part of the list price; 0 for none.
@@ -116,6 +118,10 @@ pub struct Machine {
     pub usd_per_hour: f64,
     /// Its pods by group.
     pub pods: BTreeMap<String, u32>,
+}
+
+fn us_east_1() -> String {
+    "us-east-1".to_owned()
 }
 
 const fn one() -> u32 {
@@ -232,7 +238,7 @@ impl Case {
         let catalog = &solver.pool(0).catalog;
         let (mut machines, mut total) = (Vec::new(), Price::ZERO);
         for claim in &solution.claims {
-            let (index, cell, price) = launched(claim, catalog);
+            let (index, cell, price) = claim.launch(catalog);
             let cell = &catalog.cells()[cell];
             total = total.saturating_add(price);
             machines.push(Machine {
@@ -286,20 +292,6 @@ impl PodGroup {
             ..Constraints::default()
         }
     }
-}
-
-/// What a lowest-price launch makes of a claim: type, cell and price. Bare metal only if nothing
-/// else is left, as the provider's launch filter has it.
-fn launched(claim: &PlannedClaim, catalog: &Catalog) -> (u32, usize, Price) {
-    let is_metal = |index: &&u32| catalog.get(**index).name.contains("metal");
-    let index = claim.types.iter().find(|index| !is_metal(index)).or(claim.types.first());
-    let index = *index.expect("invariant: a claim has types");
-    let cells = bits(catalog.available(index) & claim.cells);
-    let (price, cell) = cells
-        .filter_map(|cell| Some((catalog.price(index, cell)?, cell)))
-        .min()
-        .expect("invariant: a claim's types are available");
-    (index, cell, price)
 }
 
 /// A price in dollars, to the last digit that floating point keeps apart.

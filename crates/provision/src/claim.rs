@@ -4,10 +4,11 @@ use compact_str::CompactString;
 use fixedbitset::FixedBitSet;
 use smallvec::SmallVec;
 use wharf_model::labels;
+use wharf_model::money::Price;
 use wharf_model::requirements::{Operator, Requirement, Requirements, Undefined};
 use wharf_model::resources::Resources;
 
-use crate::catalog::{Catalog, Cells, Core, TypeSet, core};
+use crate::catalog::{Catalog, Cells, Core, TypeSet, bits, core};
 use crate::failure::{PoolFailure, TypeFailure};
 use crate::pod::Rung;
 use crate::pool::{CompiledPool, untolerated};
@@ -44,6 +45,19 @@ impl PlannedClaim {
         // A pool's own minValues on the type stays with the requirement.
         requirements.add(Requirement::new(labels::INSTANCE_TYPE, Operator::In, names));
         requirements
+    }
+
+    /// What a lowest-price launch makes of the claim: type, cell and price. It takes bare metal only
+    /// if nothing else is left, as the provider's launch filter has it.
+    pub fn launch(&self, catalog: &Catalog) -> (u32, usize, Price) {
+        let is_metal = |index: &&u32| catalog.get(**index).name.contains("metal");
+        let index = self.types.iter().find(|index| !is_metal(index)).or(self.types.first());
+        let index = *index.expect("invariant: a claim has types");
+        let (price, cell) = bits(catalog.available(index) & self.cells)
+            .filter_map(|cell| Some((catalog.price(index, cell)?, cell)))
+            .min()
+            .expect("invariant: a claim's types are available");
+        (index, cell, price)
     }
 
     /// Pins the claim to a capacity type, where its requirements leave a choice.

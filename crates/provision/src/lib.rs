@@ -8,6 +8,7 @@
 pub mod cases;
 pub mod catalog;
 pub mod claim;
+mod cost;
 pub mod disruption;
 pub mod failure;
 pub mod node;

@@ -110,11 +110,16 @@ impl CompiledPool {
         holds && (requests.extended.is_empty() || self.fits_extended(index, requests))
     }
 
-    fn fits_extended(&self, index: usize, requests: &Resources) -> bool {
+    /// What a type has of a resource for pods.
+    pub(crate) fn left_for_pods(&self, index: usize, name: &str) -> i64 {
         let offered = &self.pool.catalog.get(index as u32).allocatable;
         let overhead = &self.groups[usize::from(self.group_of[index])].overhead;
-        let left = |name: &str| offered.get(name) - overhead.get(name);
-        requests.extended.iter().all(|(name, amount)| *amount <= left(name))
+        offered.get(name) - overhead.get(name)
+    }
+
+    fn fits_extended(&self, index: usize, requests: &Resources) -> bool {
+        let mut extended = requests.extended.iter();
+        extended.all(|(name, amount)| *amount <= self.left_for_pods(index, name))
     }
 
     /// Takes away from `set` the types whose daemons take one of these ports.

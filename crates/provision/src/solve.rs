@@ -4,7 +4,7 @@
 //! of pods on it and leaves it as it was, so that one solver serves a provisioning round or the
 //! thousand simulations of a consolidation pass.
 //!
-//! The algorithm is upstream's ([`Packing::Upstream`]): pods by size; each goes to the first node
+//! The algorithm is upstream's: pods by size; each goes to the first node
 //! that takes it, else to the planned claim with the fewest pods that takes it, else to a new claim
 //! of the first pool that can; if nothing does, one preference is given up and all is tried again.
 //! Three facts make it fast. Pods of one shape ask the same, so answers are kept per shape. Within
@@ -12,6 +12,9 @@
 //! where the last one for that shape ended. And a claim need only look at its types again when the
 //! smallest of them no longer holds its pods. Topology, whose answers can change back, is asked anew
 //! for the pods that have it, after the kept refusals.
+//!
+//! With [`Packing::Cost`], the default, the machines it plans for a batch are replaced by a cheaper
+//! mix where there is one (see `cost`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,13 +34,31 @@ use crate::shapes::{ShapeId, Shapes};
 use crate::terms::{HostPort, ports_conflict};
 use crate::topology::{Ask, Tallies, Topology, World};
 
+/// The annotation of a NodePool that chooses a [`Packing`]: `cost` or `upstream`.
+pub const PACKING: &str = "wharf.dev/packing";
+
+/// The annotation of a NodePool with the largest part of a batch that one machine may take, such as
+/// `25%`, when pods are packed by cost.
+pub const PACKING_SHARE: &str = "wharf.dev/packing-share";
+
 /// How pods are put together on machines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
     /// Upstream's greedy algorithm: first fit over claims that keep every type that still holds
     /// their pods.
-    #[default]
     Upstream,
+    /// The mix of machines for the whole batch by cost, never dearer than upstream's.
+    Cost {
+        /// The largest part of what the batch asks for that one machine may take, in percent; less
+        /// than 100 spreads pods over more machines than are cheapest.
+        share_percent: u32,
+    },
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Self::Cost { share_percent: 100 }
+    }
 }
 
 /// Whether preferred node affinity counts (upstream's `PREFERENCE_POLICY`).
@@ -74,13 +95,13 @@ pub struct Solution {
 #[derive(Debug)]
 pub struct Solver {
     settings: Settings,
-    pools: Vec<CompiledPool>,
-    nodes: Vec<ExistingNode>,
+    pub(crate) pools: Vec<CompiledPool>,
+    pub(crate) nodes: Vec<ExistingNode>,
     node_by_name: FxHashMap<CompactString, u32>,
     /// Nodes that are overcommitted already: upstream puts nothing on them.
     closed: FixedBitSet,
-    shapes: Shapes,
-    topology: Topology,
+    pub(crate) shapes: Shapes,
+    pub(crate) topology: Topology,
     soft_taints: bool,
     /// Per attempt: the first node that would take it while nothing else is placed.
     first_fit: Vec<u32>,
@@ -119,6 +140,8 @@ struct Round {
     tallies: Tallies,
     /// The ports taken of nodes by pods that were placed on them.
     ports: FxHashMap<usize, Vec<HostPort>>,
+    /// Per pod: the form of its constraints in which it was placed.
+    steps: Vec<u8>,
 }
 
 impl Solver {
@@ -211,21 +234,26 @@ impl Solver {
         let batch: Vec<(&PodRequest, ShapeId)> =
             pods.iter().map(|pod| (pod, self.intern(pod))).collect();
         let none = FixedBitSet::with_capacity(self.nodes.len());
-        self.simulate(&batch, &none)
+        let (solution, steps) = self.first_fit_over_queue(&batch, &none);
+        match self.settings.packing {
+            Packing::Upstream => solution,
+            Packing::Cost { share_percent } => {
+                self.cheapen(&batch, &steps, solution, share_percent)
+            }
+        }
     }
 
-    /// Places a batch of pods as if some nodes were not there. The solver stays as it was.
+    /// Places a batch of pods as if some nodes were not there, always by upstream's algorithm: a
+    /// consolidation asks whether one machine would do. The solver stays as it was.
     pub fn simulate(&mut self, pods: &[(&PodRequest, ShapeId)], without: &FixedBitSet) -> Solution {
-        match self.settings.packing {
-            Packing::Upstream => self.first_fit_over_queue(pods, without),
-        }
+        self.first_fit_over_queue(pods, without).0
     }
 
     fn first_fit_over_queue(
         &mut self,
         pods: &[(&PodRequest, ShapeId)],
         without: &FixedBitSet,
-    ) -> Solution {
+    ) -> (Solution, Vec<u8>) {
         self.round += 1;
         let mut round = Round {
             claims: Vec::new(),
@@ -233,6 +261,7 @@ impl Solver {
             remaining: self.pools.iter().map(|pool| pool.pool.remaining.clone()).collect(),
             tallies: self.topology.tallies(without),
             ports: FxHashMap::default(),
+            steps: vec![0; pods.len()],
         };
         let mut on_nodes = Vec::new();
         let mut order: Vec<u32> = (0..pods.len() as u32).collect();
@@ -266,7 +295,7 @@ impl Solver {
             })
             .collect();
         let claims = round.claims.into_iter().map(|claim| self.finish(claim)).collect();
-        Solution { on_nodes, claims, failed }
+        (Solution { on_nodes, claims, failed }, round.steps)
     }
 
     /// Finds a place for a pod, giving up its preferences one by one.
@@ -281,6 +310,7 @@ impl Solver {
         let rungs = Arc::clone(&self.shapes.shapes[shape.0 as usize].rungs);
         for step in 0..rungs.len() {
             let rung = rungs[step] as usize;
+            round.steps[pod as usize] = u8::try_from(step).unwrap_or(u8::MAX);
             let form = &self.shapes.rungs[rung];
             let ask = self.topology.ask(shape.1, rung, form, &round.tallies);
             if let Some(node) = self.find_node(shape, step, without, ask.as_ref(), round) {
@@ -440,7 +470,7 @@ impl Solver {
 
     /// The start of a new claim of a pool for one form of constraints; kept, since pools and
     /// constraints do not change.
-    fn start(&mut self, pool: usize, rung: usize) -> Option<Arc<Narrowed>> {
+    pub(crate) fn start(&mut self, pool: usize, rung: usize) -> Option<Arc<Narrowed>> {
         let compiled = &self.pools[pool];
         let form = &self.shapes.rungs[rung];
         self.starts
@@ -460,7 +490,7 @@ impl Solver {
         claim.finish(pool)
     }
 
-    fn attempt(&self, shape: ShapeId, step: usize) -> Attempt<'_> {
+    pub(crate) fn attempt(&self, shape: ShapeId, step: usize) -> Attempt<'_> {
         let shape = &self.shapes.shapes[shape.0 as usize];
         let rung_id = shape.rungs[step] as usize;
         Attempt {

@@ -13,6 +13,7 @@
 
 mod ask;
 mod group;
+mod pin;
 
 use compact_str::CompactString;
 use fixedbitset::FixedBitSet;
@@ -25,6 +26,7 @@ use wharf_model::requirements::Requirements;
 
 pub(crate) use ask::Ask;
 use group::{Group, Tally};
+pub(crate) use pin::Pins;
 
 use crate::node::ExistingNode;
 use crate::pod::Rung;

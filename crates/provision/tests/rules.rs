@@ -17,11 +17,15 @@ use wharf_provision::disruption::consolidate::{Allowances, Gates, Pass, PoolTota
 use wharf_provision::node::ExistingNode;
 use wharf_provision::pod::{Constraints, Origin, PodRequest};
 use wharf_provision::pool::{Daemon, NODES, Pool};
-use wharf_provision::solve::{Settings, Solver};
+use wharf_provision::solve::{Packing, Settings, Solver};
+
+fn upstream() -> Settings {
+    Settings { packing: Packing::Upstream, ..Settings::default() }
+}
 
 /// Where pods go, in words: node names, or `new <pool>: <cheapest type> of <number of types>`.
 fn places(pools: Vec<Pool>, nodes: Vec<ExistingNode>, pods: &[PodRequest]) -> Vec<String> {
-    let mut solver = Solver::new(pools, nodes, Settings::default());
+    let mut solver = Solver::new(pools, nodes, upstream());
     let solution = solver.solve(pods);
     let mut places = vec![String::new(); pods.len()];
     for (pod, node) in &solution.on_nodes {
@@ -142,7 +146,7 @@ fn daemons_take_their_part_of_the_types_they_run_on() {
         ["new default: g.1 of 16"]
     );
     let on_amd = with_constraints(small, selecting(labels::ARCH, "amd64"));
-    let mut solver = Solver::new(vec![daemons], vec![], Settings::default());
+    let mut solver = Solver::new(vec![daemons], vec![], upstream());
     let solution = solver.solve(&[on_amd]);
     assert_eq!(solution.claims[0].requests.cpu_milli, 1400);
     assert_eq!(solution.claims[0].requests.pods, 2);
@@ -269,7 +273,7 @@ impl Lab {
 
     fn run(&self, method: impl Fn(&mut Simulator<'_>, &[Candidate], Allowances) -> Pass) -> Pass {
         let (nodes, candidates): (Vec<_>, Vec<_>) = self.nodes.iter().cloned().unzip();
-        let mut solver = Solver::new(vec![self.pool.clone()], nodes, Settings::default());
+        let mut solver = Solver::new(vec![self.pool.clone()], nodes, upstream());
         let mut simulator = Simulator::new(&mut solver, &[], self.gates, &self.totals);
         method(&mut simulator, &candidates, Allowances::from([("default".into(), u32::MAX)]))
     }
@@ -448,7 +452,7 @@ fn balanced_pools_weigh_savings_against_disruption() {
 fn pending_pods_that_fit_nowhere_do_not_block_consolidation() {
     let lab = Lab::new(&[("c.4", OnDemand, &[1000]), ("c.8", OnDemand, &[2500])]);
     let (nodes, candidates): (Vec<_>, Vec<_>) = lab.nodes.iter().cloned().unzip();
-    let mut solver = Solver::new(vec![lab.pool.clone()], nodes, Settings::default());
+    let mut solver = Solver::new(vec![lab.pool.clone()], nodes, upstream());
     let check = |solver: &mut Solver, origin: Origin| {
         let homeless = [PodRequest { origin, ..pod("huge", 900_000, 0) }];
         let mut simulator = Simulator::new(solver, &homeless, lab.gates, &lab.totals);

@@ -334,6 +334,15 @@ pub(crate) enum Verifiable {
     #[command(after_help = "Examples:
   zcat histories.jsonl.gz | wharf verify hpa | jq -c '[.id, (.steps | map(.scale))]'")]
     Hpa,
+    /// Buy machines for batches of pods on stdin, JSON objects
+    #[command(after_help = "Examples:
+  zcat case.json.gz | wharf verify provision | jq .usd_per_hour
+  zcat case.json.gz | wharf verify provision --packing upstream")]
+    Provision {
+        /// How pods are packed: `upstream` as Karpenter does, `cost` for the least money
+        #[arg(long, value_enum, default_value_t = PackingChoice::Cost)]
+        packing: PackingChoice,
+    },
     /// Recommend requests for histories of usage on stdin, one JSON object a line
     #[command(after_help = "Examples:
   zcat histories.jsonl.gz | wharf verify vpa | jq -c '[.id, .results[-1].recommendation]'")]
@@ -370,6 +379,9 @@ pub(crate) enum Benchmark {
     Scheduling(SchedulingArgs),
     /// One round of the autoscalers over many objects, in process
     Autoscale(AutoscaleArgs),
+    /// The time to choose machines for a batch of pods, on upstream's benchmark and on one large
+    /// deployment
+    Solve(SolveArgs),
     /// The time of `simulate` on a scenario
     Simulate {
         /// The scenario.
@@ -392,6 +404,65 @@ pub(crate) struct AutoscaleArgs {
     /// How many rounds; the median is told
     #[arg(long, default_value_t = 5)]
     pub(crate) runs: u32,
+}
+
+/// How pods are packed on machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PackingChoice {
+    /// As Karpenter does
+    Upstream,
+    /// For the least money
+    Cost,
+}
+
+impl PackingChoice {
+    /// As it is written.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Cost => "cost",
+        }
+    }
+}
+
+/// `wharf bench solve`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  wharf bench solve
+  wharf bench solve diverse --pods 2000,20000 --packing upstream
+  wharf bench solve inflate -o json")]
+pub(crate) struct SolveArgs {
+    /// Which pods [default: both]
+    #[arg(value_enum)]
+    pub(crate) workload: Option<SolveWorkload>,
+    /// How many [default: a curve]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = count)]
+    pub(crate) pods: Vec<usize>,
+    /// How they are packed [default: both]
+    #[arg(long, value_enum)]
+    pub(crate) packing: Option<PackingChoice>,
+    /// How many runs; the median is told
+    #[arg(long, default_value_t = 3)]
+    pub(crate) runs: u32,
+}
+
+/// The pods of `wharf bench solve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SolveWorkload {
+    /// Upstream's benchmark: 400 types; plain, zone spread, host spread, affinity, anti-affinity
+    Diverse,
+    /// One deployment of pods with 1 cpu, and the whole catalogue
+    Inflate,
+}
+
+impl SolveWorkload {
+    /// As it is written.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Diverse => "diverse",
+            Self::Inflate => "inflate",
+        }
+    }
 }
 
 /// `wharf bench scheduling`.
@@ -528,7 +599,9 @@ mod tests {
             "wharf bench startup",
             "wharf bench scheduling SchedulingBasic --nodes 10 --pods 5 --core -o json",
             "wharf bench scheduling all --list",
+            "wharf bench solve diverse --pods 100,200 --packing cost --runs 1",
             "wharf verify scheduler",
+            "wharf verify provision --packing upstream",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -32,6 +32,7 @@ use std::time::Duration;
 use wharf_cloud::catalog::Catalog;
 use wharf_ports::controller::Controller;
 use wharf_provision::disruption::consolidate::Gates;
+use wharf_provision::solve::{Packing, Settings};
 
 /// Settings of Karpenter's controllers, with upstream's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +44,7 @@ pub struct KarpenterSettings {
     /// A batch of pods closes after so long at the latest (`BATCH_MAX_DURATION`).
     pub batch_max: Duration,
     /// How pods are put together, and whether preferences count.
-    pub solver: wharf_provision::solve::Settings,
+    pub solver: Settings,
     /// Feature gates of consolidation.
     pub gates: Gates,
 }
@@ -54,7 +55,7 @@ impl Default for KarpenterSettings {
             cluster_name: "wharf".to_owned(),
             batch_idle: Duration::from_secs(1),
             batch_max: Duration::from_secs(10),
-            solver: wharf_provision::solve::Settings::default(),
+            solver: Settings { packing: Packing::Upstream, ..Settings::default() },
             gates: Gates::default(),
         }
     }

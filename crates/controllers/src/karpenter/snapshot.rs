@@ -19,7 +19,7 @@ use wharf_provision::catalog::Catalog;
 use wharf_provision::disruption::drift::quiet_at;
 use wharf_provision::node::ExistingNode;
 use wharf_provision::pool::{NODES, Pool};
-use wharf_provision::solve::Solver;
+use wharf_provision::solve::{PACKING, PACKING_SHARE, Packing, Settings, Solver};
 use wharf_provision::terms::HostPort;
 
 use super::pods;
@@ -225,7 +225,27 @@ impl<'v> Snapshot<'v> {
             .map(|node| node.existing(settling(node), residents, self.view))
             .collect();
         let pools = self.pools.iter().map(|ready| self.pool(ready)).collect();
-        Solver::new(pools, existing, shared.settings.solver)
+        let packing = self.packing(shared.settings.solver.packing);
+        Solver::new(pools, existing, Settings { packing, ..shared.settings.solver })
+    }
+
+    /// How pods are packed: as the pools' annotations say. Pods may go to any pool, so there is one
+    /// answer for all: if pools differ, the cheaper way; the smallest share.
+    fn packing(&self, otherwise: Packing) -> Packing {
+        let annotated = |name: &'static str| {
+            self.pools.iter().filter_map(move |ready| {
+                ready.pool.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+            })
+        };
+        let shares = annotated(PACKING_SHARE)
+            .filter_map(|text| text.trim_end_matches('%').parse().ok())
+            .filter(|percent| (1..=100).contains(percent));
+        let cost = Packing::Cost { share_percent: shares.min().unwrap_or(100) };
+        match annotated(PACKING).filter(|text| matches!(*text, "cost" | "upstream")).min() {
+            Some("cost") => cost,
+            Some(_) => Packing::Upstream,
+            None => otherwise,
+        }
     }
 
     fn pool(&self, ready: &ReadyPool<'_>) -> Pool {

@@ -27,7 +27,7 @@ pub(super) struct Group {
     /// Of a spread that honours taints: what its pods tolerate.
     tolerations: Option<Vec<Toleration>>,
     /// The domains there are for it.
-    universe: Domains,
+    pub(super) universe: Domains,
     /// Its pods on nodes: node, domain, how many.
     residents: Vec<(u32, Option<u8>, u32)>,
 }
@@ -203,6 +203,10 @@ impl Group {
 }
 
 impl Tally {
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
     pub(super) fn domains(&self) -> &[u32] {
         &self.domains
     }

@@ -2,6 +2,7 @@
 
 mod autoscale;
 mod scheduling;
+mod solve;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
         Benchmark::Startup { runs, objects } => startup((*runs).max(1), *objects, args.output),
         Benchmark::Scheduling(what) => scheduling::run(what, args.output),
         Benchmark::Autoscale(what) => autoscale::run(what, args.output),
+        Benchmark::Solve(what) => solve::run(what, args.output),
         Benchmark::Simulate { file, runs } => simulate(file, (*runs).max(1), args.output),
     }
 }

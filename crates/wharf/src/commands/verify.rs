@@ -1,6 +1,8 @@
 //! `wharf verify`: answers recorded cases, so that anyone can compare this build's decisions with
 //! those of the programs it follows.
 
+mod provision;
+
 use std::io::{self, BufRead};
 
 use wharf_autoscale::{hpa, vpa};
@@ -21,6 +23,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<(), Failure> {
         Verifiable::Scheduler => scheduler,
         Verifiable::Hpa => hpa,
         Verifiable::Vpa => vpa,
+        Verifiable::Provision { packing } => return provision::run(packing),
     };
     let mut lines = Lines { input: io::stdin().lock(), number: 0 };
     let (mut answered, mut refused) = (0_u64, 0_u64);
