@@ -232,8 +232,9 @@ pub enum ClusterEvent {
 
 /// A cluster, for the event loop that owns it: takes writes, gives events. Never blocks.
 pub trait Cluster {
-    /// Asks for a write; its outcome comes as an event with the same id.
-    fn submit(&mut self, id: WriteId, write: Write);
+    /// Asks for a write; its outcome comes as an event with the same id. The write is shared with
+    /// whoever waits for the outcome.
+    fn submit(&mut self, id: WriteId, write: Arc<Write>);
 
     /// Appends the events since the last call, in order. Events may be repeated after a
     /// reconnection; they are never reordered for one object.

@@ -23,6 +23,9 @@ pub struct View {
     nodes_by_provider_id: FxHashMap<CompactString, BTreeSet<ObjectKey>>,
     /// Per kind, the newest change applied: each kind is one ordered stream.
     revisions: Vec<Revision>,
+    /// The newest object of any kind that came with a first listing: of changes after it, none can
+    /// be older than what is held.
+    loaded: Revision,
 }
 
 impl View {
@@ -38,6 +41,7 @@ impl View {
 
     /// Takes in an object as a first listing tells it, before any change is applied.
     pub fn load(&mut self, object: Arc<Object>) {
+        self.loaded = self.loaded.max(object.revision());
         self.replace(object.kind(), &object.key().clone(), Some(object));
     }
 
@@ -48,8 +52,12 @@ impl View {
         if self.revisions.len() <= kind.index {
             self.revisions.resize(kind.index + 1, 0);
         }
-        let held = self.object(kind, change.key()).map_or(0, |object| object.revision());
-        if change.revision <= self.revisions[kind.index].max(held) {
+        if change.revision <= self.revisions[kind.index] {
+            return false;
+        }
+        if change.revision <= self.loaded
+            && self.object(kind, change.key()).is_some_and(|it| change.revision <= it.revision())
+        {
             return false;
         }
         self.revisions[kind.index] = change.revision;

@@ -122,6 +122,18 @@ impl Registry {
     }
 }
 
+/// Refuses an object that ought to be in a namespace and names none.
+pub(crate) fn require_place(object: &dyn Typed) -> Result<(), ApiError> {
+    let named = object.meta().namespace.as_deref().is_some_and(|name| !name.is_empty());
+    if named || !object.kind().namespaced {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusReason::BadRequest,
+        "an empty namespace may not be set during creation",
+    ))
+}
+
 /// Puts an object into the namespace of its request.
 pub(crate) fn place(object: &mut dyn Typed, requested: &str) -> Result<(), ApiError> {
     if !object.kind().namespaced {
@@ -129,10 +141,7 @@ pub(crate) fn place(object: &mut dyn Typed, requested: &str) -> Result<(), ApiEr
     }
     let meta = object.meta_mut();
     match meta.namespace.as_deref().unwrap_or_default() {
-        "" if requested.is_empty() => Err(ApiError::new(
-            StatusReason::BadRequest,
-            "an empty namespace may not be set during creation",
-        )),
+        "" if requested.is_empty() => require_place(object),
         "" => {
             meta.namespace = Some(requested.to_owned());
             Ok(())

@@ -108,8 +108,8 @@ impl EmbeddedCluster {
 }
 
 impl Cluster for EmbeddedCluster {
-    fn submit(&mut self, id: WriteId, write: Write) {
-        let result = self.registry.apply(write);
+    fn submit(&mut self, id: WriteId, write: Arc<Write>) {
+        let result = self.registry.carry_out(&write);
         self.outcomes.push(ClusterEvent::Outcome { id, result });
     }
 

@@ -100,32 +100,44 @@ impl Registry {
     /// # Errors
     /// The refusal that an API client would be told.
     pub fn apply(&self, write: Write) -> Result<Option<Arc<Object>>, ApiError> {
-        let options = WriteOptions { unconditional: true, ..WriteOptions::default() };
         match write {
-            Write::Create(object) => self.create(object, &options).map(Some),
-            Write::Update { object, part } => self.update(object, part, &options).map(Some),
-            Write::Delete(delete) => self.delete(&delete, &options).map(Deleted::left_behind),
-            Write::Bind { pod, uid, node } => {
-                self.bind(&pod, Some(&uid), &node, &options).map(Some)
+            Write::Create(object) => self.create(object, &of_a_controller()).map(Some),
+            other => self.carry_out(&other),
+        }
+    }
+
+    /// The same with a write that somebody else holds too: only what is stored is copied.
+    ///
+    /// # Errors
+    /// As [`Registry::apply`].
+    pub fn carry_out(&self, write: &Write) -> Result<Option<Arc<Object>>, ApiError> {
+        let options = of_a_controller();
+        match write {
+            Write::Create(object) => self.create(object.clone_box(), &options).map(Some),
+            Write::Update { object, part } => {
+                create::require_place(&**object)?;
+                self.update_by(&**object, *part, &options).map(Some)
             }
+            Write::Delete(delete) => self.delete(delete, &options).map(Deleted::left_behind),
+            Write::Bind { pod, uid, node } => self.bind(pod, Some(uid), node, &options).map(Some),
             Write::Scale { kind, key, uid, replicas } => {
-                let meta = ObjectMeta { uid: Some(uid.into()), ..ObjectMeta::default() };
-                let spec = Some(ScaleSpec { replicas: Some(replicas) });
+                let meta = ObjectMeta { uid: Some(uid.to_string()), ..ObjectMeta::default() };
+                let spec = Some(ScaleSpec { replicas: Some(*replicas) });
                 let scale = Scale { metadata: meta, spec, status: None };
-                self.set_scale(kind, &key, &scale, &options).map(|_| None)
+                self.set_scale(*kind, key, &scale, &options).map(|_| None)
             }
             Write::Evict { pod, uid } => {
                 let delete = Delete {
                     kind: Kind::of::<Pod>(),
-                    key: pod,
-                    uid: Some(uid),
+                    key: pod.clone(),
+                    uid: Some(uid.clone()),
                     revision: None,
                     grace_seconds: None,
                     propagation: Propagation::Background,
                 };
                 self.evict(&delete, &options).map(Deleted::left_behind)
             }
-            Write::Record(record) => self.record(&record).map(Some),
+            Write::Record(record) => self.record(record).map(Some),
         }
     }
 
@@ -161,6 +173,11 @@ impl Registry {
     pub fn get(&self, kind: Kind, key: &ObjectKey) -> Result<Arc<Object>, ApiError> {
         self.store.get(kind, key).ok_or_else(|| ApiError::not_found(kind, &key.name))
     }
+}
+
+/// How controllers ask for writes.
+fn of_a_controller() -> WriteOptions {
+    WriteOptions { unconditional: true, ..WriteOptions::default() }
 }
 
 /// The typed form of a stored object.

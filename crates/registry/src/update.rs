@@ -33,17 +33,27 @@ impl Registry {
         part: Part,
         options: &WriteOptions,
     ) -> Result<Arc<Object>, ApiError> {
-        let kind = object.kind();
         place(&mut *object, &options.namespace)?;
+        self.update_by(&*object, part, options)
+    }
+
+    /// The same by an object in its namespace that stays the caller's.
+    pub(crate) fn update_by(
+        &self,
+        object: &dyn Typed,
+        part: Part,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, ApiError> {
+        let kind = object.kind();
         let key = ObjectKey::of(object.meta());
         let rules = strategy::of(kind);
-        let version = asked_version(kind, &*object)?;
+        let version = asked_version(kind, object)?;
         // Addresses are taken under a lock that is held until they are stored.
         let _allocation = (kind == Kind::of::<Service>()).then(|| self.allocation.lock());
         for _ in 0..ATTEMPTS_MAX {
             let Some(existing) = self.store.get(kind, &key) else {
                 if version.is_none() && rules.create_on_update() && part == Part::Main {
-                    return self.create(object, options);
+                    return self.create(object.clone_box(), options);
                 }
                 return Err(ApiError::not_found(kind, &key.name));
             };
@@ -69,7 +79,7 @@ impl Registry {
                 _ => {}
             }
             let old = decoded(&existing)?;
-            let draft = self.draft(rules, &*object, old, part, version.is_some())?;
+            let draft = self.draft(rules, object, old, part, version.is_some())?;
             match self.replace(&existing, draft, options.dry_run)? {
                 Some(stored) => return Ok(stored),
                 None if version.is_some() => return Err(ApiError::stale(kind, &key.name)),

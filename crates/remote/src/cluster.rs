@@ -221,10 +221,10 @@ impl RemoteCluster {
 }
 
 impl Cluster for RemoteCluster {
-    fn submit(&mut self, id: WriteId, write: Write) {
-        if let Write::Record(record) = write {
+    fn submit(&mut self, id: WriteId, write: Arc<Write>) {
+        if let Write::Record(record) = &*write {
             // Saying something waits for nobody; what became of it is nobody's concern.
-            if self.records.try_send(record).is_err() {
+            if self.records.try_send(record.clone()).is_err() {
                 self.records_dropped += 1;
             }
             self.waiting += 1;
@@ -237,7 +237,7 @@ impl Cluster for RemoteCluster {
             self.teller.tell(id, Err(ApiError::new(StatusReason::TooManyRequests, message)));
             return;
         }
-        let base = match &write {
+        let base = match &*write {
             Write::Update { .. } => {
                 let (kind, key) = write.subject();
                 self.told.get(kind, &key).cloned()

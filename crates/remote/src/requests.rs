@@ -110,8 +110,7 @@ impl Update {
             patches: Vec::new(),
         };
         let mut change = change(base, object);
-        let status =
-            if update.kind.has_status_apart() { change.remove("status") } else { None };
+        let status = if update.kind.has_status_apart() { change.remove("status") } else { None };
         let lifts_last_finalizer = base.header().deleting.is_some()
             && object.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
         if part != Part::Status && !change.is_empty() {

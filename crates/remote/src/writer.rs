@@ -24,7 +24,7 @@ const IN_FLIGHT_MAX: usize = 64;
 /// A write with what is needed to carry it out.
 pub(crate) struct Job {
     pub(crate) id: WriteId,
-    pub(crate) write: Write,
+    pub(crate) write: Arc<Write>,
     /// For an update: the object as last told.
     pub(crate) base: Option<Arc<Object>>,
 }
@@ -153,11 +153,11 @@ impl Lanes {
 
 async fn carry_out(
     api: &Api,
-    write: Write,
+    write: Arc<Write>,
     base: Option<Arc<Object>>,
 ) -> Result<Option<Arc<Object>>, ApiError> {
     let pods = Kind::of::<Pod>();
-    let done = match &write {
+    let done = match &*write {
         Write::Create(object) => {
             return send(api, object.kind(), &requests::create(&**object)).await.map(Some);
         }
@@ -218,7 +218,7 @@ mod tests {
             uid: name.into(),
             node: "node".into(),
         };
-        Job { id: WriteId(id), write, base: None }
+        Job { id: WriteId(id), write: Arc::new(write), base: None }
     }
 
     #[test]
@@ -250,7 +250,8 @@ mod tests {
             let mut pod = Pod::default();
             pod.metadata.generate_name = Some("web-".to_owned());
             pod.metadata.namespace = Some("n".to_owned());
-            lanes.add(Job { id: WriteId(id), write: Write::Create(Box::new(pod)), base: None });
+            let write = Arc::new(Write::Create(Box::new(pod)));
+            lanes.add(Job { id: WriteId(id), write, base: None });
         }
         assert_eq!(std::iter::from_fn(|| lanes.next()).count(), 3);
     }

@@ -117,7 +117,7 @@ struct Slot {
 struct InFlight {
     /// `None` for writes of the cloud.
     origin: Option<(usize, WorkKey)>,
-    write: Write,
+    write: Arc<Write>,
     /// The step's remaining writes, in order; sent one by one as each succeeds.
     rest: std::vec::IntoIter<Write>,
 }
@@ -286,7 +286,8 @@ impl<C: Cluster> EventLoop<C> {
     ) {
         let id = WriteId(self.next_write);
         self.next_write += 1;
-        self.cluster.submit(id, write.clone());
+        let write = Arc::new(write);
+        self.cluster.submit(id, Arc::clone(&write));
         self.steps.insert(id, InFlight { origin, write, rest });
     }
 
@@ -359,7 +360,7 @@ impl<C: Cluster> EventLoop<C> {
         };
         match result {
             // A lost Event harms nobody: the step goes on.
-            Err(error) if !matches!(write, Write::Record(_)) => {
+            Err(error) if !matches!(*write, Write::Record(_)) => {
                 let slot = &mut self.controllers[index];
                 recorder.refused(now, slot.controller.name(), &write, &error);
                 let verdict = slot.controller.refused(&key, &write, &error);

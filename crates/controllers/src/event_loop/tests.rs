@@ -17,13 +17,13 @@ struct FakeCluster {
 }
 
 impl Cluster for FakeCluster {
-    fn submit(&mut self, id: WriteId, write: Write) {
+    fn submit(&mut self, id: WriteId, write: Arc<Write>) {
         if self.refusals.pop_front() == Some(true) {
             let error = ApiError::new(StatusReason::Conflict, "not now");
             self.events.push_back(ClusterEvent::Outcome { id, result: Err(error) });
             return;
         }
-        let Write::Create(object) = write else { return };
+        let Write::Create(object) = write.as_ref().clone() else { return };
         self.revision += 1;
         let object = Arc::new(Object::from_typed(object, self.revision));
         self.events.push_back(ClusterEvent::Changed(Change {

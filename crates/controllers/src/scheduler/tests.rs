@@ -8,6 +8,7 @@ use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, Revision, Typed};
 use wharf_model::random::Random;
 use wharf_model::time::Time;
+use wharf_ports::cluster::Part;
 use wharf_ports::event::EventRecord;
 use wharf_ports::extender::ExtenderCall;
 use wharf_ports::reason::Reason;
@@ -179,14 +180,22 @@ impl Lab {
                 bound.status.get_or_insert_default().nominated_node_name = None;
                 self.put(Box::new(bound));
             }
-            Write::Update { object, .. } => {
+            Write::Update { object, part } => {
                 let key = ObjectKey::of(object.meta());
                 let held = self.view.object(object.kind(), &key);
                 let held = held.ok_or_else(|| ApiError::not_found(kind, &key.name))?;
                 if object.meta().resource_version != Some(held.revision().to_string()) {
                     return Err(ApiError::stale(kind, &key.name));
                 }
-                self.put(object.clone_box());
+                // Of a status update nothing but the status is taken.
+                let told = object.as_any().downcast_ref::<Pod>();
+                match told.filter(|_| *part == Part::Status).zip(held.draft::<Pod>()) {
+                    Some((told, mut pod)) => {
+                        pod.status.clone_from(&told.status);
+                        self.put(Box::new(pod));
+                    }
+                    None => self.put(object.clone_box()),
+                }
             }
             Write::Create(object) => {
                 let mut object = object.clone_box();

@@ -46,7 +46,7 @@ pub(super) fn verdict(
     nominated: &str,
     now: Time,
 ) -> Option<Write> {
-    let mut pod = object.draft::<Pod>()?;
+    let mut pod = status_draft(object)?;
     let generation = pod.metadata.generation;
     let status = pod.status.get_or_insert_default();
     let condition = PodCondition {
@@ -68,7 +68,7 @@ pub(super) fn verdict(
 
 /// Says to which node a pod is going. `None` if it says so already.
 pub(super) fn nominated(object: &Object, node: &str) -> Option<Write> {
-    let mut pod = object.draft::<Pod>()?;
+    let mut pod = status_draft(object)?;
     let status = pod.status.get_or_insert_default();
     if status.nominated_node_name.as_deref() == Some(node) {
         return None;
@@ -79,14 +79,14 @@ pub(super) fn nominated(object: &Object, node: &str) -> Option<Write> {
 
 /// Takes the nomination off a pod; `None` if it has none.
 pub(super) fn without_nomination(object: &Object) -> Option<Write> {
-    let mut pod = object.draft::<Pod>()?;
+    let mut pod = status_draft(object)?;
     pod.status.as_mut()?.nominated_node_name.take()?;
     Some(Write::Update { object: Box::new(pod), part: Part::Status })
 }
 
 /// Marks a victim of preemption before it is deleted.
 pub(super) fn disruption_target(object: &Object, scheduler: &str, now: Time) -> Option<Write> {
-    let mut pod = object.draft::<Pod>()?;
+    let mut pod = status_draft(object)?;
     let generation = pod.metadata.generation;
     let condition = PodCondition {
         type_: "DisruptionTarget".to_owned(),
@@ -98,6 +98,13 @@ pub(super) fn disruption_target(object: &Object, scheduler: &str, now: Time) -> 
     };
     set_condition(pod.status.get_or_insert_default(), condition, now)
         .then(|| Write::Update { object: Box::new(pod), part: Part::Status })
+}
+
+/// A copy of a pod to change the status of. Nothing else of it is read then, so the largest part of a
+/// pod is left out.
+fn status_draft(object: &Object) -> Option<Pod> {
+    let Pod { metadata, status, .. } = object.typed::<Pod>()?;
+    Some(Pod { metadata: metadata.clone(), spec: None, status: status.clone() })
 }
 
 /// Sets a condition; its transition time moves only when its status does. Returns whether anything

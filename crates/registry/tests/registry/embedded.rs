@@ -15,8 +15,8 @@ fn outcomes_follow_the_changes_they_made() {
     let cluster = Cluster::new();
     let (mut embedded, mut view) = EmbeddedCluster::new(cluster.registry.clone());
     assert_eq!(view.count(kind_of("Namespace")), 4);
-    embedded.submit(WriteId(1), Write::Create(placed(config_map("m"))));
-    embedded.submit(WriteId(2), Write::Create(placed(config_map("m"))));
+    embedded.submit(WriteId(1), Write::Create(placed(config_map("m"))).into());
+    embedded.submit(WriteId(2), Write::Create(placed(config_map("m"))).into());
     let mut events = Vec::new();
     embedded.poll(&mut events);
     let [
@@ -30,7 +30,7 @@ fn outcomes_follow_the_changes_they_made() {
     assert_eq!(change.revision, made.revision());
     assert_eq!(refusal.message, r#"configmaps "m" already exists"#);
     assert!(view.apply(change));
-    embedded.submit(WriteId(3), Write::Delete(Delete::of(made)));
+    embedded.submit(WriteId(3), Write::Delete(Delete::of(made)).into());
     events.clear();
     embedded.poll(&mut events);
     let [ClusterEvent::Changed(change), ClusterEvent::Outcome { result: Ok(None), .. }] =
@@ -50,9 +50,9 @@ fn controllers_may_update_without_a_version() {
     let (mut embedded, _) = EmbeddedCluster::new(cluster.registry.clone());
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
-    embedded.submit(WriteId(1), Write::Create(placed(lease.clone())));
+    embedded.submit(WriteId(1), Write::Create(placed(lease.clone())).into());
     let object = placed(with(lease, "spec.holderIdentity", json!("b")));
-    embedded.submit(WriteId(2), Write::Update { object, part: Part::Main });
+    embedded.submit(WriteId(2), Write::Update { object, part: Part::Main }.into());
     let mut events = Vec::new();
     embedded.poll(&mut events);
     let refused =

@@ -228,7 +228,7 @@ impl Run {
     pub(crate) async fn write(&mut self, write: Write) -> Result<Option<Arc<Object>>, ApiError> {
         let id = WriteId(self.next);
         self.next += 1;
-        self.cluster.submit(id, write);
+        self.cluster.submit(id, write.into());
         let arrived = self.cluster.arrivals();
         let looked = async {
             loop {

@@ -2,6 +2,7 @@
 //! writes, writes that succeed though their answer says otherwise, and a crash after any write.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use wharf_model::kinds::Kind;
 use wharf_model::random::Random;
@@ -98,7 +99,7 @@ impl FaultyCluster {
 }
 
 impl Cluster for FaultyCluster {
-    fn submit(&mut self, id: WriteId, write: Write) {
+    fn submit(&mut self, id: WriteId, write: Arc<Write>) {
         if self.crashed {
             return;
         }
