@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
-use wharf_scheduler::{Decision, Memo, Profile, Rotation, Snapshot, schedule_with};
+use wharf_scheduler::{Decision, Memo, Profile, Rotation, Snapshot, SpreadDefaults, schedule_with};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -47,6 +47,8 @@ struct Workload {
     tainted: usize,
     namespaces: usize,
     service: bool,
+    /// Whether the profile has a list of default constraints.
+    listed: bool,
     /// Pods that are there before, placed by the same rules.
     before: Vec<Pod>,
     /// Pods about which decisions are timed.
@@ -62,6 +64,7 @@ impl Workload {
             tainted: 0,
             namespaces: 0,
             service: false,
+            listed: false,
             before,
             measured,
         }
@@ -84,7 +87,16 @@ impl Workload {
             });
             snapshot.set_service(&serde_json::from_value(service).unwrap());
         }
-        let profile = Profile::default();
+        let mut profile = Profile::default();
+        if self.listed {
+            let list = json!([
+                {"maxSkew": 3, "topologyKey": HOSTNAME, "whenUnsatisfiable": "ScheduleAnyway"},
+                {"maxSkew": 5, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule"},
+            ]);
+            profile.arguments.spread_defaults =
+                SpreadDefaults::List(serde_json::from_value(list).unwrap());
+        }
+        snapshot.compile_profile(&mut profile);
         let (mut rotation, mut memo) = (Rotation::default(), Memo::new());
         let mut compiling = Duration::ZERO;
         let mut times = Vec::with_capacity(self.measured.len());
@@ -98,8 +110,17 @@ impl Workload {
             let info = snapshot.compile(pod);
             let compiled = Instant::now();
             let decision = schedule_with(&mut memo, &snapshot, &info, &profile, &mut rotation);
-            let Decision::Bind(placement) = decision else { panic!("{} fits", info.key) };
-            let node = snapshot.node(placement.node).facts.name.clone();
+            let node = match decision {
+                Decision::Bind(placement) => placement.node,
+                Decision::Unschedulable(answer) => {
+                    let nomination = answer.preemption.nomination.expect("evictions make room");
+                    for victim in &nomination.victims {
+                        snapshot.displace(&victim.uid);
+                    }
+                    nomination.node
+                }
+            };
+            let node = snapshot.node(node).facts.name.clone();
             snapshot.place(info, &node);
             if counts {
                 compiling += compiled - started;
@@ -146,6 +167,22 @@ fn workloads() -> Vec<Workload> {
             .map(|index| pod("ns-0", index, color, json!({"affinity": affinity})));
         Workload { namespaces: 100, ..Workload::new(name, before.collect(), measured.collect()) }
     };
+    // Every node is full of pods that can be pushed out.
+    let evicting = |name, spec: Value| {
+        let before = (0..20_000).map(|index| {
+            let requests = json!({"cpu": "900m", "memory": "500Mi"});
+            let containers = json!([{"name": "c", "resources": {"requests": requests}}]);
+            pod("sched-0", index, "green", json!({"containers": containers}))
+        });
+        let measured = (20_000..20_300).map(|index| {
+            let containers = json!([{"name": "c", "resources": {"requests": {"cpu": "3"}}}]);
+            let mut spec = spec.clone();
+            spec["containers"] = containers;
+            spec["priority"] = json!(10);
+            pod("sched-1", index, "green", spec)
+        });
+        Workload::new(name, before.collect(), measured.collect())
+    };
     let one_zone = |workload: Workload| Workload { zones: 1, ..workload };
     let inclusion = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": HOSTNAME, "whenUnsatisfiable": "DoNotSchedule", "nodeTaintsPolicy": "Honor", "nodeAffinityPolicy": "Ignore", "labelSelector": {"matchLabels": {"color": "blue"}}}]});
     let default_pods = |from: usize, to: usize| {
@@ -186,6 +223,23 @@ fn workloads() -> Vec<Workload> {
                 default_pods(5_000, 15_000),
             )
         },
+        Workload {
+            service: true,
+            listed: true,
+            ..Workload::new(
+                "listed default spread/service",
+                default_pods(0, 5_000),
+                default_pods(5_000, 7_000),
+            )
+        },
+        evicting(
+            "preemption/anti-affinity",
+            json!({"affinity": anti(json!(["sched-0", "sched-1"]))}),
+        ),
+        evicting(
+            "preemption/spread",
+            json!({"topologySpreadConstraints": [{"maxSkew": 5, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"color": "green"}}}]}),
+        ),
         Workload {
             tainted: 1_000,
             ..Workload::new(
@@ -250,8 +304,10 @@ fn pod(namespace: &str, index: usize, color: &str, spec: Value) -> Pod {
 
 fn pod_with(namespace: &str, index: usize, labels: Value, mut spec: Value) -> Pod {
     let name = format!("{}-{index}", labels["color"].as_str().unwrap_or("pod"));
-    spec["containers"] =
-        json!([{"name": "pause", "resources": {"requests": {"cpu": "100m", "memory": "500Mi"}}}]);
+    if spec.get("containers").is_none() {
+        let requests = json!({"cpu": "100m", "memory": "500Mi"});
+        spec["containers"] = json!([{"name": "pause", "resources": {"requests": requests}}]);
+    }
     serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": spec,

@@ -609,15 +609,20 @@ impl<'a> Plan<'a> {
         index: NodeIndex,
         filters: &[Filter<'a>],
     ) -> Option<Rejection> {
-        if filters.iter().all(Filter::is_local) {
-            let mut node = node.without_pods();
+        let all_local = filters.iter().all(Filter::is_local);
+        let listed = filters.iter().any(Filter::lists_pods);
+        let mut node = if listed { node.clone() } else { node.without_pods() };
+        if all_local {
             nominated.for_each(|pod| node.take_up(pod));
             return check(filters, index, &node);
         }
-        let mut node = node.clone();
         let mut filters: Filters<'a> = filters.iter().cloned().collect();
         for pod in nominated {
-            node.add(pod.clone());
+            if listed {
+                node.add(pod.clone());
+            } else {
+                node.take_up(pod);
+            }
             filters.iter_mut().for_each(|filter| filter.pod_added(pod, index, &node));
         }
         check(&filters, index, &node)

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::cycle::Plan;
 use crate::journal::Bookmark;
@@ -25,16 +25,21 @@ use crate::profile::{Plugin, Profile};
 use crate::shape::Shape;
 use crate::snapshot::{NodeIndex, Snapshot};
 
-/// The memory that pages may take up, if nothing else is asked for. Of 5,000 nodes this holds some hundred shapes.
+/// The memory that pages may take up, if nothing else is asked for. Of 5,000 nodes this holds some
+/// three hundred shapes.
 const BYTES_MAX: usize = 64 << 20;
-/// The most pages, however small: to find the oldest one all are looked at.
-const PAGES_MAX: usize = 256;
-/// What a page holds of one node with upstream's profile.
-const BYTES_PER_NODE: usize =
-    size_of::<Verdict>() + 6 * size_of::<i64>() + size_of::<u8>() + size_of::<Cost>();
+/// The most pages, however small: to find the one to give up all are looked at.
+const PAGES_MAX: usize = 1024;
 /// How many shapes are known by sight. A page is made for the second pod of a shape: there may be
 /// no second one.
 const SEEN_MAX: usize = 4096;
+/// How many uses of a page count. What is hot now is soon worth more than what was once.
+const USES_COUNTED: u8 = 14;
+/// By how many uses more another shape must have been seen before it takes a page from a shape. With
+/// one, shapes that take turns would take each other's pages before their turn comes again.
+const USES_MARGIN: u8 = 2;
+/// After so many decisions all counts are halved.
+const DECISIONS_PER_AGE: u64 = 4096;
 /// Pods for which fewer nodes come into question are decided without: there is nothing to gain.
 const NODES_MIN: usize = 16;
 
@@ -46,9 +51,9 @@ pub struct Memo {
     /// By the address of the shape, which the page keeps alive, and the priority.
     places: FxHashMap<(usize, i32), usize>,
     pages: Vec<Page>,
-    /// Shapes and priorities of pods without a page. A shape that is gone may be taken for another
-    /// in its place, which then gets its page too soon.
-    seen: FxHashSet<(usize, i32)>,
+    /// Shapes and priorities of pods without a page, and how often they have been seen. A shape that
+    /// is gone may be taken for another in its place, which then gets its page too soon.
+    seen: FxHashMap<(usize, i32), u8>,
     uses: u64,
 }
 
@@ -58,7 +63,10 @@ pub(crate) struct Page {
     shape: Arc<Shape>,
     priority: i32,
     bookmark: Bookmark,
+    /// When it was last used.
     used: u64,
+    /// How often it was used of late.
+    uses: u8,
     /// How many nodes had to be asked.
     asked: u64,
     /// By node.
@@ -139,7 +147,7 @@ impl Memo {
             profile: None,
             places: FxHashMap::default(),
             pages: Vec::new(),
-            seen: FxHashSet::default(),
+            seen: FxHashMap::default(),
             uses: 0,
         }
     }
@@ -161,24 +169,24 @@ impl Memo {
             self.profile = Some(plan.profile.clone());
         }
         self.uses += 1;
+        if self.uses.is_multiple_of(DECISIONS_PER_AGE) {
+            self.age();
+        }
         let key = (Arc::as_ptr(&plan.pod.shape).addr(), plan.pod.priority);
         let place = match self.places.get(&key) {
             Some(place) => *place,
-            None if !self.seen.remove(&key) => {
-                if self.seen.len() == SEEN_MAX {
-                    self.seen.clear();
-                }
-                self.seen.insert(key);
-                return None;
-            }
             None => {
-                let place = self.place_for(plan);
+                let seen = self.see(key);
+                let place = self.place_for(plan, seen)?;
+                self.seen.remove(&key);
                 self.places.insert(key, place);
+                self.pages[place].uses = seen.min(USES_COUNTED) - 1;
                 place
             }
         };
         let page = &mut self.pages[place];
         page.used = self.uses;
+        page.uses = (page.uses + 1).min(USES_COUNTED);
         page.catch_up(plan.snapshot);
         Some(page)
     }
@@ -194,37 +202,65 @@ impl Memo {
         Some(page)
     }
 
-    /// A place with a new page, the least recently used one's if there are enough.
-    fn place_for(&mut self, plan: &Plan<'_>) -> usize {
-        let per_page = plan.snapshot.slots() * BYTES_PER_NODE;
-        let pages_max = (self.bytes_max / per_page.max(1)).clamp(1, PAGES_MAX);
-        // The cluster may have grown since the pages were made.
-        while self.pages.len() > pages_max {
-            self.drop_oldest();
+    /// Counts a pod of a shape without a page. Tells how many of them there were.
+    fn see(&mut self, key: (usize, i32)) -> u8 {
+        if self.seen.len() == SEEN_MAX && !self.seen.contains_key(&key) {
+            self.seen.clear();
         }
-        if self.pages.len() < pages_max {
+        let seen = self.seen.entry(key).or_insert(0);
+        *seen = seen.saturating_add(1);
+        *seen
+    }
+
+    fn age(&mut self) {
+        self.pages.iter_mut().for_each(|page| page.uses /= 2);
+        self.seen.retain(|_, seen| {
+            *seen /= 2;
+            *seen > 0
+        });
+    }
+
+    /// A place with a new page for a shape of which so many pods were seen: that of the least used
+    /// page, if there are enough pages. `None` if those are worth more.
+    fn place_for(&mut self, plan: &Plan<'_>, seen: u8) -> Option<usize> {
+        if seen < 2 {
+            return None;
+        }
+        let mut held: usize = self.pages.iter().map(Page::bytes).sum();
+        // Pages grow with the cluster, and with what is asked of them.
+        while held > self.bytes_max && self.pages.len() > 1 {
+            held -= self.drop_page(self.least());
+        }
+        let more = plan.snapshot.slots() * Page::bytes_per_node(plan.local_scorers().len());
+        let fits = self.pages.is_empty() || held + more <= self.bytes_max;
+        if fits && self.pages.len() < PAGES_MAX {
             self.pages.push(Page::new(plan));
-            return self.pages.len() - 1;
+            return Some(self.pages.len() - 1);
         }
-        let place = self.oldest();
+        let place = self.least();
         let page = &mut self.pages[place];
+        if seen < page.uses + USES_MARGIN {
+            return None;
+        }
         self.places.remove(&page.key());
         page.begin_anew(plan);
-        place
+        Some(place)
     }
 
-    fn oldest(&self) -> usize {
+    /// The page that was used least, and of equals least recently.
+    fn least(&self) -> usize {
         let pages = self.pages.iter().enumerate();
-        pages.min_by_key(|(_, page)| page.used).map_or(0, |(place, _)| place)
+        pages.min_by_key(|(_, page)| (page.uses, page.used)).map_or(0, |(place, _)| place)
     }
 
-    fn drop_oldest(&mut self) {
-        let place = self.oldest();
+    /// Drops a page; tells how many bytes it held.
+    fn drop_page(&mut self, place: usize) -> usize {
         let page = self.pages.swap_remove(place);
         self.places.remove(&page.key());
         if let Some(moved) = self.pages.get(place) {
             self.places.insert(moved.key(), place);
         }
+        page.bytes()
     }
 }
 
@@ -241,6 +277,7 @@ impl Page {
             priority: plan.pod.priority,
             bookmark: plan.snapshot.journal().end(),
             used: 0,
+            uses: 0,
             asked: 0,
             verdicts: Vec::new(),
             rejections: Vec::new(),
@@ -273,6 +310,18 @@ impl Page {
             .collect();
         self.forget_all();
         self.resize(plan.snapshot.slots());
+    }
+
+    /// What a page with so many columns holds of one node before anything special is asked.
+    fn bytes_per_node(columns: usize) -> usize {
+        size_of::<Verdict>() + (1 + columns) * size_of::<i64>()
+    }
+
+    /// About how much memory it takes up.
+    fn bytes(&self) -> usize {
+        self.verdicts.len() * Self::bytes_per_node(self.columns.len())
+            + self.shortfalls.len() * size_of::<i64>()
+            + self.outcomes.marks.len() * (size_of::<u8>() + size_of::<Cost>())
     }
 
     fn key(&self) -> (usize, i32) {

@@ -11,7 +11,7 @@ use crate::diagnosis::{Unschedulable, sentence, texts};
 use crate::measure::Measure;
 use crate::memo::Page;
 use crate::node::NodeInfo;
-use crate::plugins::{Code, Rejection};
+use crate::plugins::{Code, Filter, Rejection};
 use crate::pod::PodInfo;
 use crate::profile::Profile;
 use crate::refusals::{Refusals, Tally};
@@ -79,7 +79,7 @@ pub(crate) fn post_filter(
     let tried = search(plan, &answer.diagnosis.rejected, rotation.offset(), page, found);
     if let Some((_, best)) = best {
         // A candidate's victims are found once more, rather than kept for all of them.
-        answer.preemption.nomination = victims(plan, best).ok();
+        answer.preemption.nomination = victims(&mut Trial::new(plan), best).ok();
         return;
     }
     // Where only an extender objects, every pod would be let back: nobody is in the way.
@@ -144,7 +144,8 @@ pub fn candidates(
     let mut nodes = Vec::new();
     let found = |node, _| nodes.push(node);
     search(&plan, &answer.diagnosis.rejected, rotation.offset(), None, found);
-    nodes.into_iter().filter_map(|node| victims(&plan, node).ok()).collect()
+    let mut trial = Trial::new(&plan);
+    nodes.into_iter().filter_map(|node| victims(&mut trial, node).ok()).collect()
 }
 
 /// The place of the cheapest among sets of victims, each with the number of disruption budgets it
@@ -182,14 +183,15 @@ fn search(
         .max(profile.min_candidate_nodes_absolute)
         .min(potential.len());
     let offset = offset % potential.len();
+    let mut trial = Trial::new(plan);
     let mut found = 0;
     let mut clean = false;
     for node in potential[offset..].iter().chain(&potential[..offset]) {
         let outcome = match &mut page {
             Some(page) if plan.local_only() && !plan.is_apart(*node) => {
-                page.outcome(*node, || outcome(plan, *node))
+                page.outcome(*node, || outcome(&mut trial, *node))
             }
-            _ => outcome(plan, *node),
+            _ => outcome(&mut trial, *node),
         };
         match outcome {
             Outcome::Room(cost) => {
@@ -209,8 +211,8 @@ fn search(
     tried
 }
 
-fn outcome(plan: &Plan<'_>, node: NodeIndex) -> Outcome {
-    match victims(plan, node) {
+fn outcome(trial: &mut Trial<'_, '_>, node: NodeIndex) -> Outcome {
+    match victims(trial, node) {
         Ok(Nomination { victims, violations, .. }) => Outcome::Room(Cost::of(&victims, violations)),
         Err(None) => Outcome::NoVictims,
         Err(Some(rejection)) => Outcome::Refused(rejection),
@@ -232,58 +234,85 @@ impl Cost {
     }
 }
 
-/// A node and its filters as a trial changes them.
+/// A node and its filters as a trial changes them. One serves node after node: the filters are
+/// copied once, and what a trial has changed in them is taken back before the next.
 struct Trial<'p, 'a> {
     plan: &'p Plan<'a>,
-    index: NodeIndex,
-    node: NodeInfo,
     filters: Filters<'a>,
+    /// Whether a filter looks through the node's pods.
+    listed: bool,
+    /// Whether the filters are as they were.
+    clean: bool,
 }
 
-impl Trial<'_, '_> {
-    fn remove(&mut self, pod: &Arc<PodInfo>) {
-        if self.plan.local_only() {
-            self.node.give_up(pod);
-            return;
+/// A node in a trial.
+struct Tested {
+    index: NodeIndex,
+    node: NodeInfo,
+}
+
+impl<'p, 'a> Trial<'p, 'a> {
+    fn new(plan: &'p Plan<'a>) -> Self {
+        let listed = plan.filters.iter().any(Filter::lists_pods);
+        Self { plan, filters: plan.filters.clone(), listed, clean: true }
+    }
+
+    fn begin(&mut self, index: NodeIndex) -> Tested {
+        if !self.clean {
+            let pairs = self.filters.iter_mut().zip(&self.plan.filters);
+            pairs.for_each(|(filter, before)| filter.undo(before));
+            self.clean = true;
         }
-        self.node.remove(pod);
-        for filter in &mut self.filters {
-            filter.pod_removed(pod, self.index, &self.node);
+        let node = self.plan.snapshot.node(index);
+        // Most filters look at no pods but at what they use together.
+        let node = if self.listed { node.clone() } else { node.without_pods() };
+        Tested { index, node }
+    }
+
+    fn remove(&mut self, tested: &mut Tested, pod: &Arc<PodInfo>) {
+        if self.listed {
+            tested.node.remove(pod);
+        } else {
+            tested.node.give_up(pod);
+        }
+        self.change(|filter| filter.pod_removed(pod, tested.index, &tested.node));
+    }
+
+    fn add(&mut self, tested: &mut Tested, pod: &Arc<PodInfo>) {
+        if self.listed {
+            tested.node.add(pod.clone());
+        } else {
+            tested.node.take_up(pod);
+        }
+        self.change(|filter| filter.pod_added(pod, tested.index, &tested.node));
+    }
+
+    fn change(&mut self, change: impl FnMut(&mut Filter<'a>)) {
+        if !self.plan.local_only() {
+            self.clean = false;
+            self.filters.iter_mut().for_each(change);
         }
     }
 
-    fn add(&mut self, pod: &Arc<PodInfo>) {
-        if self.plan.local_only() {
-            self.node.take_up(pod);
-            return;
-        }
-        self.node.add(pod.clone());
-        for filter in &mut self.filters {
-            filter.pod_added(pod, self.index, &self.node);
-        }
-    }
-
-    fn check(&self) -> Option<Rejection> {
-        self.plan.check_with(&self.node, self.index, &self.filters)
+    fn check(&self, tested: &Tested) -> Option<Rejection> {
+        self.plan.check_with(&tested.node, tested.index, &self.filters)
     }
 }
 
 /// The fewest pods that have to leave the node: all of lower priority are taken away, then let
 /// back in one by one, the most important first, as long as the pod still fits.
-fn victims(plan: &Plan<'_>, index: NodeIndex) -> Result<Nomination, Option<Rejection>> {
-    let node = plan.snapshot.node(index);
-    let mut lower: Vec<_> =
-        node.pods.iter().filter(|pod| pod.priority < plan.pod.priority).cloned().collect();
+fn victims(trial: &mut Trial<'_, '_>, index: NodeIndex) -> Result<Nomination, Option<Rejection>> {
+    let plan = trial.plan;
+    let pods = plan.snapshot.node(index).pods.iter();
+    let mut lower: Vec<_> = pods.filter(|pod| pod.priority < plan.pod.priority).cloned().collect();
     if lower.is_empty() {
         return Err(None);
     }
-    // Local filters look at no pods but at what they use together.
-    let node = if plan.local_only() { node.without_pods() } else { node.clone() };
-    let mut trial = Trial { plan, index, node, filters: plan.filters.clone() };
+    let mut tested = trial.begin(index);
     for pod in &lower {
-        trial.remove(pod);
+        trial.remove(&mut tested, pod);
     }
-    if let Some(rejection) = trial.check() {
+    if let Some(rejection) = trial.check(&tested) {
         return Err(Some(rejection));
     }
     lower.sort_by_key(|pod| importance(pod));
@@ -292,9 +321,9 @@ fn victims(plan: &Plan<'_>, index: NodeIndex) -> Result<Nomination, Option<Rejec
     let mut violations = 0;
     for (pods, counted) in [(protected, true), (free, false)] {
         for pod in pods {
-            trial.add(&pod);
-            if trial.check().is_some() {
-                trial.remove(&pod);
+            trial.add(&mut tested, &pod);
+            if trial.check(&tested).is_some() {
+                trial.remove(&mut tested, &pod);
                 victims.push(pod);
                 violations += usize::from(counted);
             }

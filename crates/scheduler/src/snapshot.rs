@@ -15,7 +15,7 @@ use crate::images::Images;
 use crate::journal::Journal;
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::{NodeAffinity, PodInfo};
-use crate::profile::Profile;
+use crate::profile::{Profile, SpreadDefaults};
 use crate::selector::Selector;
 use crate::shape::Shapes;
 use crate::storage::Storage;
@@ -174,8 +174,12 @@ impl Snapshot {
     }
 
     /// Compiles what a profile says of nodes against this snapshot. A profile is of use only with
-    /// the snapshot it was compiled against last.
+    /// the snapshot it was compiled against last. To be done before the profile's pods are compiled:
+    /// for those that were before, its default spreading is found out node by node.
     pub fn compile_profile(&mut self, profile: &mut Profile) {
+        if let SpreadDefaults::List(list) = &profile.arguments.spread_defaults {
+            self.topology.follow_list(list, &mut self.symbols, Nodes(&self.slots));
+        }
         let added = profile.added_affinity_spec.as_deref();
         profile.added_affinity =
             added.map(|added| Box::new(NodeAffinity::of_terms(Some(added), &mut self.symbols)));

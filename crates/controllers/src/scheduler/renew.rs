@@ -35,6 +35,9 @@ impl Scheduler {
         }
         refeed(&mut self.snapshot, view);
         self.snapshot.keep_given_up(&old);
+        for profile in &mut self.profiles {
+            self.snapshot.compile_profile(profile);
+        }
         let mut compiled: FxHashMap<CompactString, Arc<PodInfo>> = FxHashMap::default();
         for pod in view.list::<Pod>() {
             if self.tracked.get(&ObjectKey::of(&pod.metadata)) != Some(&PodInfo::uid_of(pod)) {
@@ -56,9 +59,6 @@ impl Scheduler {
         self.assumed.replace(|uid| compiled.get(uid).cloned());
         self.extenders.replace(|uid| compiled.get(uid).cloned());
         self.groups.replace(|uid| compiled.get(uid).cloned());
-        for profile in &mut self.profiles {
-            self.snapshot.compile_profile(profile);
-        }
         for reserver in &mut self.reservers {
             reserver.renew(&mut self.snapshot);
         }

@@ -281,6 +281,11 @@ impl<'a> Filter<'a> {
         }
     }
 
+    /// Whether it looks through the list of the node's pods, and not only at what they use together.
+    pub(crate) fn lists_pods(&self) -> bool {
+        matches!(self, Self::VolumeRestrictions(_) | Self::NodeVolumeLimits(_))
+    }
+
     /// Whether it looks at nothing but the node.
     pub(crate) fn is_local(&self) -> bool {
         self.local().is_some()
@@ -322,6 +327,20 @@ impl<'a> Filter<'a> {
             state.pod_removed(pod);
         }
         self.pod_changed(pod, index, -1);
+    }
+
+    /// Takes back all that a trial has changed, which began with `before`.
+    pub(crate) fn undo(&mut self, before: &Self) {
+        match (self, before) {
+            (Self::VolumeRestrictions(state), Self::VolumeRestrictions(before)) => {
+                state.clone_from(before);
+            }
+            (Self::NodeVolumeLimits(state), _) => state.undo(),
+            (Self::PodTopologySpread(state), Self::PodTopologySpread(before)) => state.undo(before),
+            (Self::InterPodAffinity(state), _) => state.undo(),
+            // The others look no further than the node.
+            _ => {}
+        }
     }
 
     fn pod_changed(&mut self, pod: &PodInfo, index: NodeIndex, by: i64) {

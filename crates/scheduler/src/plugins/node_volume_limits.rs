@@ -47,6 +47,11 @@ impl<'a> State<'a> {
             self.trials.push(index);
         }
     }
+
+    /// Takes back what trials have changed.
+    pub(crate) fn undo(&mut self) {
+        self.trials.clear();
+    }
 }
 
 /// A pod with volumes went.

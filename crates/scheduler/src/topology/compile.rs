@@ -77,10 +77,12 @@ struct Source<'a> {
     anti_affinity: Option<&'a PodAntiAffinity>,
     owner: Option<Owner>,
     info: &'a PodInfo,
+    /// Whether defaults honour taints, under which a pod without constraints may be.
+    by_taints: bool,
 }
 
 impl<'a> Source<'a> {
-    fn new(info: &'a PodInfo, pod: &'a Pod, symbols: &mut Symbols) -> Self {
+    fn new(info: &'a PodInfo, pod: &'a Pod, by_taints: bool, symbols: &mut Symbols) -> Self {
         let spec = pod.spec.as_ref();
         let affinity = spec.and_then(|spec| spec.affinity.as_ref());
         Self {
@@ -91,12 +93,17 @@ impl<'a> Source<'a> {
             anti_affinity: affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref()),
             owner: Owner::of(pod, symbols),
             info,
+            by_taints,
         }
     }
 
     /// Tolerations, as far as they matter.
     fn tolerations(&self) -> &'a [Toleration] {
-        let matter = self.constraints.iter().any(honors_taints);
+        let matter = if self.constraints.is_empty() {
+            self.by_taints
+        } else {
+            self.constraints.iter().any(honors_taints)
+        };
         if matter { &self.info.tolerations } else { &[] }
     }
 }
@@ -158,7 +165,7 @@ impl Topology {
     ) {
         let (namespace, labels) = (info.namespace, &info.labels);
         info.group = self.groups.intern_group(namespace, labels, &self.namespaces, symbols);
-        let source = Source::new(info, pod, symbols);
+        let source = Source::new(info, pod, self.defaults.honor_taints(), symbols);
         let known = self.groups.group(info.group).compiled.iter();
         let known = known.rev().find(|compiled| compiled.is_from(&source));
         let terms = match known {
@@ -292,7 +299,8 @@ impl Topology {
         let conditions =
             Conditions { affinity: requirement(&info.affinity), ..Conditions::default() };
         let scope = self.scopes.intern(conditions, &self.keys, nodes, symbols);
-        let kind = PodKind { group: info.group, owner, hostname, zone, scope };
+        let listed = self.listed_scopes(info, symbols, nodes);
+        let kind = PodKind { group: info.group, owner, hostname, zone, scope, listed };
         self.intern_default(kind, symbols)
     }
 
@@ -407,7 +415,7 @@ pub(crate) fn min_domains(constraint: &TopologySpreadConstraint) -> usize {
 }
 
 /// What a pod requires of its node, if anything.
-fn requirement(affinity: &NodeAffinity) -> Option<NodeAffinity> {
+pub(super) fn requirement(affinity: &NodeAffinity) -> Option<NodeAffinity> {
     let requires = !affinity.selector.is_empty() || affinity.required.is_some();
     requires.then(|| NodeAffinity { preferred: Box::default(), ..affinity.clone() })
 }

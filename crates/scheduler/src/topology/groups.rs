@@ -277,6 +277,11 @@ impl Groups {
         id
     }
 
+    /// Forgets the terms that are remembered of the groups' pods.
+    pub(super) fn forget_compiled(&mut self) {
+        self.groups.iter_mut().for_each(|group| group.compiled.clear());
+    }
+
     /// Counts a matcher's pods on each node from now on.
     pub(super) fn count_by_node(&mut self, id: MatcherId) {
         if self.matcher(id).by_node.is_some() {

@@ -211,9 +211,18 @@ impl<'a> State<'a> {
         }
     }
 
+    /// Takes back what trials have changed.
+    pub(crate) fn undo(&mut self) {
+        self.changes.clear();
+    }
+
     fn note(&mut self, of: Subject, key: KeyId, index: NodeIndex, by: i64) {
-        if let Some(domain) = self.topology.key(key).domain(index) {
-            self.changes.push(Change { of, key, domain, by });
+        let Some(domain) = self.topology.key(key).domain(index) else { return };
+        let known = self.changes.iter_mut();
+        let mut known = known.filter(|it| it.of == of && it.key == key && it.domain == domain);
+        match known.next() {
+            Some(known) => known.by += by,
+            None => self.changes.push(Change { of, key, domain, by }),
         }
     }
 }

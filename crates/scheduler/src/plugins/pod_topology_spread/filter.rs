@@ -129,6 +129,14 @@ impl<'a> State<'a> {
             required.find_least();
         }
     }
+
+    /// Takes back what trials have changed since this was a copy of `before`.
+    pub(crate) fn undo(&mut self, before: &Self) {
+        for (required, before) in self.rules.iter_mut().zip(&before.rules) {
+            required.changes.clone_from(&before.changes);
+            required.least = before.least;
+        }
+    }
 }
 
 /// The numbers behind a refusal.

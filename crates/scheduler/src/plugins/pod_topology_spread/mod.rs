@@ -29,7 +29,8 @@ use crate::topology::groups::Presence;
 use crate::topology::keys::{Domain, Key};
 use crate::topology::scopes::{Conditions, Scope};
 use crate::topology::{
-    Counts, DomainCounts, Topology, honors_affinity, honors_taints, is_required, min_domains,
+    Constraint, Counts, DomainCounts, Topology, honors_affinity, honors_taints, is_required,
+    min_domains,
 };
 
 /// The greatest skew of the system's default constraints on nodes and on zones.
@@ -83,8 +84,17 @@ type Rules<'a> = SmallVec<[Rule<'a>; 2]>;
 
 /// The pod's own constraints of one kind.
 fn own_rules<'a>(pod: &'a PodInfo, required: bool, topology: &'a Topology) -> Rules<'a> {
-    let constraints = pod.terms.constraints.iter();
+    counted_rules(&pod.terms.constraints, required, topology)
+}
+
+/// Constraints of one kind that are counted.
+fn counted_rules<'a>(
+    constraints: &'a [Constraint],
+    required: bool,
+    topology: &'a Topology,
+) -> Rules<'a> {
     constraints
+        .iter()
         .filter(|constraint| constraint.required == required)
         .map(|constraint| {
             let scope = topology.scope(constraint.scope);
@@ -129,9 +139,23 @@ fn by_node(counts: Option<&Counts>) -> Counted<'_> {
     Counted::ByNode(counts.map_or_else(|| Cow::Owned(Counts::default()), Cow::Borrowed))
 }
 
-/// A profile's own default constraints of one kind. They are not known when pods are compiled, so
-/// there are no indexes for them: every node is visited.
+/// A profile's own default constraints of one kind.
 fn listed_rules<'a>(
+    pod: &PodInfo,
+    listed: &[TopologySpreadConstraint],
+    required: bool,
+    snapshot: &'a Snapshot,
+) -> Rules<'a> {
+    let topology = snapshot.topology();
+    match pod.terms.default.and_then(|id| topology.listed(id, listed)) {
+        Some(constraints) => counted_rules(constraints, required, topology),
+        None => visited_rules(pod, listed, required, snapshot),
+    }
+}
+
+/// The same by a visit to every node, for a profile that was not compiled against the snapshot
+/// before the pod was.
+fn visited_rules<'a>(
     pod: &PodInfo,
     listed: &[TopologySpreadConstraint],
     required: bool,

@@ -6,17 +6,18 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use wharf_model::object::ObjectKey;
 
 use self::rules::World;
-use self::world::{Event, Selector, Task, event, namespace, replica_set, service, task};
+use self::world::{Event, KEYS, Selector, Task, event, namespace, replica_set, service, task};
 use crate::cycle::{Decision, Evaluation, Rotation, evaluate, schedule};
 use crate::hints::{News, wakes};
 use crate::plugins::Filter;
 use crate::pod::PodInfo;
-use crate::profile::{Plugin, PluginSet, Profile};
+use crate::profile::{Plugin, PluginSet, Profile, SpreadDefaults};
 use crate::snapshot::{NodeChange, Snapshot};
 
 fn key(space: u8, name: String) -> ObjectKey {
@@ -152,6 +153,24 @@ fn scratch(world: &World) -> Snapshot {
     snapshot
 }
 
+/// A profile's default constraints.
+fn list() -> impl Strategy<Value = Vec<TopologySpreadConstraint>> {
+    let one = (any::<bool>(), 0..KEYS.len(), 1..3, any::<[bool; 2]>(), prop::option::of(1..4));
+    let one = one.prop_map(|(required, key, skew, [ignores, honors], domains)| {
+        TopologySpreadConstraint {
+            max_skew: skew,
+            topology_key: KEYS[key].to_owned(),
+            when_unsatisfiable: if required { "DoNotSchedule" } else { "ScheduleAnyway" }
+                .to_owned(),
+            min_domains: domains.filter(|_| required),
+            node_affinity_policy: ignores.then(|| "Ignore".to_owned()),
+            node_taints_policy: honors.then(|| "Honor".to_owned()),
+            ..TopologySpreadConstraint::default()
+        }
+    });
+    vec(one, 0..3)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
@@ -177,6 +196,47 @@ proptest! {
             prop_assert_eq!(&told, &expected(&world, task));
             let info = compile(&mut anew, 97, task);
             prop_assert_eq!(told, said(&anew, &info, &evaluate(&anew, &info, &profile())));
+        }
+    }
+
+    /// A profile's own default constraints find the same by their counts as by a visit to every
+    /// node, whenever the profile was told of.
+    #[test]
+    fn listed_defaults_are_counted_right(
+        history in vec(event(), 1..50), early in task(), late in task(), lists in vec(list(), 1..3),
+        told_at in 0..50usize,
+    ) {
+        let profiles: Vec<Profile> = lists.into_iter().map(|list| {
+            let mut profile = profile();
+            profile.arguments.spread_defaults = SpreadDefaults::List(list);
+            profile
+        }).collect();
+        let mut snapshot = Snapshot::new();
+        let mut world = World::default();
+        let early = Task { constraints: Vec::new(), ..early };
+        let late = Task { constraints: Vec::new(), ..late };
+        let mut waiting = compile(&mut snapshot, 98, &early);
+        for (at, event) in history.iter().enumerate() {
+            if at == told_at % history.len() {
+                for profile in &profiles {
+                    snapshot.compile_profile(&mut profile.clone());
+                }
+                if told_at % 2 == 0 {
+                    waiting = compile(&mut snapshot, 98, &early);
+                }
+            }
+            apply(&mut snapshot, event);
+            world.apply(event);
+        }
+        let come = compile(&mut snapshot, 99, &late);
+        let mut anew = scratch(&world);
+        for (info, task) in [(waiting, &early), (come, &late)] {
+            let visitor = compile(&mut anew, 97, task);
+            for profile in &profiles {
+                let told = said(&snapshot, &info, &evaluate(&snapshot, &info, profile));
+                let visited = said(&anew, &visitor, &evaluate(&anew, &visitor, profile));
+                prop_assert_eq!(told, visited);
+            }
         }
     }
 
