@@ -2,6 +2,7 @@
 //! or through the scheduler's core alone.
 
 mod core;
+mod extras;
 mod load;
 mod measure;
 mod objects;

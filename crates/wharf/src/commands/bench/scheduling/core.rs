@@ -1,6 +1,7 @@
 //! The scheduler's core alone: snapshot and pod in, decision out, the pod placed in the snapshot.
 //! No API, no store, no queue.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -8,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wharf_scheduler::{Decision, Memo, PodInfo, Profile, Rotation, Snapshot, schedule_with};
 
+use super::extras;
 use super::objects::MEASURED;
 use super::workloads::{Size, Workload};
 use crate::failure::Failure;
@@ -62,20 +64,17 @@ impl Cluster {
         let mut cluster =
             Self { snapshot: Snapshot::new(), rotation: Rotation::default(), memo: Memo::new() };
         for (path, object) in workload.set_up() {
-            if path.ends_with("/namespaces") {
-                cluster.snapshot.set_namespace(&typed(object)?);
-            } else if path.ends_with("/services") {
-                let mut service = typed::<Service>(object)?;
-                service.metadata.namespace = Some(MEASURED.to_owned());
-                cluster.snapshot.set_service(&service);
-            }
+            cluster.take_in(&path, object)?;
         }
         for index in 0..size.nodes {
             cluster.snapshot.set_node(&typed::<Node>((workload.node)(index, size))?);
+            for (path, object) in (workload.with_node)(index, size) {
+                cluster.take_in(&path, object)?;
+            }
         }
         let profile = Profile::default();
         for index in 0..size.before {
-            let pod = cluster.compile((workload.before)(index, size))?;
+            let pod = cluster.compile(workload, (workload.before)(index, size))?;
             cluster.decide(&pod, &profile);
         }
         Ok(cluster)
@@ -94,7 +93,7 @@ impl Cluster {
             Share::Every => Profile { percentage_of_nodes_to_score: 100, ..Profile::default() },
         };
         let pods: Vec<_> = (0..size.pods)
-            .map(|index| self.compile((workload.pod)(index, size)))
+            .map(|index| self.compile(workload, (workload.pod)(index, size)))
             .collect::<Result<_, _>>()?;
         let begun = machine_instant();
         let (mut made, mut placed) = (0, 0);
@@ -110,7 +109,50 @@ impl Cluster {
         Ok(Decisions { made, placed, elapsed: begun.elapsed() })
     }
 
-    fn compile(&mut self, pod: Value) -> Result<std::sync::Arc<PodInfo>, Failure> {
+    /// Takes in what else decisions look at.
+    fn take_in(&mut self, path: &str, object: Value) -> Result<(), Failure> {
+        let snapshot = &mut self.snapshot;
+        match path.rsplit('/').next().unwrap_or_default() {
+            "namespaces" => {
+                snapshot.set_namespace(&typed(object)?);
+            }
+            "services" => {
+                let mut service = typed::<Service>(object)?;
+                service.metadata.namespace = Some(MEASURED.to_owned());
+                snapshot.set_service(&service);
+            }
+            "csinodes" => {
+                snapshot.set_csi_node(&typed(object)?);
+            }
+            "persistentvolumes" => {
+                snapshot.set_volume(&typed(object)?);
+            }
+            "persistentvolumeclaims" => {
+                snapshot.set_claim(&typed(object)?);
+            }
+            "deviceclasses" => {
+                snapshot.set_device_class(&typed(object)?);
+            }
+            "resourceslices" => {
+                snapshot.set_resource_slice(&typed(object)?);
+            }
+            "resourceclaims" => {
+                snapshot.set_resource_claim(&typed(object)?);
+            }
+            // Priority classes and templates are nothing to a scheduler.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn compile(&mut self, workload: &Workload, mut pod: Value) -> Result<Arc<PodInfo>, Failure> {
+        for (path, object) in (workload.with_pod)(&pod) {
+            self.take_in(&path, object)?;
+        }
+        let uid = PodInfo::uid_of(&typed::<Pod>(pod.clone())?);
+        if let Some(claim) = extras::made_claim(&mut pod, &uid) {
+            self.take_in("resourceclaims", claim)?;
+        }
         let mut pod = typed::<Pod>(pod)?;
         if let Some(spec) = &mut pod.spec
             && spec.priority_class_name.is_some()
@@ -122,13 +164,14 @@ impl Cluster {
     }
 
     /// One decision, carried out. Returns whether the pod found a node.
-    fn decide(&mut self, pod: &std::sync::Arc<PodInfo>, profile: &Profile) -> bool {
+    fn decide(&mut self, pod: &Arc<PodInfo>, profile: &Profile) -> bool {
         let Self { snapshot, rotation, memo } = self;
         match schedule_with(memo, snapshot, pod, profile, rotation) {
             Decision::Bind(placement) => {
                 let node = self.snapshot.node(placement.node).facts.name.clone();
                 self.snapshot.place(pod.clone(), &node);
-                true
+                // Devices stay set aside: nobody writes claims here.
+                pod.claims.is_none() || self.snapshot.reserve_devices(pod, &node).is_ok()
             }
             Decision::Unschedulable(answer) => {
                 let Some(nomination) = &answer.preemption.nomination else { return false };

@@ -13,6 +13,7 @@ use wharf_ports::cluster::Change;
 use wharf_sim::world::Controllers;
 use wharf_store::{Visibility, Watch};
 
+use super::extras::Placed;
 use super::load;
 use super::workloads::{Size, Special, Workload};
 use crate::failure::Failure;
@@ -73,7 +74,7 @@ pub(super) fn run(workload: &Workload, size: &Size, options: &Options) -> Result
         region: None,
         seed: None,
         verbose: 0,
-        controllers: Controllers::Only(["scheduler".to_owned()].into()),
+        controllers: Controllers::Only(workload.controllers()),
     }))?;
     let run = Run { runtime: &runtime, lab: &lab, workload, size, clients: options.clients };
     let outcome = run.all();
@@ -100,6 +101,7 @@ impl Run<'_> {
         self.tell(&format!("{} nodes", size.nodes));
         let node = |index| ("/api/v1/nodes".to_owned(), (workload.node)(index, size));
         load::create_all(&lab.access, *clients, size.nodes, &node, &stop)?;
+        self.extras((0..size.nodes).flat_map(|index| (workload.with_node)(index, size)))?;
         self.pods("before-", workload.before, size.before, size.before, false)?;
         let counted = self.pods(
             "measured-",
@@ -116,7 +118,20 @@ impl Run<'_> {
         })
     }
 
-    /// Creates pods and waits until those that can be are bound.
+    /// Creates what nodes and pods have besides themselves.
+    fn extras(&self, objects: impl Iterator<Item = Placed>) -> Result<(), Failure> {
+        let objects: Vec<Placed> = objects.collect();
+        if objects.is_empty() {
+            return Ok(());
+        }
+        self.tell(&format!("{} volumes, claims and devices", objects.len()));
+        let object = |index: usize| objects[index].clone();
+        let stop = AtomicBool::new(false);
+        load::create_all(&self.lab.access, self.clients, objects.len(), &object, &stop)
+    }
+
+    /// Creates pods and waits until those that can be are bound. What they have besides themselves
+    /// is there by then.
     fn pods(
         &self,
         prefix: &'static str,
@@ -125,6 +140,7 @@ impl Run<'_> {
         expected: usize,
         churn: bool,
     ) -> Result<Counted, Failure> {
+        self.extras((0..count).flat_map(|at| (self.workload.with_pod)(&pod(at, self.size))))?;
         let store = self.lab.store();
         let watch = store
             .watch(Some(Kind::of::<Pod>()), store.revision(), Visibility::Durable)

@@ -1,8 +1,11 @@
 //! The workloads: upstream's `scheduler_perf` cases by their names and sizes, with what upstream was
 //! measured to do and what Wharf is to do.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
+use super::extras::{self, Placed};
 use super::objects::{self as make, BEFORE, MEASURED};
 
 /// How large a workload is.
@@ -32,6 +35,10 @@ pub(super) struct Workload {
     pub(super) before: fn(usize, &Size) -> Value,
     /// The measured pod with this index.
     pub(super) pod: fn(usize, &Size) -> Value,
+    /// What there is for the node with this index.
+    pub(super) with_node: fn(usize, &Size) -> Vec<Placed>,
+    /// What there is for a pod before it is created.
+    pub(super) with_pod: fn(&Value) -> Vec<Placed>,
     /// What else there is, and what goes on meanwhile.
     pub(super) special: Special,
 }
@@ -60,6 +67,8 @@ pub(super) enum Special {
     Impossible,
     /// A node, a service and a pod that fits nowhere come and go.
     Churn,
+    /// Pods claim devices by a template.
+    Devices,
 }
 
 impl Workload {
@@ -71,10 +80,20 @@ impl Workload {
         } else {
             objects.extend([BEFORE, MEASURED].map(|name| make::namespace(name, json!({}))));
         }
+        if self.special == Special::Devices {
+            objects.extend(extras::claim_templates());
+        }
         if self.special == Special::Service {
             objects.push(make::service("measured"));
         }
         objects
+    }
+
+    /// The controllers that have to run.
+    pub(super) fn controllers(&self) -> BTreeSet<String> {
+        // Somebody has to make claims from templates.
+        let claims = (self.special == Special::Devices).then_some("resourceclaim-controller");
+        claims.into_iter().chain(["scheduler"]).map(str::to_owned).collect()
     }
 
     /// How many of the measured pods find a node.
@@ -112,6 +131,8 @@ const fn workload(
         node: make::plain_node,
         before: make::plain_before,
         pod,
+        with_node: extras::none,
+        with_pod: extras::none_for_pods,
         special: Special::Nothing,
     }
 }
@@ -328,6 +349,59 @@ pub(super) const WORKLOADS: &[Workload] = &[
             size(5_000, 0, 5_000),
             Upstream::Unknown,
             make::with_extended_resource,
+        )
+    },
+    Workload {
+        before: extras::volume_before,
+        with_pod: extras::old_volume,
+        ..workload(
+            "SchedulingInTreePVs",
+            size(5_000, 1_000, 2_000),
+            Upstream::Floor(90),
+            extras::with_a_volume,
+        )
+    },
+    Workload {
+        before: extras::volume_before,
+        with_node: extras::migrated_volume_limit,
+        with_pod: extras::old_volume,
+        ..workload(
+            "SchedulingMigratedInTreePVs",
+            size(5_000, 5_000, 5_000),
+            Upstream::Floor(35),
+            extras::with_a_volume,
+        )
+    },
+    Workload {
+        before: extras::volume_before,
+        with_node: extras::volume_limit,
+        with_pod: extras::driver_volume,
+        ..workload(
+            "SchedulingCSIPVs",
+            size(5_000, 5_000, 5_000),
+            Upstream::Floor(48),
+            extras::with_a_volume,
+        )
+    },
+    Workload {
+        before: make::low_priority,
+        with_pod: extras::old_volume_of_measured,
+        ..workload(
+            "PreemptionPVs",
+            size(1_000, 4_000, 1_000),
+            Upstream::Unknown,
+            extras::high_priority_with_a_volume,
+        )
+    },
+    Workload {
+        before: extras::device_before,
+        with_node: extras::devices,
+        special: Special::Devices,
+        ..workload(
+            "SchedulingWithResourceClaimTemplate",
+            size(500, 2_500, 2_500),
+            Upstream::Floor(56),
+            extras::with_a_device,
         )
     },
 ];
