@@ -33,8 +33,9 @@ const PAGES_MAX: usize = 1024;
 /// How many shapes are known by sight. A page is made for the second pod of a shape: there may be
 /// no second one.
 const SEEN_MAX: usize = 4096;
-/// How many uses of a page count. What is hot now is soon worth more than what was once.
-const USES_COUNTED: u8 = 14;
+/// How many uses of a page count. What is hot now is soon worth more than what was once; and of shapes
+/// that take turns, one in so many turns takes a page from another.
+const USES_COUNTED: u8 = 62;
 /// By how many uses more another shape must have been seen before it takes a page from a shape. With
 /// one, shapes that take turns would take each other's pages before their turn comes again.
 const USES_MARGIN: u8 = 2;

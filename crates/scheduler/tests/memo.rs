@@ -286,3 +286,36 @@ fn only_changed_nodes_are_asked_again() {
     let asked = usize::try_from(memo.asked()).unwrap();
     assert!((NODES..NODES + 500).contains(&asked), "{asked} nodes were asked");
 }
+
+/// More shapes than there is memory for take turns: those that have a page keep it, and do not lose
+/// it to one whose next turn is further off.
+#[test]
+fn shapes_that_take_turns_leave_each_other_their_pages() {
+    const NODES: u8 = 120;
+    let mut snapshot = Snapshot::new();
+    for name in 0..NODES {
+        snapshot.set_node(&node(name, 5));
+    }
+    let [_, profile] = profiles();
+    // Some ten pages.
+    let mut memo = Memo::with_bytes_max(60_000);
+    let mut rotation = Rotation::default();
+    for turn in 0..20 {
+        for shape in 0..40 {
+            let mut asking = pod(40 * turn + shape, 1, 1);
+            let requests = json!({"cpu": format!("{}m", 10 + shape)});
+            asking.spec.as_mut().unwrap().containers[0].resources =
+                serde_json::from_value(json!({"requests": requests})).unwrap();
+            let info = snapshot.compile(&asking);
+            schedule_with(&mut memo, &snapshot, &info, &profile, &mut rotation);
+            // A node changes between two decisions.
+            let uid = info.uid.clone();
+            snapshot.place(info, &format!("n{}", (40 * turn + shape) % usize::from(NODES)));
+            snapshot.displace(&uid);
+        }
+    }
+    // A page that has only just been begun was asked of each node once; one that is kept is asked
+    // again of each node that has changed since its last turn.
+    let asked = usize::try_from(memo.asked()).unwrap();
+    assert!(asked > 10 * 5 * usize::from(NODES), "{asked} nodes were asked by pages that are kept");
+}
