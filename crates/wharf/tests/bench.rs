@@ -35,6 +35,8 @@ fn autoscalers_have_something_to_do_in_each_round() {
     command.args(["bench", "autoscale", "-o", "json", "--autoscalers", "20", "--pods", "60"]);
     let told: Value = serde_json::from_str(&run(command).ok()).expect("JSON");
     let rows = told["items"].as_array().expect("rows");
+    let horizontal = rows.iter().find(|row| row["controller"] == "hpa").expect("a row");
+    assert_eq!(horizontal["writes"], 20, "a status for each: {horizontal}");
     let vertical = rows.iter().find(|row| row["controller"] == "vpa-recommender").expect("a row");
     assert_eq!(vertical["writes"], 40, "a status and a checkpoint for each: {vertical}");
     assert!(vertical["roundMs"].as_f64() > Some(0.0));

@@ -9,6 +9,7 @@
 //! as if all went well; if the scale is refused, the rest is dropped, the memory taken back, and
 //! the step right after it says what happened instead.
 
+mod beside;
 mod index;
 mod reasons;
 mod source;
@@ -25,10 +26,12 @@ use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAu
 use k8s_openapi::api::core::v1::Pod;
 use rustc_hash::FxHashMap;
 use wharf_autoscale::hpa::{self, Config, Memory, Outcome, Pass, begin};
+use wharf_autoscale::predict::History;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
+use wharf_model::vpa::VerticalPodAutoscaler;
 use wharf_ports::cluster::{Change, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::{ApiError, StatusReason};
@@ -37,6 +40,8 @@ use wharf_ports::metrics::Metrics;
 use wharf_ports::view::View;
 
 use crate::workloads::event;
+use beside::Vertical;
+pub use beside::{PREDICT, PREDICT_AHEAD, PREDICT_SEASON};
 use index::Index;
 use source::Seen;
 use target::Target;
@@ -50,6 +55,7 @@ pub struct HorizontalPodAutoscalers {
     config: Config,
     metrics: Arc<dyn Metrics>,
     index: Index,
+    vertical: Vertical,
     known: FxHashMap<ObjectKey, Known>,
 }
 
@@ -62,6 +68,8 @@ struct Known {
     /// The pass whose scale is being written, with the memory from before.
     open: Option<(Pass, Memory)>,
     refused: Option<Refused>,
+    /// What was asked for before, if it is to be forecast.
+    history: History,
 }
 
 /// A write of a pass that was refused.
@@ -73,7 +81,13 @@ enum Refused {
 impl HorizontalPodAutoscalers {
     /// A controller that has seen nothing.
     pub fn new(config: Config, metrics: Arc<dyn Metrics>) -> Self {
-        Self { config, metrics, index: Index::default(), known: FxHashMap::default() }
+        Self {
+            config,
+            metrics,
+            index: Index::default(),
+            vertical: Vertical::default(),
+            known: FxHashMap::default(),
+        }
     }
 
     fn pass(
@@ -90,22 +104,38 @@ impl HorizontalPodAutoscalers {
             Some(Ok(selector)) => self.index.watch(key, selector),
             _ => self.index.forget(key),
         }
+        let Some(known) = self.known.get_mut(key) else { return Step::done() };
+        let mut extra = Vec::new();
+        let settings = beside::settings(autoscaler);
+        let forecast = settings.and_then(|settings| known.history.forecast(&settings, now));
+        let floor = forecast.map(|forecast| forecast.floor.min(autoscaler.spec.max_replicas));
+        let shared =
+            target.as_ref().ok().and_then(|target| self.vertical.base(autoscaler, target, view));
+        let base = shared.map(|(template, resources, because)| {
+            extra.push(because);
+            (template, resources)
+        });
         let seen = Seen {
             view,
             index: &self.index,
             metrics: &*self.metrics,
             namespace: &key.namespace,
             now,
-            base: None,
-            floor: None,
+            base,
+            floor,
             found: OnceCell::new(),
         };
-        let Some(known) = self.known.get_mut(key) else { return Step::done() };
         let scale = target.as_ref().map(|target| &target.scale).map_err(String::as_str);
         let pass = begin(&self.config, &mut known.memory, autoscaler, scale, &seen, now);
         drop(seen);
         let mut step = Step::done();
-        step.reasons.push(reasons::of_pass(object.kind(), key, &pass, Vec::new()));
+        if let Some(settings) = settings {
+            if let Some(proposed) = pass.proposed {
+                known.history.observe(&settings, now, proposed, floor);
+            }
+            extra.push(beside::told(forecast, &known.history));
+        }
+        step.reasons.push(reasons::of_pass(object.kind(), key, &pass, extra));
         let before = known.memory.clone();
         if let (Some(replicas), Ok(target)) = (pass.scale_to, target) {
             let Target { kind, key, uid, .. } = target;
@@ -138,6 +168,8 @@ impl Controller for HorizontalPodAutoscalers {
         if change.kind() == Kind::of::<Pod>() {
             let (old, new) = (change.old.as_deref(), change.new.as_deref());
             self.index.pod(old.map(Object::header), new.map(Object::header));
+        } else if change.kind() == Kind::of::<VerticalPodAutoscaler>() {
+            self.vertical.take(change.old.as_deref(), change.new.as_deref());
         } else if change.kind() == Kind::of::<HorizontalPodAutoscaler>() {
             if change.new.is_none() {
                 self.known.remove(change.key());
@@ -216,6 +248,7 @@ impl Known {
             next,
             open: None,
             refused: None,
+            history: History::default(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What an autoscaler scales: the object its reference names, and the scale of it.
 
 use compact_str::CompactString;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{PodSpec, ReplicationController};
 use wharf_autoscale::hpa::Scale;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
@@ -54,4 +56,19 @@ fn object<'v>(hpa: &HorizontalPodAutoscaler, view: &'v View) -> Result<&'v Objec
         Some(object) => Ok(object),
         None => Err(ApiError::not_found(kind, &target.name).message),
     }
+}
+
+/// The pod spec of a target's template.
+pub(super) fn template<'v>(target: &Target, view: &'v View) -> Option<&'v PodSpec> {
+    let object = view.object(target.kind, &target.key)?;
+    let template = if let Some(deployment) = object.typed::<Deployment>() {
+        &deployment.spec.as_ref()?.template
+    } else if let Some(set) = object.typed::<StatefulSet>() {
+        &set.spec.as_ref()?.template
+    } else if let Some(set) = object.typed::<ReplicaSet>() {
+        set.spec.as_ref()?.template.as_ref()?
+    } else {
+        object.typed::<ReplicationController>()?.spec.as_ref()?.template.as_ref()?
+    };
+    template.spec.as_ref()
 }

@@ -311,3 +311,62 @@ fn lagging_views_do_not_double_a_scale() {
     lab.run(61);
     assert_eq!(lab.replicas(), 4);
 }
+
+#[test]
+fn a_forecast_raises_the_floor_ahead_of_time_and_tells_what_it_was_worth() {
+    let at_once = json!({"behavior": {
+        "scaleUp": {"selectPolicy": "Max", "policies": [{"type": "Pods", "value": 9, "periodSeconds": 15}]},
+        "scaleDown": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max",
+            "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]}}});
+    let mut lab = Lab::new(&at_once);
+    let key = ObjectKey::namespaced("default", "web");
+    lab.world.edit::<HorizontalPodAutoscaler>(&key, |hpa| {
+        let said = [(PREDICT, "true"), (PREDICT_SEASON, "10m"), (PREDICT_AHEAD, "1m")];
+        let said = said.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        hpa.metadata.annotations = Some(said.into());
+    });
+    let mut before_load = Vec::new();
+    for second in 0..1500_i64 {
+        lab.load.set(if (240..420).contains(&(second % 600)) { 1000 } else { 100 });
+        if second % 600 == 239 {
+            before_load.push(lab.replicas());
+        }
+        lab.run(1);
+    }
+    assert_eq!(before_load, [1, 10, 10], "there is nothing to go by in the first season");
+    assert_eq!(lab.replicas(), 10, "the load of the third season");
+    assert!(
+        lab.events().contains(
+            &"SuccessfulRescale New size: 10; reason: forecast of 10 replicas".to_owned()
+        ),
+        "{:?}",
+        lab.events()
+    );
+    let last = lab.world.reasons.iter().rfind(|reason| reason.by == reasons::BY).expect("a reason");
+    let told = last.because.iter().find(|because| because.rule == "prediction").expect("told");
+    let told = serde_json::to_value(told).expect("JSON");
+    assert_eq!(told["numbers"]["rises"], 2);
+    assert_eq!(told["numbers"]["readyPodSeconds"], 2 * 9 * 60);
+    let extra = told["numbers"]["extraPodSeconds"].as_i64().expect("a number");
+    assert!((2 * 9 * 45..=2 * 9 * 90).contains(&extra), "{extra}");
+}
+
+#[test]
+fn beside_a_vertical_autoscaler_the_count_follows_the_template() {
+    let mut lab = Lab::new(&json!({}));
+    lab.world.apply(json!({"apiVersion": "autoscaling.k8s.io/v1", "kind": "VerticalPodAutoscaler",
+        "metadata": {"name": "sizes", "namespace": "default"},
+        "spec": {"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}}));
+    let pod = ObjectKey::of(&lab.world.list::<Pod>()[0].metadata);
+    lab.world.edit::<Pod>(&pod, |pod| {
+        let container = &mut pod.spec.get_or_insert_default().containers[0];
+        let requests = container.resources.get_or_insert_default().requests.get_or_insert_default();
+        requests.insert("cpu".to_owned(), Quantity::from_milli(600).to_api());
+    });
+    lab.load.set(300);
+    lab.run(16);
+    assert_eq!(lab.replicas(), 3, "150% of the template's 200m, not 50% of the pod's 600m");
+    let told = lab.world.reasons.iter().rfind(|reason| reason.by == reasons::BY).expect("a reason");
+    let told = told.because.iter().find(|because| because.rule == "coordination").expect("told");
+    assert!(told.says.to_string().starts_with("vpa/sizes sizes the pods by cpu, too"), "{told:?}");
+}

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use wharf_autoscale::coordinate;
 use wharf_autoscale::vpa::admit::{PodPatch, patch};
 use wharf_autoscale::vpa::target::{Controller as Target, precedence, selector, topmost};
 use wharf_autoscale::vpa::update::{
@@ -98,6 +100,8 @@ impl Updater {
             }
         }
         self.forget_resizes(view);
+        let horizontal = horizontal_by_target(view);
+        let mut held = Vec::new();
         for ((namespace, target), mut autoscalers) in by_target {
             autoscalers.sort_by(|a, b| precedence(a.0).cmp(&precedence(b.0)));
             let mut controlled: Vec<Vec<PodRef<'_>>> = vec![Vec::new(); autoscalers.len()];
@@ -110,15 +114,26 @@ impl Updater {
                 }
             }
             for ((object, _), pods) in autoscalers.iter().zip(controlled) {
-                if let Some(autoscaler) = object.typed::<VerticalPodAutoscaler>() {
-                    self.look(object, autoscaler, &pods, view, now);
+                let Some(autoscaler) = object.typed::<VerticalPodAutoscaler>() else { continue };
+                let place = (namespace, target.kind.as_str(), target.name.as_str());
+                if let Some(beside) = horizontal.get(&place)
+                    && let Some(why) = held_by(beside, autoscaler, &pods, now)
+                {
+                    held.push(hold_reason(object, why));
+                    continue;
                 }
+                self.look(object, autoscaler, &pods, view, now);
             }
         }
         let is_idle = view.count(Kind::of::<VerticalPodAutoscaler>()) == 0;
         let kind = Kind::of::<Pod>();
         let chosen = self.decided.keys().map(|key| (WorkKey::object(kind, key), Duration::ZERO));
-        Step { again: (!is_idle).then_some(INTERVAL), enqueue: chosen.collect(), ..Step::default() }
+        Step {
+            again: (!is_idle).then_some(INTERVAL),
+            enqueue: chosen.collect(),
+            reasons: held,
+            ..Step::default()
+        }
     }
 
     /// Chooses among the pods of one autoscaler.
@@ -266,6 +281,43 @@ impl Updater {
         }
         step.reasons.push(reason(object, autoscaler, &decided));
         step
+    }
+}
+
+/// The Horizontal Pod Autoscalers by namespace, kind and name of what they scale.
+fn horizontal_by_target(view: &View) -> BTreeMap<(&str, &str, &str), &HorizontalPodAutoscaler> {
+    let autoscalers = view.list::<HorizontalPodAutoscaler>().map(|autoscaler| {
+        let target = &autoscaler.spec.scale_target_ref;
+        let namespace = autoscaler.metadata.namespace.as_deref().unwrap_or_default();
+        ((namespace, target.kind.as_str(), target.name.as_str()), autoscaler)
+    });
+    autoscalers.collect()
+}
+
+/// Why the pods keep their size, where a Horizontal Pod Autoscaler counts them by the same resource.
+fn held_by(
+    beside: &HorizontalPodAutoscaler,
+    autoscaler: &VerticalPodAutoscaler,
+    pods: &[PodRef<'_>],
+    now: Time,
+) -> Option<String> {
+    // The names of containers are those of the template.
+    let spec = pods.first()?.1.spec.as_ref()?;
+    if coordinate::shared(&beside.spec, autoscaler, spec).is_empty() {
+        return None;
+    }
+    let why = coordinate::holds_size(beside, now)?;
+    let name = beside.metadata.name.as_deref().unwrap_or_default();
+    Some(format!("hpa/{name} counts the pods by the same resource: {why}"))
+}
+
+fn hold_reason(autoscaler: &Object, why: String) -> Reason {
+    Reason {
+        kind: autoscaler.kind(),
+        key: autoscaler.key().clone(),
+        by: COMPONENT,
+        decision: "running pods keep their size".to_owned(),
+        because: vec![Because::new("coordination", why)],
     }
 }
 

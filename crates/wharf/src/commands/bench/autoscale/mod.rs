@@ -1,6 +1,7 @@
 //! `wharf bench autoscale`: one round of the autoscalers' controllers over many objects, in process:
 //! from a world in memory and the metrics API to the writes it wants, without those writes.
 
+mod horizontal;
 mod objects;
 mod vertical;
 
@@ -34,7 +35,8 @@ impl Measured {
 
 /// Runs the benchmark.
 pub(super) fn run(args: &AutoscaleArgs, format: Output) -> Result<(), Failure> {
-    let measured = vertical::measure(args)?;
+    let mut measured = vec![horizontal::measure(args)?];
+    measured.extend(vertical::measure(args)?);
     let (autoscalers, pods) = (args.autoscalers, args.pods);
     let rows: Vec<Value> = measured
         .iter()

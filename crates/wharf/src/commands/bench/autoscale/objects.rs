@@ -13,6 +13,8 @@ use wharf_ports::view::View;
 
 use crate::failure::Failure;
 
+/// Since when the pods run and are ready.
+const STARTED: &str = "2026-01-01T00:00:00Z";
 /// Namespaces over which the workloads are spread.
 const NAMESPACES: u32 = 10;
 
@@ -51,7 +53,8 @@ impl World {
                     "labels": {"app": name, "pod-template-hash": "5d4f"},
                     "ownerReferences": owner("ReplicaSet", &format!("{name}-5d4f"), &format!("s-{index}"))},
                 "spec": with_node(pod),
-                "status": {"phase": "Running", "startTime": "2026-01-01T00:00:00Z"},
+                "status": {"phase": "Running", "startTime": STARTED, "conditions": [
+                    {"type": "Ready", "status": "True", "lastTransitionTime": STARTED}]},
             }))?;
         }
         Ok(world)

@@ -1,0 +1,132 @@
+//! What else has a part in an autoscaler's decisions: the Vertical Pod Autoscalers of the same
+//! workload, and forecasts.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::PodSpec;
+use rustc_hash::FxHashMap;
+use wharf_autoscale::coordinate;
+use wharf_autoscale::predict::{Forecast, History, Settings};
+use wharf_model::duration;
+use wharf_model::object::{Object, ObjectKey};
+use wharf_model::vpa::VerticalPodAutoscaler;
+use wharf_ports::reason::Because;
+use wharf_ports::view::View;
+
+use super::target::{self, Target};
+
+/// Turns forecasts on.
+pub const PREDICT: &str = "autoscaling.wharf.dev/predict";
+/// After how long load comes back (`24h`).
+pub const PREDICT_SEASON: &str = "autoscaling.wharf.dev/predict-season";
+/// How far ahead the floor is raised (`5m`).
+pub const PREDICT_AHEAD: &str = "autoscaling.wharf.dev/predict-ahead";
+
+/// Into how many parts a season is told apart: five minutes of a day.
+const BUCKETS: u32 = 288;
+/// Finer than the passes are there is nothing to tell apart.
+const BUCKET_MIN: Duration = Duration::from_secs(15);
+
+/// The Vertical Pod Autoscalers by namespace, kind and name of their targets.
+#[derive(Debug, Default)]
+pub(super) struct Vertical(FxHashMap<(CompactString, CompactString, CompactString), Keys>);
+type Keys = BTreeSet<ObjectKey>;
+
+impl Vertical {
+    /// Takes in a change of one.
+    pub(super) fn take(&mut self, old: Option<&Object>, new: Option<&Object>) {
+        if let Some((place, key)) = old.and_then(filed)
+            && let Some(keys) = self.0.get_mut(&place)
+        {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.0.remove(&place);
+            }
+        }
+        if let Some((place, key)) = new.and_then(filed) {
+            self.0.entry(place).or_default().insert(key);
+        }
+    }
+
+    /// The template against whose requests utilisation is measured and the resources for which it
+    /// is, where such an autoscaler sizes the pods by the same resource; and what there is to say
+    /// of it.
+    pub(super) fn base<'v>(
+        &self,
+        autoscaler: &HorizontalPodAutoscaler,
+        target: &Target,
+        view: &'v View,
+    ) -> Option<(&'v PodSpec, Vec<&'static str>, Because)> {
+        let target_kind = CompactString::const_new(target.kind.kind);
+        let place = (target.key.namespace.clone(), target_kind, target.key.name.clone());
+        let keys = self.0.get(&place)?;
+        let template = target::template(target, view)?;
+        for key in keys {
+            let Some(vertical) = view.get::<VerticalPodAutoscaler>(key) else { continue };
+            let shared = coordinate::shared(&autoscaler.spec, vertical, template);
+            if !shared.is_empty() {
+                let resources = shared.join(" and ");
+                let text = format!(
+                    "vpa/{} sizes the pods by {resources}, too: utilisation is measured against the requests in the template, and running pods keep their size while the count moves",
+                    key.name
+                );
+                return Some((template, shared, Because::new("coordination", text)));
+            }
+        }
+        None
+    }
+}
+
+fn filed(object: &Object) -> Option<((CompactString, CompactString, CompactString), ObjectKey)> {
+    let target = object.typed::<VerticalPodAutoscaler>()?.spec.target_ref.as_ref()?;
+    let key = object.key();
+    let place = (key.namespace.clone(), target.kind.as_str().into(), target.name.as_str().into());
+    Some((place, key.clone()))
+}
+
+/// How an autoscaler wants to be forecast; `None` if it does not. What cannot be read counts as
+/// not said.
+pub(super) fn settings(autoscaler: &HorizontalPodAutoscaler) -> Option<Settings> {
+    let annotations = autoscaler.metadata.annotations.as_ref()?;
+    if annotations.get(PREDICT).map(String::as_str) != Some("true") {
+        return None;
+    }
+    let standard = Settings::default();
+    let said = |name: &str| {
+        let nanos = duration::parse(annotations.get(name)?).ok()?;
+        u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+    };
+    let season = said(PREDICT_SEASON).unwrap_or(standard.season);
+    Some(Settings {
+        season,
+        bucket: (season / BUCKETS).max(BUCKET_MIN),
+        ahead: said(PREDICT_AHEAD).unwrap_or(standard.ahead),
+        seasons_max: standard.seasons_max,
+    })
+}
+
+/// What a forecast says, and what forecasts have been worth.
+pub(super) fn told(forecast: Option<Forecast>, history: &History) -> Because {
+    let worth = history.worth();
+    let text = match forecast {
+        None => "learns: no season has passed yet".to_owned(),
+        Some(Forecast { floor, seasons }) => format!(
+            "at least {floor} will be asked for, by {seasons} seasons; so far {} pod-seconds of demand found their pods ready in {} rises, for {} pod-seconds more than metrics asked for",
+            worth.ready_pod_seconds, worth.hits, worth.extra_pod_seconds
+        ),
+    };
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let mut numbers = vec![
+        ("readyPodSeconds", whole(worth.ready_pod_seconds)),
+        ("extraPodSeconds", whole(worth.extra_pod_seconds)),
+        ("rises", i64::from(worth.hits)),
+    ];
+    if let Some(forecast) = forecast {
+        numbers.push(("floor", i64::from(forecast.floor)));
+        numbers.push(("seasons", i64::from(forecast.seasons)));
+    }
+    Because::told("prediction", text, numbers)
+}
