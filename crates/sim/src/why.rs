@@ -3,13 +3,15 @@
 
 mod chances;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use serde_json::{Value, json};
 use wharf_controllers::journal::Journal;
 use wharf_controllers::scheduler::snapshot_of;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::NodeClaim;
 use wharf_model::object::Object;
+use wharf_model::quantity::Quantity;
+use wharf_model::resources::{cpu_shares, oom_score_adj, qos_class};
 use wharf_model::time::Time;
 use wharf_model::vpa::VerticalPodAutoscaler;
 use wharf_ports::view::View;
@@ -28,7 +30,18 @@ pub struct Answer {
     reasons_text: String,
     reasons: Value,
     machine: Option<Line>,
+    kernel: Vec<ForKernel>,
     chances: Option<Chances>,
+}
+
+/// What a kubelet tells the kernel of a container.
+#[derive(Clone, Debug, PartialEq)]
+struct ForKernel {
+    container: String,
+    class: &'static str,
+    oom_score_adj: i32,
+    cpu_shares: i64,
+    memory_limit: Option<String>,
 }
 
 /// What becomes of a pod by the scheduler's rules, as things are.
@@ -67,6 +80,7 @@ pub fn answer<'a>(
         reasons: journal.to_json(target.kind, &target.key)["reasons"].clone(),
         reasons_text,
         machine,
+        kernel: Vec::new(),
         chances: None,
     })
 }
@@ -97,6 +111,27 @@ impl Answer {
         self
     }
 
+    /// The same with what the kubelet of the pod's node tells the kernel of its containers.
+    #[must_use]
+    pub fn with_kernel(mut self, pod: &Pod, node: &Node) -> Self {
+        let Some(spec) = &pod.spec else { return self };
+        let capacity = node.status.as_ref().and_then(|status| status.capacity.as_ref());
+        let memory = capacity.and_then(|capacity| Quantity::try_from(capacity.get("memory")?).ok());
+        let memory = memory.map_or(0, |memory| memory.value_ceil());
+        let of = |container: &Container| ForKernel {
+            container: container.name.clone(),
+            class: qos_class(spec).as_str(),
+            oom_score_adj: oom_score_adj(spec, container, memory),
+            cpu_shares: cpu_shares(container),
+            memory_limit: container
+                .resources
+                .as_ref()
+                .and_then(|resources| Some(resources.limits.as_ref()?.get("memory")?.0.clone())),
+        };
+        self.kernel = spec.containers.iter().map(of).collect();
+        self
+    }
+
     /// For people.
     pub fn to_text(&self) -> String {
         let mut text = format!("{}: {}\n", self.subject, self.state.join("; "));
@@ -109,6 +144,16 @@ impl Answer {
                 machine.zone,
                 machine.price.per_hour(),
                 machine.cost.rounded(6)
+            ));
+        }
+        for kernel in &self.kernel {
+            text.push_str(&format!(
+                "container {}: {}, oom_score_adj {}, cpu_shares {}, memory limit {}\n",
+                kernel.container,
+                kernel.class,
+                kernel.oom_score_adj,
+                kernel.cpu_shares,
+                kernel.memory_limit.as_deref().unwrap_or("none")
             ));
         }
         if let Some(chances) = &self.chances {
@@ -129,6 +174,13 @@ impl Answer {
             "state": self.state,
             "now": self.chances.as_ref().map(|chances| &chances.review),
             "reasons": self.reasons,
+            "kernel": self.kernel.iter().map(|kernel| json!({
+                "container": kernel.container,
+                "qosClass": kernel.class,
+                "oomScoreAdj": kernel.oom_score_adj,
+                "cpuShares": kernel.cpu_shares,
+                "memoryLimit": kernel.memory_limit,
+            })).collect::<Vec<_>>(),
             "machine": self.machine.as_ref().map(|machine| json!({
                 "instance": machine.instance,
                 "instanceType": machine.instance_type,

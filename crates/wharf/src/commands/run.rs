@@ -132,6 +132,9 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     };
     let arrivals = cluster.arrivals();
     let schedules = controllers.iter().any(|controller| controller.name() == "scheduler");
+    if clock.is_labs() {
+        journal::share_board(&server, &board);
+    }
     let mut event_loop = EventLoop::new(cluster, cloud, controllers, args.seed);
     event_loop.ask_extenders_with(Box::new(calls));
     event_loop.start(clock.clock().now(), view);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wharf_cloud::catalog::Catalog;
@@ -13,8 +13,9 @@ use wharf_controllers::scheduler::SchedulerMetrics;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::NodePool;
 use wharf_model::kinds::{Kind, built_in};
-use wharf_model::object::Object;
+use wharf_model::object::{Object, ObjectKey};
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::metrics::Board;
 use wharf_ports::view::View;
 use wharf_registry::Registry;
 use wharf_scheduler::Profile;
@@ -25,7 +26,9 @@ use wharf_sim::why::{self, Telling};
 use wharf_sim::world::create_cloud_objects;
 
 use super::clock::{Reading, ScaledClock};
+use super::shared_board::{self, News};
 use super::shared_journal::{self, Entry};
+use super::state_metrics;
 
 /// The endpoints.
 pub(super) struct LabEndpoints {
@@ -33,6 +36,7 @@ pub(super) struct LabEndpoints {
     clock: Arc<ScaledClock>,
     journal: Arc<Mutex<Journal>>,
     metrics: Arc<SchedulerMetrics>,
+    board: Arc<Board>,
     catalog: Catalog,
     cloud_is_elsewhere: bool,
 }
@@ -43,10 +47,21 @@ impl LabEndpoints {
         clock: Arc<ScaledClock>,
         journal: Arc<Mutex<Journal>>,
         metrics: Arc<SchedulerMetrics>,
+        board: Arc<Board>,
         catalog: Catalog,
         cloud_is_elsewhere: bool,
     ) -> Self {
-        Self { registry, clock, journal, metrics, catalog, cloud_is_elsewhere }
+        Self { registry, clock, journal, metrics, board, catalog, cloud_is_elsewhere }
+    }
+
+    /// Takes in what kubelets in another process measure.
+    fn measured(&self, body: &[u8]) -> Result<Value, ApiError> {
+        let news: Vec<News> = serde_json::from_slice(body)
+            .map_err(|error| refusal(format!("what was measured is not valid: {error}")))?;
+        for news in news {
+            self.board.take(news.into());
+        }
+        Ok(json!({}))
     }
 
     /// Takes in what controllers in another process say.
@@ -110,6 +125,14 @@ impl LabEndpoints {
         let mut answer =
             answer.ok_or_else(|| ApiError::not_found(target.kind, &target.key.name))?;
         if let Some(pod) = object.as_ref().and_then(|object| object.typed::<Pod>())
+            && let Some(name) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref())
+            && let Some(node) =
+                self.registry.store().get(Kind::of::<Node>(), &ObjectKey::cluster(name))
+            && let Some(node) = node.typed::<Node>()
+        {
+            answer = answer.with_kernel(pod, node);
+        }
+        if let Some(pod) = object.as_ref().and_then(|object| object.typed::<Pod>())
             && let Some(review) = why::pod_review(pod, &self.view(), &Profile::default())
         {
             let buys = self.registry.store().count(Kind::of::<NodePool>()) > 0;
@@ -151,7 +174,8 @@ impl LabEndpoints {
 
 impl Extra for LabEndpoints {
     fn metrics(&self) -> Option<(&'static str, String)> {
-        Some((MEDIA_TYPE, self.metrics.to_text()))
+        let state = state_metrics::text(self.registry.store());
+        Some((MEDIA_TYPE, self.metrics.to_text() + &state))
     }
 
     fn handle<'a>(&'a self, request: ExtraRequest<'a>) -> Later<'a, Option<ExtraResponse>> {
@@ -162,6 +186,7 @@ impl Extra for LabEndpoints {
                 ("PUT" | "POST", "clock") => self.clock(request.body).await.map(json),
                 ("POST", "cloud") => self.cloud().map(json),
                 ("POST", shared_journal::NAME) => self.journal(request.body).map(json),
+                ("POST", shared_board::NAME) => self.measured(request.body).map(json),
                 ("GET", "why") => self.why(&request),
                 ("GET", "ledger") => Ok(json(self.ledger())),
                 _ => return None,

@@ -6,7 +6,9 @@ mod driver;
 mod endpoints;
 mod pod_logs;
 mod settings;
+pub(crate) mod shared_board;
 pub(crate) mod shared_journal;
+mod state_metrics;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -145,6 +147,7 @@ impl Lab {
                 Arc::clone(&clock),
                 journal,
                 metrics,
+                board,
                 Catalog::load(&settings.region).map_err(Failure::bad_input)?,
                 cloud_is_elsewhere,
             )),
