@@ -505,6 +505,30 @@ mod tests {
         assert_eq!(pressed(&lab), "False");
     }
 
+    /// A lab at high speed comes to its steps late; a rehearsal never does.
+    #[test]
+    fn a_loop_that_comes_late_measures_the_same() {
+        let history = |late: u64| -> Vec<Option<String>> {
+            let mut lab = Lab::new();
+            let curve = "steps 0s=100m 33s=700m 50s=200m 91s=1100m 92s=300m";
+            let annotations = json!({"annotations": {"load.wharf.dev/cpu": curve}});
+            lab.pod("curve", annotations, json!({"image": "nginx"}));
+            lab.run(20);
+            let mut look = || {
+                for _ in 0..7 / late {
+                    lab.world.now = lab.world.now + Duration::from_secs(late);
+                    lab.run(0);
+                }
+                lab.usage("curve")
+            };
+            (0..20).map(|_| look()).collect()
+        };
+        let (prompt, late) = (history(1), history(7));
+        assert_eq!(prompt, late);
+        let distinct: std::collections::BTreeSet<_> = prompt.iter().flatten().collect();
+        assert!(distinct.len() > 4, "{prompt:?}");
+    }
+
     #[test]
     fn a_restart_of_the_simulation_goes_on_where_it_was() {
         let mut lab = Lab::new();
