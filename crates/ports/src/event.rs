@@ -1,11 +1,18 @@
 //! What a controller says of an object in the cluster's own Events.
 
+use std::time::Duration;
+
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::time::Time;
+
+/// How long the API server keeps an Event after it was last seen (`--event-ttl`).
+pub const EVENT_TTL: Duration = Duration::from_secs(3_600);
+/// How long after its last occurrence a series is over for upstream's recorder.
+const SERIES_WINDOW: Duration = Duration::from_secs(360);
 
 /// The object an Event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,10 +93,22 @@ pub struct EventRecord {
 }
 
 impl EventRecord {
+    /// Whether it is said through the newer interface (`events.k8s.io`), as upstream's scheduler
+    /// does: then its Event has an `eventTime` and, once it repeats, a series; the older fields for
+    /// the source, the times and the count stay empty.
+    pub fn is_of_series(&self) -> bool {
+        !self.action.is_empty()
+    }
+
+    /// How long after it was last said it still counts as a repeat; later it is an Event anew.
+    pub fn counted(&self) -> Duration {
+        if self.is_of_series() { SERIES_WINDOW } else { EVENT_TTL }
+    }
+
     /// The Event that says it for the first time, at `now`. Its name is the object's and a stamp,
     /// as upstream's recorder names Events.
     pub fn to_event(&self, now: Time, stamp: i64) -> Event {
-        let regarding = &self.regarding;
+        let (regarding, series) = (&self.regarding, self.is_of_series());
         // Events of cluster-scoped objects live in the default namespace.
         let namespace = optional(&regarding.key.namespace).unwrap_or_else(|| "default".to_owned());
         Event {
@@ -104,12 +123,14 @@ impl EventRecord {
             message: Some(self.message.clone()),
             type_: Some(self.kind.word().to_owned()),
             action: optional(&self.action),
-            count: Some(1),
-            first_timestamp: Some(now.to_meta()),
-            last_timestamp: Some(now.to_meta()),
-            source: Some(EventSource {
-                component: optional(&self.component),
-                host: optional(&self.host),
+            count: (!series).then_some(1),
+            first_timestamp: (!series).then(|| now.to_meta()),
+            last_timestamp: (!series).then(|| now.to_meta()),
+            event_time: series.then(|| now.to_micro()),
+            source: Some(if series {
+                EventSource::default()
+            } else {
+                EventSource { component: optional(&self.component), host: optional(&self.host) }
             }),
             reporting_component: Some(self.component.clone()),
             reporting_instance: Some(self.instance()),
@@ -120,10 +141,10 @@ impl EventRecord {
     /// Which copy of the component says it. Recorders of the new interface name themselves and
     /// their host; those of the old one only the host.
     fn instance(&self) -> String {
-        match (self.action.as_str(), self.host.as_str()) {
-            ("", host) => host.to_owned(),
-            (_, "") => format!("{}-{HOST}", self.component),
-            (_, host) => format!("{}-{host}", self.component),
+        match (self.is_of_series(), self.host.as_str()) {
+            (false, host) => host.to_owned(),
+            (true, "") => format!("{}-{HOST}", self.component),
+            (true, host) => format!("{}-{host}", self.component),
         }
     }
 }

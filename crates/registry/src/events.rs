@@ -2,21 +2,18 @@
 //! it is said again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, EventSeries};
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::time::Time;
 use wharf_ports::error::{ApiError, StatusReason};
-use wharf_ports::event::EventRecord;
+use wharf_ports::event::{EVENT_TTL, EventRecord};
 
 use crate::{Registry, WriteOptions, strategy};
 
-/// How long an Event is kept after it was last seen: the API server's `--event-ttl`.
-pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3_600);
 /// How many things said are remembered to be counted; upstream's recorder has the same bound.
 const SAID_MAX: usize = 4_096;
 /// How many names are tried when several Events of one object fall on the same instant.
@@ -66,7 +63,7 @@ impl Registry {
         }
         let saying = Saying::of(record);
         if let Some(said) =
-            recorder.said.get(&saying).filter(|said| now.since(said.last) < EVENT_TTL)
+            recorder.said.get(&saying).filter(|said| now.since(said.last) < record.counted())
         {
             let event = said.event.clone();
             match self.count_up(&event, now) {
@@ -98,8 +95,16 @@ impl Registry {
     fn count_up(&self, key: &ObjectKey, now: Time) -> Result<Arc<Object>, ApiError> {
         self.change(Kind::of::<Event>(), key, false, &|object| {
             let event = strategy::typed_mut::<Event>(object);
-            event.count = Some(event.count.unwrap_or(1).saturating_add(1));
-            event.last_timestamp = Some(now.to_meta());
+            if event.event_time.is_some() {
+                let series = event.series.take().and_then(|series| series.count);
+                event.series = Some(EventSeries {
+                    count: Some(series.unwrap_or(1).saturating_add(1)),
+                    last_observed_time: Some(now.to_micro()),
+                });
+            } else {
+                event.count = Some(event.count.unwrap_or(1).saturating_add(1));
+                event.last_timestamp = Some(now.to_meta());
+            }
             Ok(())
         })
     }
@@ -184,7 +189,7 @@ impl Saying {
             type_: text(&event.type_),
             reason: text(&event.reason),
             message: text(&event.message),
-            component: text(&source.component),
+            component: text(&source.component.or_else(|| event.reporting_component.clone())),
             host: text(&source.host),
         }
     }

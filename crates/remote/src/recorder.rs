@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use k8s_openapi::api::core::v1::Event;
@@ -14,7 +13,7 @@ use wharf_model::object::{ObjectKey, Typed as _};
 use wharf_model::time::Time;
 use wharf_ports::clock::Clock;
 use wharf_ports::error::StatusReason;
-use wharf_ports::event::EventRecord;
+use wharf_ports::event::{EVENT_TTL, EventRecord};
 
 use crate::api::{Api, Failure, Request};
 use crate::{path, requests};
@@ -23,8 +22,6 @@ use crate::{path, requests};
 pub(crate) const WAITING_MAX: usize = 1_000;
 /// How many things said are remembered to be counted; upstream's recorder has the same bound.
 const SAID_MAX: usize = 4_096;
-/// How long a thing said may be counted: the API server forgets Events after an hour.
-const COUNTED: Duration = Duration::from_secs(3_600);
 /// How many names are tried when several Events of one object fall on the same instant.
 const NAMES_MAX: i64 = 8;
 
@@ -65,11 +62,15 @@ impl Recorder {
     async fn record(&mut self, record: &EventRecord, now: Time) {
         let saying = Saying::of(record);
         if let Some(said) = self.said.get_mut(&saying)
-            && now.since(said.last) < COUNTED
+            && now.since(said.last) < record.counted()
         {
             said.count = said.count.saturating_add(1);
             said.last = now;
-            let body = json!({"count": said.count, "lastTimestamp": now.to_string()});
+            let body = if record.is_of_series() {
+                json!({"series": {"count": said.count, "lastObservedTime": now.to_micro()}})
+            } else {
+                json!({"count": said.count, "lastTimestamp": now.to_string()})
+            };
             let path = path::object(Kind::of::<Event>(), &said.event);
             let patch = Request::send(Method::PATCH, path, requests::MERGE_PATCH, body.to_string());
             match self.api.call(&patch).await {
@@ -97,7 +98,7 @@ impl Recorder {
         let now = said.last;
         self.said.insert(saying, said);
         if self.said.len() > SAID_MAX {
-            self.said.retain(|_, said| now.since(said.last) < COUNTED / 2);
+            self.said.retain(|_, said| now.since(said.last) < EVENT_TTL / 2);
         }
         if self.said.len() > SAID_MAX {
             // What is forgotten is told as a new Event when it is said again: harmless.

@@ -76,7 +76,8 @@ fn a_second_scheduler_schedules_its_own_pods() {
     assert_eq!(wait_bound(&kubectl, "big"), "large");
     let scheduled = event(&kubectl, "big", "Scheduled");
     assert_eq!(scheduled["message"], "Successfully assigned default/big to large");
-    assert_eq!(scheduled["source"]["component"], "wharf-scheduler");
+    assert_eq!(scheduled["reportingComponent"], "wharf-scheduler");
+    assert_eq!(scheduled["source"], serde_json::json!({}));
     create_pod(&kubectl, "theirs", "default-scheduler", "100m");
     create_pod(&kubectl, "next", "wharf-scheduler", "3");
     let failed = event(&kubectl, "next", "FailedScheduling");

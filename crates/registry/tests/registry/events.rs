@@ -23,11 +23,16 @@ fn said(cluster: &Cluster, message: &str) -> EventRecord {
     }
 }
 
+/// The same through the older interface.
+fn older(record: EventRecord) -> EventRecord {
+    EventRecord { action: String::new(), ..record }
+}
+
 #[test]
 fn a_repeat_raises_the_count_until_it_expires() {
     let cluster = Cluster::new();
     let uid = cluster.create(pod("p")).unwrap()["metadata"]["uid"].clone();
-    let record = said(&cluster, "hello");
+    let record = older(said(&cluster, "hello"));
     let first = json_of(&cluster.registry.record(&record).unwrap());
     let name = first["metadata"]["name"].as_str().unwrap().to_owned();
     assert_eq!(name, format!("p.{:x}", START.as_nanos()));
@@ -37,7 +42,7 @@ fn a_repeat_raises_the_count_until_it_expires() {
     );
     assert_eq!(first["source"], json!({"component": "default-scheduler"}));
     assert_eq!(first["type"], "Normal");
-    assert_eq!(first["action"], "Binding");
+    assert_eq!(first["eventTime"], json!(null));
     assert_eq!(first["count"], 1);
 
     cluster.clock.advance_to(START + Duration::from_secs(60));
@@ -45,7 +50,7 @@ fn a_repeat_raises_the_count_until_it_expires() {
     assert_eq!((&again["metadata"]["name"], &again["count"]), (&json!(name), &json!(2)));
     assert_eq!(again["firstTimestamp"], "2026-11-21T10:00:00Z");
     assert_eq!(again["lastTimestamp"], "2026-11-21T10:01:00Z");
-    let other = json_of(&cluster.registry.record(&said(&cluster, "other")).unwrap());
+    let other = json_of(&cluster.registry.record(&older(said(&cluster, "other"))).unwrap());
     assert_ne!(other["metadata"]["name"], json!(name));
 
     // A restarted registry knows what was said.
@@ -58,6 +63,37 @@ fn a_repeat_raises_the_count_until_it_expires() {
     assert_eq!(cluster.registry.expired_events(later).len(), 2);
     cluster.clock.advance_to(later);
     assert_eq!(json_of(&registry.record(&record).unwrap())["count"], 1);
+}
+
+#[test]
+fn what_the_newer_interface_says_again_is_a_series() {
+    let cluster = Cluster::new();
+    cluster.create(pod("p")).unwrap();
+    let record = said(&cluster, "hello");
+    let first = json_of(&cluster.registry.record(&record).unwrap());
+    assert_eq!(first["action"], "Binding");
+    assert_eq!(first["eventTime"], "2026-11-21T10:00:00.000000Z");
+    assert_eq!(first["reportingComponent"], "default-scheduler");
+    assert_eq!(first["reportingInstance"], "default-scheduler-wharf");
+    assert_eq!(first["source"], json!({}));
+    for field in ["count", "firstTimestamp", "lastTimestamp", "series"] {
+        assert_eq!(first[field], json!(null), "{field}");
+    }
+    for (seconds, count) in [(60, 2), (400, 3)] {
+        cluster.clock.advance_to(START + Duration::from_secs(seconds));
+        let again = json_of(&cluster.registry.record(&record).unwrap());
+        assert_eq!(again["metadata"]["name"], first["metadata"]["name"]);
+        assert_eq!(again["series"]["count"], count);
+        assert_eq!(again["count"], json!(null));
+    }
+    // A restarted registry knows what was said; six minutes later the series is over.
+    let registry =
+        Registry::new(cluster.registry.store().clone(), Arc::clone(&cluster.clock) as _, 1);
+    assert_eq!(json_of(&registry.record(&record).unwrap())["series"]["count"], 4);
+    cluster.clock.advance_to(START + Duration::from_secs(760));
+    let anew = json_of(&registry.record(&record).unwrap());
+    assert_ne!(anew["metadata"]["name"], first["metadata"]["name"]);
+    assert_eq!(anew["series"], json!(null));
 }
 
 #[test]
@@ -77,5 +113,5 @@ fn a_deleted_event_is_said_anew() {
     let record = said(&cluster, "a");
     let first = cluster.registry.record(&record).unwrap();
     cluster.delete("Event", &first.key().name).unwrap();
-    assert_eq!(json_of(&cluster.registry.record(&record).unwrap())["count"], 1);
+    assert_eq!(json_of(&cluster.registry.record(&record).unwrap())["series"], json!(null));
 }

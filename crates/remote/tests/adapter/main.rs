@@ -197,7 +197,9 @@ async fn events_are_counted_and_never_wait() {
     run.cluster.close().await;
     let events = lab.list::<Event>();
     assert_eq!(events.len(), 1);
-    assert_eq!(events[0].count, Some(3));
+    assert_eq!(events[0].count, None, "the newer interface counts in a series");
+    assert_eq!(events[0].series.as_ref().and_then(|series| series.count), Some(3));
+    assert!(events[0].event_time.is_some());
     assert_eq!(events[0].involved_object.name.as_deref(), Some("p"));
 }
 
