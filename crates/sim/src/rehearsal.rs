@@ -18,6 +18,7 @@ use wharf_model::time::Time;
 use wharf_ports::clock::VirtualClock;
 use wharf_ports::cluster::{Delete, Part, Propagation, Write};
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::view::View;
 use wharf_registry::Registry;
 use wharf_scheduler::config::Configuration;
 use wharf_schema::decode::{FieldValidation, decode_any, decode_yaml_documents};
@@ -189,6 +190,11 @@ impl Rehearsal {
     /// Cluster time.
     pub fn now(&self) -> Time {
         self.world.now()
+    }
+
+    /// The world as the controllers see it.
+    pub fn view(&self) -> &View {
+        self.world.view()
     }
 
     /// What has happened so far; a narrator takes lines from it.
