@@ -84,7 +84,7 @@ struct Swaying;
 
 impl Metrics for Swaying {
     fn pod_metrics(&self, pods: &PodQuery<'_>, now: Time) -> Result<Vec<PodMetrics>, String> {
-        let is_even = now.since(START).as_secs() / ROUND.as_secs() % 2 == 0;
+        let is_even = (now.since(START).as_secs() / ROUND.as_secs()).is_multiple_of(2);
         let usage = vec![("cpu".into(), Quantity::from_milli(if is_even { 49 } else { 51 }))];
         let measured = |name: &&str| PodMetrics {
             namespace: pods.namespace.into(),
