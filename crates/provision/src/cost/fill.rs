@@ -5,7 +5,7 @@
 //! come first by that, and a machine whose memory is nearly gone takes pods of cpu.
 
 use super::duals::Duals;
-use super::problem::{Amounts, DIMS_MAX, Problem};
+use super::problem::{Amounts, Class, DIMS_MAX, Problem};
 
 /// How a fill departs from the plain rule, so that a search finds others.
 #[derive(Clone, Debug, Default)]
@@ -37,9 +37,23 @@ pub(crate) struct Filler<'p> {
     /// Per class: whether it minds who else is on its machine, and what its place is worth besides
     /// its resources is asked for.
     particular: Vec<bool>,
+    /// Per class: the number of its run. Classes of a run, which follow each other, ask for the same
+    /// and differ at most in whom they mind; so a run is weighed once.
+    run_of: Vec<u32>,
+    /// Scratch: the classes that may go on the machine, and their runs.
+    open: Vec<u32>,
+    runs: Vec<Run>,
     scored: Vec<(f64, u32)>,
     /// Steps taken: classes looked at.
     pub(crate) work: u64,
+}
+
+/// Classes that ask for the same: a range of those that are open.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// Those before it have no pod left that goes with what is on the machine.
+    next: usize,
+    end: usize,
 }
 
 impl<'p> Filler<'p> {
@@ -52,11 +66,10 @@ impl<'p> Filler<'p> {
             groups: vec![(0, u32::MAX); problem.groups],
             touched: Vec::new(),
             taken: vec![0; problem.classes.len()],
-            particular: problem
-                .classes
-                .iter()
-                .map(|class| class.hosts.iter().any(|rule| rule.most < u32::MAX))
-                .collect(),
+            particular: problem.classes.iter().map(Class::is_particular).collect(),
+            run_of: runs(problem),
+            open: Vec::new(),
+            runs: Vec::new(),
             scored: Vec::new(),
             work: 0,
         }
@@ -120,14 +133,25 @@ impl<'p> Filler<'p> {
         let mut free = kind.room;
         content.clear();
         self.clear();
-        let mut open: Vec<u32> = from
-            .iter()
-            .copied()
-            .filter(|class| {
-                left[*class as usize] > 0
-                    && kind.sets >> self.problem.classes[*class as usize].set & 1 == 1
-            })
-            .collect();
+        let mut open = std::mem::take(&mut self.open);
+        let mut runs = std::mem::take(&mut self.runs);
+        open.clear();
+        runs.clear();
+        let mut last = u32::MAX;
+        for class in from.iter().copied().filter(|class| left[*class as usize] > 0) {
+            if kind.sets >> self.problem.classes[class as usize].set & 1 == 0 {
+                continue;
+            }
+            open.push(class);
+            let run = self.run_of[class as usize];
+            match runs.last_mut().filter(|_| run == last) {
+                Some(run) => run.end = open.len(),
+                None => runs.push(Run { next: open.len() - 1, end: open.len() }),
+            }
+            last = run;
+        }
+        // Looking at a class is less work than weighing it.
+        self.work += from.len() as u64 / 8;
         let mut worth = 0.0;
         // What a machine's resources are worth, as parts of its price: those of the set of pods
         // that value it most.
@@ -155,18 +179,15 @@ impl<'p> Filler<'p> {
             }
             let mut scored = std::mem::take(&mut self.scored);
             scored.clear();
-            self.work += open.len() as u64 + 1;
+            self.work += runs.len() as u64 + 1;
             let mut at = 0;
-            while at < open.len() {
-                let class = open[at];
-                let known = &self.problem.classes[class as usize];
-                let fits = left[class as usize] > self.taken[class as usize]
-                    && (0..dims).all(|dim| known.need[dim] <= free[dim])
-                    && (known.hosts.is_empty() || self.admits(class));
-                if !fits {
-                    open.swap_remove(at);
+            while at < runs.len() {
+                let class = self.skip(&mut runs[at], &open, left, &free);
+                let Some(class) = class else {
+                    runs.swap_remove(at);
                     continue;
-                }
+                };
+                let known = &self.problem.classes[class as usize];
                 let needs = &self.needs[class as usize];
                 let mut score = 0.0;
                 if tilt.even {
@@ -189,7 +210,7 @@ impl<'p> Filler<'p> {
                     score = (score + place) * PARTICULAR;
                 }
                 if tilt.noise != 0 {
-                    score *= noise(tilt.noise, class);
+                    score *= noise(tilt.noise, self.run_of[class as usize]);
                 }
                 scored.push((score, class));
                 at += 1;
@@ -230,10 +251,28 @@ impl<'p> Filler<'p> {
             }
             self.scored = scored;
         }
+        (self.open, self.runs) = (open, runs);
         for (class, count) in content.iter_mut() {
             *count = std::mem::take(&mut self.taken[*class as usize]);
         }
         worth
+    }
+
+    /// The first class of a run that has a pod for the machine. Those that have none now will have
+    /// none later.
+    fn skip(&self, run: &mut Run, open: &[u32], left: &[u32], free: &Amounts) -> Option<u32> {
+        let need = &self.problem.classes[*open.get(run.next)? as usize].need;
+        if (0..self.problem.dims).any(|dim| need[dim] > free[dim]) {
+            return None;
+        }
+        while run.next < run.end {
+            let class = open[run.next];
+            if left[class as usize] > self.taken[class as usize] && self.admits(class) {
+                return Some(class);
+            }
+            run.next += 1;
+        }
+        None
     }
 
     /// Whether one more pod of a class goes with those on the machine.
@@ -245,9 +284,23 @@ impl<'p> Filler<'p> {
     }
 }
 
-/// A factor near 1 that a seed and a class decide.
-fn noise(seed: u64, class: u32) -> f64 {
-    let mixed = (seed ^ u64::from(class)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+/// Numbers the runs of classes that ask for the same.
+fn runs(problem: &Problem) -> Vec<u32> {
+    let mut number = 0;
+    let mut run_of = Vec::with_capacity(problem.classes.len());
+    for (at, class) in problem.classes.iter().enumerate() {
+        let before = at.checked_sub(1).map(|before| &problem.classes[before]);
+        if before.is_some_and(|before| before.kinship() != class.kinship()) {
+            number += 1;
+        }
+        run_of.push(number);
+    }
+    run_of
+}
+
+/// A factor near 1 that a seed and a run of classes decide.
+fn noise(seed: u64, run: u32) -> f64 {
+    let mixed = (seed ^ u64::from(run)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let part = (mixed >> 40) as f64 / (1_u64 << 24) as f64;
     0.8 + 0.4 * part
 }

@@ -99,8 +99,13 @@ impl Solver {
     }
 
     fn pack_again(&mut self, batch: &Batch<'_>, share_percent: u32) -> Option<Vec<PlannedClaim>> {
-        let mut members = self.members(batch)?;
+        let members = self.members(batch)?;
         let mut problem = self.problem(&members)?;
+        let mut paired: Vec<(Class, Members)> =
+            std::iter::zip(std::mem::take(&mut problem.classes), members).collect();
+        paired.sort_by_key(|(class, _)| class.kinship());
+        let (classes, mut members): (Vec<Class>, Vec<Members>) = paired.into_iter().unzip();
+        problem.classes = classes;
         spread_out(&mut problem, share_percent);
         problem.drop_dominated();
         let bins = search::solve(&problem, SEED)?;

@@ -70,6 +70,18 @@ pub(crate) struct Bin {
     pub(crate) content: Vec<(u32, u32)>,
 }
 
+impl Class {
+    /// Whether it minds who else is on its machine.
+    pub(crate) fn is_particular(&self) -> bool {
+        self.hosts.iter().any(|rule| rule.most < u32::MAX)
+    }
+
+    /// Classes with the same are weighed alike; they should follow each other.
+    pub(crate) fn kinship(&self) -> (u8, bool, Amounts) {
+        (self.set, self.is_particular(), self.need)
+    }
+}
+
 impl Problem {
     /// Takes away kinds that another is at least as good as in every respect.
     pub(crate) fn drop_dominated(&mut self) {

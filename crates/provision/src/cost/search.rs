@@ -15,6 +15,9 @@ use super::problem::{Amounts, Bin, DIMS_MAX, Problem};
 const KINDS_TRIED: usize = 14;
 /// Fewer while improving, where many plans are tried.
 const KINDS_TRIED_AGAIN: usize = 8;
+/// And fewer for a batch with more than so many pods times classes.
+const KINDS_TRIED_LARGE: usize = 7;
+const LARGE: u64 = 20_000_000;
 /// Steps for each pod, and at least.
 const WORK_PER_POD: u64 = 12_000;
 const WORK_MIN: u64 = 10_000_000;
@@ -38,17 +41,23 @@ pub(crate) fn solve(problem: &Problem, seed: u64) -> Option<Vec<Bin>> {
     };
     let bound = search.duals.bound;
     let mut best: Option<Vec<Bin>> = None;
+    let pods: u64 = counts.iter().map(|count| u64::from(*count)).sum();
+    // A very large batch is planned once only, looking at fewer kinds.
+    let large = pods * problem.classes.len() as u64 > LARGE;
+    let tried = if large { KINDS_TRIED_LARGE } else { KINDS_TRIED };
     for even in [false, true] {
+        if even && large {
+            break;
+        }
         let tilt = Tilt { even, ..Tilt::default() };
         search.left.copy_from_slice(&counts);
-        let bins = search.construct(&all, &tilt, KINDS_TRIED, i64::MAX)?;
+        let bins = search.construct(&all, &tilt, tried, true, i64::MAX)?;
         let cost = problem.cost(&bins);
         if best.as_ref().is_none_or(|best| cost < problem.cost(best)) {
             best = Some(bins);
         }
     }
     let mut bins = best?;
-    let pods: u64 = counts.iter().map(|count| u64::from(*count)).sum();
     let budget = search.filler.work + (pods * WORK_PER_POD).max(WORK_MIN);
     search.improve(&mut bins, bound, budget);
     Some(bins)
@@ -68,12 +77,14 @@ struct Search<'p> {
 
 impl Search<'_> {
     /// Packs what is left of the classes `from` on new machines; `None` if that costs `limit` or
-    /// more, or if some pod fits nowhere. Afterwards nothing is left.
+    /// more, or if some pod fits nowhere. With `reprice` worths follow what is left. Afterwards
+    /// nothing is left.
     fn construct(
         &mut self,
         from: &[u32],
         tilt: &Tilt,
         tried: usize,
+        reprice: bool,
         limit: i64,
     ) -> Option<Vec<Bin>> {
         let problem = self.problem;
@@ -90,7 +101,7 @@ impl Search<'_> {
             let pods: u64 = open.iter().map(|class| u64::from(self.left[*class as usize])).sum();
             // What is left changes its mix, and with it the worth of machines.
             if pods_at_order == u64::MAX || pods * 10 < pods_at_order * 9 {
-                if tried == KINDS_TRIED && pods_at_order != u64::MAX {
+                if reprice && pods_at_order != u64::MAX {
                     self.duals = duals::solve(problem, &self.left);
                 }
                 order = self.promising(&open);
@@ -210,7 +221,7 @@ impl Search<'_> {
                 self.squeeze(bins, &chosen, &from, &mut moved);
             }
             let tilt = self.tilt();
-            let packed = self.construct(&from, &tilt, KINDS_TRIED_AGAIN, before + 1);
+            let packed = self.construct(&from, &tilt, KINDS_TRIED_AGAIN, false, before + 1);
             let after = packed.as_ref().map_or(i64::MAX, |packed| problem.cost(packed));
             if after > before || (after == before && self.random.below(4) == 0) {
                 self.filler.work += saved.len() as u64;
