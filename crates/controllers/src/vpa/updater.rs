@@ -344,12 +344,17 @@ fn pods_of<'v>(namespace: &str, target: &Target, view: &'v View) -> Vec<PodRef<'
             }
         }
     }
-    // A chain of owners with an end that is not there counts as none.
-    let above = |object: &Object| {
-        let owner = Target::above(object)?;
-        topmost(&owner, namespace, &lookup(view)).ok().flatten()
+    // A chain of owners with an end that is not there counts as none. The pods of one controller
+    // have the same.
+    let mut known: BTreeMap<Option<Target>, bool> = BTreeMap::new();
+    let mut is_below = |object: &Object| {
+        let owner = Target::above(object);
+        *known.entry(owner.clone()).or_insert_with(|| {
+            let top = owner.and_then(|owner| topmost(&owner, namespace, &lookup(view)).ok()?);
+            top.as_ref() == Some(target)
+        })
     };
-    found.into_values().filter(|(object, _)| above(object).as_ref() == Some(target)).collect()
+    found.into_values().filter(|(object, _)| is_below(object)).collect()
 }
 
 fn owner_uid(object: &Object) -> Option<CompactString> {
