@@ -85,22 +85,44 @@ pub fn answer<'a>(
     })
 }
 
-/// What the nodes say of a pod as things are; `None` for one that has ended.
-pub fn pod_review(pod: &Pod, view: &View, profile: &Profile) -> Option<Review> {
+/// What the nodes say of a pod.
+#[derive(Clone, Debug)]
+pub struct PodReview {
+    review: Review,
+    /// The scheduler's names, if none of them is the one that the pod asks for.
+    foreign_to: Option<String>,
+}
+
+/// What the nodes say of a pod as things are, by the rules of the profile that it asks for; `None`
+/// for one that has ended. One that asks for another scheduler is looked at by the default rules.
+pub fn pod_review(pod: &Pod, view: &View, profiles: &[Profile]) -> Option<PodReview> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return None;
     }
-    Some(review(&mut snapshot_of(view), pod, profile))
+    let own = profiles.iter().find(|profile| profile.is_for(pod));
+    let foreign_to = own.is_none().then(|| {
+        let names: Vec<&str> =
+            profiles.iter().map(|profile| profile.scheduler_name.as_str()).collect();
+        names.join(", ")
+    });
+    let profile = own.cloned().unwrap_or_default();
+    Some(PodReview { review: review(&mut snapshot_of(view), pod, &profile), foreign_to })
 }
 
 impl Answer {
     /// The same with what the nodes say of the pod. People are told it of a pod that waits, and
     /// of one that runs if it is not known how it came to where it is.
     #[must_use]
-    pub fn with_chances(mut self, review: &Review, waits: bool, telling: Telling<'_>) -> Self {
+    pub fn with_chances(mut self, told: &PodReview, waits: bool, telling: Telling<'_>) -> Self {
+        let PodReview { review, foreign_to } = told;
         let text = if waits {
-            chances::text(review, telling)
+            let foreign = foreign_to.as_ref().map_or_else(String::new, |names| {
+                format!(
+                    "it waits for a scheduler of another name: that of the lab is {names}. By the default rules:\n"
+                )
+            });
+            foreign + &chances::text(review, telling)
         } else if self.reasons_text.is_empty() {
             format!("if it had to be placed again:\n{}", chances::text(review, telling))
         } else {
@@ -253,4 +275,49 @@ fn provider_id(object: &Object) -> Option<&str> {
         return node.spec.as_ref()?.provider_id.as_deref();
     }
     object.typed::<NodeClaim>().map(|claim| claim.status.provider_id.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_looked_at_by_the_profile_it_asks_for() {
+        let pod = |scheduler: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "p", "namespace": "default", "uid": "p"},
+                "spec": {
+                    "schedulerName": scheduler, "nodeName": "",
+                    "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]
+                }
+            }))
+            .expect("a pod")
+        };
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "tainted"},
+            "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]},
+            "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"}}
+        }))
+        .expect("a node");
+        let mut view = View::new();
+        view.load(std::sync::Arc::new(Object::from_typed(Box::new(node), 1)));
+
+        let config = "apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+profiles:
+- schedulerName: default-scheduler
+- schedulerName: careless
+  plugins: {multiPoint: {disabled: [{name: TaintToleration}]}}
+";
+        let profiles =
+            wharf_scheduler::config::load(config, "config.yaml").expect("a configuration").profiles;
+        let told = |scheduler: &str| {
+            let review = pod_review(&pod(scheduler), &view, &profiles).expect("it waits");
+            (review.review.feasible, review.foreign_to)
+        };
+        assert_eq!(told("default-scheduler"), (0, None));
+        assert_eq!(told("careless"), (1, None));
+        let names = "default-scheduler, careless".to_owned();
+        assert_eq!(told("theirs"), (0, Some(names)));
+    }
 }

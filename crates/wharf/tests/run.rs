@@ -142,7 +142,10 @@ fn what_is_wrong_with_the_way_to_the_cluster_is_told_in_one_line() {
 
     let (code, text) = fails(&["--only", "schedular"], None);
     assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("no controller \"schedular\"; there are workloads, scheduler"), "{text}");
+    assert!(
+        text.contains("no controller \"schedular\"; there are workloads, autoscaling, scheduler"),
+        "{text}"
+    );
 
     let wharf = bare();
     let good = std::fs::read_to_string(&wharf.kubeconfig).expect("the lab's kubeconfig");

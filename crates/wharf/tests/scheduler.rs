@@ -98,8 +98,8 @@ fn a_wrong_configuration_is_told_in_one_line() {
             "profiles[0].plugins.multiPoint.enabled[0].name: unknown plugin \"GangPlanning\"",
         ),
         (
-            format!("{CONFIG}extenders: [{{urlPrefix: 'http://e'}}]\n"),
-            "extenders have no say in gangs here: take http://e or the plugin GangScheduling out",
+            format!("{CONFIG}extenders: [{{urlPrefix: 'ftp://e', filterVerb: filter}}]\n"),
+            "extenders[0].urlPrefix: has to begin with http:// or https://",
         ),
     ] {
         std::fs::write(&file, text).expect("it can be written");

@@ -32,28 +32,18 @@ use super::state_metrics;
 
 /// The endpoints.
 pub(super) struct LabEndpoints {
-    registry: Arc<Registry>,
-    clock: Arc<ScaledClock>,
-    journal: Arc<Mutex<Journal>>,
-    metrics: Arc<SchedulerMetrics>,
-    board: Arc<Board>,
-    catalog: Catalog,
-    cloud_is_elsewhere: bool,
+    pub(super) registry: Arc<Registry>,
+    pub(super) clock: Arc<ScaledClock>,
+    pub(super) journal: Arc<Mutex<Journal>>,
+    pub(super) metrics: Arc<SchedulerMetrics>,
+    pub(super) board: Arc<Board>,
+    pub(super) catalog: Catalog,
+    /// The scheduler's profiles.
+    pub(super) profiles: Vec<Profile>,
+    pub(super) cloud_is_elsewhere: bool,
 }
 
 impl LabEndpoints {
-    pub(super) fn new(
-        registry: Arc<Registry>,
-        clock: Arc<ScaledClock>,
-        journal: Arc<Mutex<Journal>>,
-        metrics: Arc<SchedulerMetrics>,
-        board: Arc<Board>,
-        catalog: Catalog,
-        cloud_is_elsewhere: bool,
-    ) -> Self {
-        Self { registry, clock, journal, metrics, board, catalog, cloud_is_elsewhere }
-    }
-
     /// Takes in what kubelets in another process measure.
     fn measured(&self, body: &[u8]) -> Result<Value, ApiError> {
         let news: Vec<News> = serde_json::from_slice(body)
@@ -133,7 +123,7 @@ impl LabEndpoints {
             answer = answer.with_kernel(pod, node);
         }
         if let Some(pod) = object.as_ref().and_then(|object| object.typed::<Pod>())
-            && let Some(review) = why::pod_review(pod, &self.view(), &Profile::default())
+            && let Some(chances) = why::pod_review(pod, &self.view(), &self.profiles)
         {
             let buys = self.registry.store().count(Kind::of::<NodePool>()) > 0;
             let telling = Telling {
@@ -141,7 +131,7 @@ impl LabEndpoints {
                 catalog: buys.then_some(&self.catalog),
             };
             let waits = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
-            answer = answer.with_chances(&review, waits, telling);
+            answer = answer.with_chances(&chances, waits, telling);
         }
         Ok(if request.query.get("output") == Some("json") {
             ExtraResponse::Json(answer.to_json().to_string().into())

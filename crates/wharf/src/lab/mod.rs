@@ -142,15 +142,16 @@ impl Lab {
                 Arc::clone(&clock) as Arc<dyn Clock>,
             )),
             metrics: Arc::clone(&board),
-            extra: Arc::new(endpoints::LabEndpoints::new(
-                Arc::clone(&registry),
-                Arc::clone(&clock),
+            extra: Arc::new(endpoints::LabEndpoints {
+                registry: Arc::clone(&registry),
+                clock: Arc::clone(&clock),
                 journal,
                 metrics,
                 board,
-                Catalog::load(&settings.region).map_err(Failure::bad_input)?,
+                catalog: Catalog::load(&settings.region).map_err(Failure::bad_input)?,
+                profiles: options.scheduler.profiles.clone(),
                 cloud_is_elsewhere,
-            )),
+            }),
             cloud_is_elsewhere,
             stop: stopping.clone(),
         });
