@@ -47,7 +47,7 @@ impl Registry {
     /// # Errors
     /// The API's refusal.
     pub fn delete(&self, delete: &Delete, options: &WriteOptions) -> Result<Deleted, ApiError> {
-        self.delete_after(delete, options, &|_| Ok(()))
+        self.delete_after(delete, options, None)
     }
 
     /// Deletes an object after a last change of it, in one write if it stays.
@@ -55,16 +55,25 @@ impl Registry {
         &self,
         delete: &Delete,
         options: &WriteOptions,
-        change: &crate::update::Change<'_>,
+        change: Option<&crate::update::Change<'_>>,
     ) -> Result<Deleted, ApiError> {
         let Delete { kind, key, .. } = delete;
         for _ in 0..ATTEMPTS_MAX {
             let existing = self.get(*kind, key)?;
             check_preconditions(delete, &existing)?;
             let old = decoded(&existing)?;
+            if change.is_none() && !options.dry_run && goes_at_once(old, delete) {
+                match self.store.remove(*kind, key, Expect::At(existing.revision())) {
+                    Ok((object, _)) => return Ok(Deleted { object, gone: true }),
+                    Err(PutError::Missing) => return Err(ApiError::not_found(*kind, &key.name)),
+                    Err(PutError::Changed(_) | PutError::Exists(_)) => continue,
+                }
+            }
             let mut draft = old.clone_box();
             let outcome = mark(&mut *draft, delete, self.now())?;
-            if !matches!(outcome, Outcome::Nothing) {
+            if let Some(change) = change
+                && !matches!(outcome, Outcome::Nothing)
+            {
                 change(&mut *draft)?;
             }
             let stored = match outcome {
@@ -179,39 +188,58 @@ fn mark(object: &mut dyn Typed, delete: &Delete, now: Time) -> Result<Outcome, A
     Ok(Outcome::Update)
 }
 
+/// Whether a deletion takes an object away right now: nothing holds it, and no grace period is to
+/// run. Told without a copy of the object, as most deletions are such.
+fn goes_at_once(object: &dyn Typed, delete: &Delete) -> bool {
+    if delete.kind == Kind::of::<Namespace>()
+        || delete.propagation != Propagation::Background
+        || is_held(object.meta())
+    {
+        return false;
+    }
+    delete.kind != Kind::of::<Pod>()
+        || grace_of(strategy::typed::<Pod>(object), delete).is_some_and(|seconds| seconds <= 0)
+}
+
+/// The grace period in seconds that a deletion leaves a pod; `None` if it changes nothing about
+/// the deletion under way.
+fn grace_of(pod: &Pod, delete: &Delete) -> Option<i64> {
+    let meta = &pod.metadata;
+    match (&meta.deletion_timestamp, meta.deletion_grace_period_seconds) {
+        (Some(_), None) => Some(0),
+        // A deletion under way can only be shortened.
+        (Some(_), Some(given)) => {
+            delete.grace_seconds.filter(|seconds| *seconds < given).map(|seconds| seconds.max(0))
+        }
+        (None, _) => {
+            if strategy::pod::node_name(pod).is_none() || strategy::pod::is_finished(pod) {
+                return Some(0);
+            }
+            let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+            let seconds = delete.grace_seconds.or(own).unwrap_or(0);
+            Some(if seconds < 0 { 1 } else { seconds })
+        }
+    }
+}
+
 /// The deletion of a pod: the kubelet gets the grace period to stop it and then deletes it again
 /// with a grace period of zero.
 fn mark_gracefully(object: &mut dyn Typed, delete: &Delete, now: Time) -> Outcome {
-    let pod = strategy::typed::<Pod>(object);
-    let own = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-    let is_bound = strategy::pod::node_name(pod).is_some();
-    let is_finished = strategy::pod::is_finished(pod);
+    let Some(seconds) = grace_of(strategy::typed::<Pod>(object), delete) else {
+        return Outcome::Nothing;
+    };
     let meta = object.meta_mut();
-    let seconds = match (&meta.deletion_timestamp, meta.deletion_grace_period_seconds) {
-        (Some(_), None) => 0,
+    match (&meta.deletion_timestamp, meta.deletion_grace_period_seconds) {
+        (Some(_), None) => {}
         (Some(end), Some(given)) => {
-            // A deletion under way can only be shortened.
-            let Some(seconds) = delete.grace_seconds.filter(|seconds| *seconds < given) else {
-                return Outcome::Nothing;
-            };
-            let seconds = seconds.max(0);
             let begun = Time::from(end) - seconds_of(given);
             meta.deletion_timestamp = Some((begun + seconds_of(seconds)).to_meta());
-            seconds
         }
         (None, _) => {
-            let mut seconds = delete.grace_seconds.or(own).unwrap_or(0);
-            if !is_bound || is_finished {
-                seconds = 0;
-            }
-            if seconds < 0 {
-                seconds = 1;
-            }
             meta.deletion_timestamp = Some((now + seconds_of(seconds)).to_meta());
             start_generation(meta);
-            seconds
         }
-    };
+    }
     meta.deletion_grace_period_seconds = Some(seconds);
     set_collection_finalizers(meta, delete.propagation);
     if is_held(meta) || seconds > 0 { Outcome::Update } else { Outcome::Remove }

@@ -42,14 +42,18 @@ impl Registry {
         }
         let now = self.now();
         let generation = evicted.metadata.generation;
-        self.delete_after(&delete, options, &|object| {
-            let evicted = strategy::typed_mut::<Pod>(object);
-            let mut condition = pod::condition("DisruptionTarget", true, generation);
-            condition.reason = Some("EvictionByEvictionAPI".to_owned());
-            condition.message = Some("Eviction API: evicting".to_owned());
-            pod::set_condition(evicted.status.get_or_insert_default(), condition, now);
-            Ok(())
-        })
+        self.delete_after(
+            &delete,
+            options,
+            Some(&|object| {
+                let evicted = strategy::typed_mut::<Pod>(object);
+                let mut condition = pod::condition("DisruptionTarget", true, generation);
+                condition.reason = Some("EvictionByEvictionAPI".to_owned());
+                condition.message = Some("Eviction API: evicting".to_owned());
+                pod::set_condition(evicted.status.get_or_insert_default(), condition, now);
+                Ok(())
+            }),
+        )
     }
 
     /// The budget that counts for a pod, if there is one.

@@ -79,8 +79,10 @@ impl Registry {
                 _ => {}
             }
             let old = decoded(&existing)?;
-            let draft = self.draft(rules, object, old, part, version.is_some())?;
-            match self.replace(&existing, draft, options.dry_run)? {
+            let Some(draft) = self.draft(rules, object, old, part, version.is_some())? else {
+                return Ok(existing);
+            };
+            match self.store_over(&existing, draft, options.dry_run)? {
                 Some(stored) => return Ok(stored),
                 None if version.is_some() => return Err(ApiError::stale(kind, &key.name)),
                 None => {}
@@ -108,7 +110,7 @@ impl Registry {
         Err(too_busy(kind, &key.name))
     }
 
-    /// What is to be stored when `part` of `object` replaces that of `old`.
+    /// What is to be stored when `part` of `object` replaces that of `old`; `None` if it is there.
     fn draft(
         &self,
         rules: &dyn Strategy,
@@ -116,7 +118,7 @@ impl Registry {
         old: &dyn Typed,
         part: Part,
         is_versioned: bool,
-    ) -> Result<Box<dyn Typed>, ApiError> {
+    ) -> Result<Option<Box<dyn Typed>>, ApiError> {
         let kind = object.kind();
         let mut errors = Errors::default();
         let mut draft = if part == Part::Status {
@@ -142,11 +144,15 @@ impl Registry {
             if started { Some(generation.unwrap_or(0) + 1) } else { generation };
         if rules.same(&*draft, old) && errors.is_empty() {
             // What is stored already cannot be refused.
-            return Ok(draft);
+            return Ok(None);
         }
         if let Some(service) = draft.as_any_mut().downcast_mut::<Service>() {
             let old = strategy::typed::<Service>(old);
             admission::allocate(&self.store, service, Some(old), &mut errors);
+            // The addresses that it did not repeat may have been all that was different.
+            if service == old && errors.is_empty() {
+                return Ok(None);
+            }
         }
         metadata::validate(kind, rules, draft.meta(), &mut errors);
         metadata::validate_update(draft.meta(), old.meta(), &mut errors);
@@ -156,12 +162,25 @@ impl Registry {
             Part::Main | Part::All => rules.validate_update(&*draft, old, &mut errors),
         }
         errors.into_result(kind, draft.meta().name.as_deref().unwrap_or_default())?;
-        Ok(draft)
+        Ok(Some(draft))
     }
 
-    /// Stores a draft in place of the version it was made from. `None` if another writer was
-    /// faster.
+    /// Stores a draft in place of the version it was made from, if it differs. `None` if another
+    /// writer was faster.
     pub(crate) fn replace(
+        &self,
+        existing: &Arc<Object>,
+        draft: Box<dyn Typed>,
+        dry_run: bool,
+    ) -> Result<Option<Arc<Object>>, ApiError> {
+        if strategy::of(existing.kind()).same(&*draft, decoded(existing)?) {
+            return Ok(Some(Arc::clone(existing)));
+        }
+        self.store_over(existing, draft, dry_run)
+    }
+
+    /// The same of a draft that is known to differ.
+    fn store_over(
         &self,
         existing: &Arc<Object>,
         draft: Box<dyn Typed>,
@@ -169,9 +188,6 @@ impl Registry {
     ) -> Result<Option<Arc<Object>>, ApiError> {
         let kind = existing.kind();
         let old = decoded(existing)?;
-        if strategy::of(kind).same(&*draft, old) {
-            return Ok(Some(Arc::clone(existing)));
-        }
         if dry_run {
             return Ok(Some(unstored(draft, existing.revision())));
         }
