@@ -19,6 +19,7 @@ use wharf_sim::world::World;
 use wharf_store::Store;
 
 use super::clock::ScaledClock;
+use super::state_metrics::karpenter::Counters;
 use crate::failure::Failure;
 use crate::output;
 
@@ -37,17 +38,11 @@ impl Driver {
         world: World,
         store: Store,
         clock: Arc<ScaledClock>,
-        journal: Arc<Mutex<Journal>>,
-        verbose: u8,
+        recorder: LabRecorder,
         stop: watch::Receiver<bool>,
         answers: Arc<Notify>,
     ) -> Result<Self, Failure> {
         let (failed, failure) = oneshot::channel();
-        let recorder = LabRecorder {
-            journal,
-            timeline: (verbose > 0).then(|| Timeline::starting_at(clock.now())),
-            every_change: verbose > 1,
-        };
         let thread = std::thread::Builder::new()
             .name("event-loop".to_owned())
             .spawn(move || {
@@ -173,14 +168,30 @@ async fn wait(
     }
 }
 
-/// Keeps the journal, and says on stderr what `-v` asks for.
-struct LabRecorder {
+/// Keeps the journal, counts machines, and says on stderr what `-v` asks for.
+pub(super) struct LabRecorder {
     journal: Arc<Mutex<Journal>>,
+    machines: Arc<Counters>,
     timeline: Option<Timeline>,
     every_change: bool,
 }
 
 impl LabRecorder {
+    /// One that says on stderr, from a moment on, what so many `-v` ask for.
+    pub(super) fn new(
+        journal: Arc<Mutex<Journal>>,
+        machines: Arc<Counters>,
+        verbose: u8,
+        start: Time,
+    ) -> Self {
+        Self {
+            journal,
+            machines,
+            timeline: (verbose > 0).then(|| Timeline::starting_at(start)),
+            every_change: verbose > 1,
+        }
+    }
+
     /// Says what the timeline has gathered.
     fn tell(&mut self) {
         if let Some(timeline) = &mut self.timeline {
@@ -201,6 +212,7 @@ impl Recorder for LabRecorder {
     }
 
     fn change(&mut self, now: Time, change: &Change) {
+        self.machines.observe(change);
         if let Some(timeline) = &mut self.timeline {
             timeline.change(now, change);
         }

@@ -28,7 +28,7 @@ use wharf_sim::world::create_cloud_objects;
 use super::clock::{Reading, ScaledClock};
 use super::shared_board::{self, News};
 use super::shared_journal::{self, Entry};
-use super::state_metrics;
+use super::state_metrics::{self, karpenter};
 
 /// The endpoints.
 pub(super) struct LabEndpoints {
@@ -37,6 +37,8 @@ pub(super) struct LabEndpoints {
     pub(super) journal: Arc<Mutex<Journal>>,
     pub(super) metrics: Arc<SchedulerMetrics>,
     pub(super) board: Arc<Board>,
+    /// What Karpenter has done.
+    pub(super) machines: Arc<karpenter::Counters>,
     pub(super) catalog: Catalog,
     /// The scheduler's profiles.
     pub(super) profiles: Vec<Profile>,
@@ -164,7 +166,8 @@ impl LabEndpoints {
 
 impl Extra for LabEndpoints {
     fn metrics(&self) -> Option<(&'static str, String)> {
-        let state = state_metrics::text(self.registry.store());
+        let now = self.clock.read().now;
+        let state = state_metrics::text(self.registry.store(), &self.board, &self.machines, now);
         Some((MEDIA_TYPE, self.metrics.to_text() + &state))
     }
 

@@ -32,7 +32,7 @@ use crate::extenders::Extenders;
 use crate::failure::Failure;
 use crate::kubeconfig::Access;
 use clock::{ScaledClock, WallClock};
-use driver::Driver;
+use driver::{Driver, LabRecorder};
 pub(crate) use settings::REGION_DEFAULT;
 
 /// What a lab is started with.
@@ -114,13 +114,19 @@ impl Lab {
         let metrics = world.scheduler_metrics();
         metrics.measure_with(|| process_start().elapsed());
         let journal = Arc::new(Mutex::new(Journal::default()));
+        let machines = Arc::default();
+        let recorder = LabRecorder::new(
+            Arc::clone(&journal),
+            Arc::clone(&machines),
+            options.verbose,
+            clock.now(),
+        );
         let (stop, stopping) = watch::channel(false);
         let driver = Driver::start(
             world,
             store.clone(),
             Arc::clone(&clock),
-            Arc::clone(&journal),
-            options.verbose,
+            recorder,
             stopping.clone(),
             answers,
         )?;
@@ -148,6 +154,7 @@ impl Lab {
                 journal,
                 metrics,
                 board,
+                machines,
                 catalog: Catalog::load(&settings.region).map_err(Failure::bad_input)?,
                 profiles: options.scheduler.profiles.clone(),
                 cloud_is_elsewhere,

@@ -1,7 +1,12 @@
-//! The state of objects as metrics, under the names of kube-state-metrics, beside the lab's own.
+//! The state of the cluster as metrics: of objects under the names of kube-state-metrics, of
+//! machines under Karpenter's, of what is used under cAdvisor's.
 //!
 //! <https://github.com/kubernetes/kube-state-metrics/tree/main/docs>: the families that are asked
-//! for most, of pods, nodes, Deployments and HorizontalPodAutoscalers.
+//! for most, of pods, nodes, Deployments and both autoscalers.
+
+pub(super) mod karpenter;
+mod usage;
+mod vertical;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,18 +18,45 @@ use k8s_openapi::api::autoscaling::v2::{
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use wharf_model::karpenter::NodePool;
 use wharf_model::kinds::{Kind, Resource};
+use wharf_model::object::ObjectKey;
 use wharf_model::quantity::Quantity;
 use wharf_model::time::Time;
+use wharf_model::vpa::VerticalPodAutoscaler;
+use wharf_ports::metrics::Board;
 use wharf_store::Store;
 
-/// The metrics of all objects.
-pub(super) fn text(store: &Store) -> String {
+/// The metrics of the cluster at a moment.
+pub(super) fn text(
+    store: &Store,
+    board: &Board,
+    counters: &karpenter::Counters,
+    now: Time,
+) -> String {
     let mut out = Families::default();
-    each::<Pod>(store, |pod| pods(pod, &mut out));
-    each::<Node>(store, |node| nodes(node, &mut out));
+    usage::clock(now, &mut out);
+    let mut asked = karpenter::Asked::default();
+    each::<Pod>(store, |pod| {
+        pods(pod, &mut out);
+        usage::containers(pod, board, now, &mut out);
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = node.and_then(|name| store.get(Kind::of::<Node>(), &ObjectKey::cluster(name)));
+        let node = node.as_ref().and_then(|node| node.typed::<Node>());
+        karpenter::pod(pod, node, &mut out);
+        asked.add(pod);
+    });
+    each::<Node>(store, |node| {
+        nodes(node, &mut out);
+        usage::node(node, board, now, &mut out);
+        karpenter::node(node, &asked, &mut out);
+    });
     each::<Deployment>(store, |deployment| deployments(deployment, &mut out));
     each::<HorizontalPodAutoscaler>(store, |autoscaler| autoscalers(autoscaler, &mut out));
+    each::<VerticalPodAutoscaler>(store, |autoscaler| vertical::rows(autoscaler, &mut out));
+    each::<NodePool>(store, |pool| karpenter::pool(pool, &mut out));
+    karpenter::cluster(store.count(Kind::of::<Node>()), &mut out);
+    counters.rows(&mut out);
     out.text()
 }
 
@@ -84,6 +116,17 @@ impl Families {
     }
 }
 
+/// Labels as kube-state-metrics names them: what Prometheus takes for no name becomes `_`. Of two
+/// that become the same the first by name stays.
+fn kube_labels(meta: &ObjectMeta) -> BTreeMap<String, String> {
+    let mut named = BTreeMap::new();
+    for (key, value) in meta.labels.iter().flatten() {
+        let name = key.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        named.entry(format!("label_{name}")).or_insert_with(|| value.clone());
+    }
+    named
+}
+
 fn seconds(meta: &ObjectMeta) -> f64 {
     meta.creation_timestamp.as_ref().map_or(0.0, |time| Time::from(time).as_seconds() as f64)
 }
@@ -136,6 +179,11 @@ fn pods(pod: &Pod, out: &mut Families) {
         ],
         1.0,
     );
+    let named = kube_labels(meta);
+    let named: Vec<(&str, &str)> =
+        named.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let about = gauge("[STABLE] Kubernetes labels converted to Prometheus labels.");
+    out.row("kube_pod_labels", about, &[own, &named], 1.0);
     out.row("kube_pod_created", gauge("[STABLE] Unix creation timestamp"), &[own], seconds(meta));
     let phase = status.phase.as_deref().unwrap_or("Pending");
     for known in ["Pending", "Succeeded", "Failed", "Unknown", "Running"] {
@@ -470,7 +518,8 @@ mod tests {
     fn the_names_are_kube_state_metrics() {
         let mut out = Families::default();
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "a", "namespace": "default", "uid": "u"},
+            "metadata": {"name": "a", "namespace": "default", "uid": "u",
+                "labels": {"app.kubernetes.io/name": "web"}},
             "spec": {"nodeName": "n", "containers": [{"name": "c",
                 "resources": {"requests": {"cpu": "200m", "memory": "1Ki"}}}]},
             "status": {"phase": "Running", "qosClass": "Burstable", "containerStatuses": [{
@@ -492,6 +541,7 @@ mod tests {
         autoscalers(&autoscaler, &mut out);
         let text = out.text();
         for line in [
+            "kube_pod_labels{namespace=\"default\",pod=\"a\",uid=\"u\",label_app_kubernetes_io_name=\"web\"} 1",
             "# TYPE kube_pod_container_status_restarts_total counter",
             "kube_pod_container_resource_requests{namespace=\"default\",pod=\"a\",uid=\"u\",container=\"c\",node=\"n\",resource=\"memory\",unit=\"byte\"} 1024",
             "kube_pod_status_phase{namespace=\"default\",pod=\"a\",uid=\"u\",phase=\"Running\"} 1",

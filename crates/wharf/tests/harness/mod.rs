@@ -9,6 +9,7 @@
 
 mod kubectl;
 mod process;
+mod prometheus;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 
 pub(crate) use kubectl::{Kubectl, Running, kubectls, newest_kubectl};
 pub(crate) use process::{Finished, run, run_with_input};
+pub(crate) use prometheus::{Prometheus, promtool};
 
 /// How long anything may take before a test fails. Far more than it takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
