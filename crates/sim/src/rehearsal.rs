@@ -18,6 +18,7 @@ use wharf_model::time::Time;
 use wharf_ports::clock::VirtualClock;
 use wharf_ports::cluster::{Delete, Part, Propagation, Write};
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::metrics::Board;
 use wharf_ports::view::View;
 use wharf_registry::Registry;
 use wharf_scheduler::config::Configuration;
@@ -195,6 +196,11 @@ impl Rehearsal {
     /// The world as the controllers see it.
     pub fn view(&self) -> &View {
         self.world.view()
+    }
+
+    /// What is measured of pods and nodes.
+    pub fn board(&self) -> Arc<Board> {
+        self.world.board()
     }
 
     /// What has happened so far; a narrator takes lines from it.

@@ -377,6 +377,15 @@ impl Pass {
         Outcome { status, events: self.events, after_status: self.after_status }
     }
 
+    /// Remembers the change of a pass that was finished as failed but has come about all the same: the
+    /// answer to the write was lost. Policies count what the workload went through, whoever heard of
+    /// it. (Upstream's forget such a change, and may go on faster than they allow.)
+    pub fn came_about(&self, memory: &mut Memory, hpa: &HorizontalPodAutoscaler, at: Time) {
+        if let Some(desired) = self.scale_to {
+            memory.remember_scaling(hpa.spec.behavior.as_ref(), self.current, desired, at);
+        }
+    }
+
     fn note_zero(&mut self, desired: i32) {
         let zero = self.current > 0 && desired == 0 && self.scales_to_zero;
         let (reason, message) = if zero {

@@ -65,9 +65,11 @@ struct Known {
     memory: Memory,
     /// When its next pass is due.
     next: Time,
-    /// The pass whose scale is being written, with the memory from before.
-    open: Option<(Pass, Memory)>,
+    /// The pass whose scale is being written, with its time and the memory from before.
+    open: Option<(Pass, Time, Memory)>,
     refused: Option<Refused>,
+    /// The pass whose scale failed, as far as anybody heard, with its time.
+    failed: Option<(Pass, Time)>,
     /// What was asked for before, if it is to be forecast.
     history: History,
 }
@@ -105,6 +107,11 @@ impl HorizontalPodAutoscalers {
             _ => self.index.forget(key),
         }
         let Some(known) = self.known.get_mut(key) else { return Step::done() };
+        if let (Some((failed, at)), Ok(target)) = (known.failed.take(), &target)
+            && failed.scale_to == Some(target.scale.spec_replicas)
+        {
+            failed.came_about(&mut known.memory, autoscaler, at);
+        }
         let mut extra = Vec::new();
         let settings = beside::settings(autoscaler);
         let forecast = settings.and_then(|settings| known.history.forecast(&settings, now));
@@ -140,7 +147,7 @@ impl HorizontalPodAutoscalers {
         if let (Some(replicas), Ok(target)) = (pass.scale_to, target) {
             let Target { kind, key, uid, .. } = target;
             step.write(Write::Scale { kind, key, uid, replicas });
-            known.open = Some((pass.clone(), before));
+            known.open = Some((pass.clone(), now, before));
         }
         let outcome = pass.finish(&self.config, &mut known.memory, autoscaler, Ok(()), now);
         tell(&mut step, object, autoscaler, outcome);
@@ -198,8 +205,9 @@ impl Controller for HorizontalPodAutoscalers {
         }
         let open = known.open.take();
         let mut step = match (known.refused.take(), open) {
-            (Some(Refused::Scale(error)), Some((pass, before))) => {
+            (Some(Refused::Scale(error)), Some((pass, at, before))) => {
                 known.memory = before;
+                known.failed = Some((pass.clone(), at));
                 let mut step = Step::done();
                 let (config, memory) = (&self.config, &mut known.memory);
                 let outcome = pass.finish(config, memory, autoscaler, Err(&error), now);
@@ -248,6 +256,7 @@ impl Known {
             next,
             open: None,
             refused: None,
+            failed: None,
             history: History::default(),
         }
     }

@@ -234,6 +234,23 @@ fn a_refused_scale_is_told_and_tried_again() {
 }
 
 #[test]
+fn a_scale_that_came_about_though_its_answer_was_lost_counts_against_the_policy() {
+    let mut lab = Lab::new(&json!({"behavior": {"scaleUp": {"selectPolicy": "Max",
+        "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}]}}}));
+    lab.load.set(1000);
+    lab.world.refuse_scales = Some("the answer was lost".to_owned());
+    lab.run(16);
+    lab.world.refuse_scales = None;
+    lab.world.edit::<Deployment>(&ObjectKey::namespaced("default", "web"), |web| {
+        web.spec.get_or_insert_default().replicas = Some(2);
+    });
+    lab.run(45);
+    assert_eq!(lab.replicas(), 2, "one a minute");
+    lab.run(30);
+    assert_eq!(lab.replicas(), 3);
+}
+
+#[test]
 fn without_metrics_or_target_nothing_moves() {
     let mut lab = Lab::new(&json!({}));
     *lab.load.error.lock().unwrap() = Some(NO_METRICS.to_owned());

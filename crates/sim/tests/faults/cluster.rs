@@ -23,6 +23,20 @@ pub(crate) struct Faults {
     pub answer_lost: u32,
     /// Whether each kind has a watch of its own, so that changes of one overtake those of another.
     pub watch_per_kind: bool,
+    /// Whether the program may die.
+    pub crashes: bool,
+}
+
+impl Faults {
+    /// Nothing fails.
+    pub(crate) const NONE: Self = Self {
+        late: 0,
+        repeated: 0,
+        refused: 0,
+        answer_lost: 0,
+        watch_per_kind: false,
+        crashes: false,
+    };
 }
 
 pub(crate) struct FaultyCluster {
@@ -63,6 +77,16 @@ impl FaultyCluster {
     /// Whether the process is to be taken for dead.
     pub(crate) fn crashed(&self) -> bool {
         self.crashed
+    }
+
+    /// Has the process die after so many writes.
+    pub(crate) fn die_after(&mut self, writes: u32) {
+        self.writes_left = Some(writes);
+    }
+
+    /// Has the process not die any more.
+    pub(crate) fn live_on(&mut self) {
+        self.writes_left = None;
     }
 
     /// Has the watch of a kind tell nothing until it is told otherwise.

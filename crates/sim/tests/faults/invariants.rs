@@ -12,6 +12,7 @@ use wharf_model::time::Time;
 use wharf_sim::ledger::Ledger;
 use wharf_store::Store;
 
+use crate::autoscaling::AutoscalingInvariants;
 use crate::devices;
 use crate::gangs::GangInvariants;
 use crate::volumes::VolumeInvariants;
@@ -23,9 +24,15 @@ pub(crate) struct Invariants {
     world: WorldInvariants,
     gangs: GangInvariants,
     volumes: VolumeInvariants,
+    autoscaling: AutoscalingInvariants,
 }
 
 impl Invariants {
+    /// The program was started anew: what only it remembered is gone.
+    pub(crate) fn restarted(&mut self) {
+        self.autoscaling.restarted();
+    }
+
     /// Checks every invariant, if anything has changed since the last time or could by time alone.
     pub(crate) fn check(&mut self, store: &Store, now: Time) {
         let revision = store.revision();
@@ -39,6 +46,7 @@ impl Invariants {
         self.gangs.check(store, now);
         self.volumes.check(store);
         devices::check(store);
+        self.autoscaling.check(store, now);
     }
 }
 

@@ -5,6 +5,7 @@
 //! `WHARF_FAULT_SEEDS=5000 cargo test -p wharf-sim --test faults` runs more seeds,
 //! `WHARF_FAULT_SEED=17` runs one.
 
+mod autoscaling;
 mod cluster;
 mod devices;
 mod gangs;
@@ -18,6 +19,8 @@ use trial::Trial;
 /// Seeds of the inflate lab, which needs about a second each, and of the smaller worlds.
 const LAB_SEEDS: u64 = 40;
 const SEEDS: u64 = 24;
+/// Of worlds with autoscalers, which are played twice each: with faults and without.
+const AUTOSCALING_SEEDS: u64 = 12;
 /// Of worlds with a watch for each kind.
 const LATE_WATCH_SEEDS: u64 = 12;
 
@@ -72,8 +75,13 @@ fn devices_survive_late_watches() {
 }
 
 #[test]
+fn autoscalers_survive_every_fault() {
+    survives(autoscaling::run, AUTOSCALING_SEEDS);
+}
+
+#[test]
 fn a_seed_gives_the_same_history_twice() {
-    for world in [lab::run, gangs::run, volumes::run, devices::run] {
+    for world in [lab::run, gangs::run, volumes::run, devices::run, autoscaling::run] {
         assert_eq!(world(3).history(), world(3).history());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use wharf_controllers::event_loop::NoRecorder;
 use wharf_controllers::scheduler::snapshot_of;
@@ -56,18 +57,33 @@ impl Trial {
         Self::with_watches(seed, scheduler, false)
     }
 
+    /// A world in which nothing fails.
+    pub(crate) fn without_faults(seed: u64) -> Self {
+        Self::with_faults(seed, Configuration::default(), Random::new(seed, 0), Faults::NONE)
+    }
+
     /// The same, with a watch for each kind or one for all.
     pub(crate) fn with_watches(seed: u64, scheduler: Configuration, watch_per_kind: bool) -> Self {
         let mut random = Random::for_purpose(seed, "faults");
-        let clock = Arc::new(VirtualClock::starting_at(START));
-        let registry = Arc::new(Registry::new(Store::rehearsal(), clock.clone(), seed));
         let faults = Faults {
             late: random.below(60),
             repeated: random.below(20),
             refused: random.below(10),
             answer_lost: random.below(6),
             watch_per_kind,
+            crashes: true,
         };
+        Self::with_faults(seed, scheduler, random, faults)
+    }
+
+    fn with_faults(
+        seed: u64,
+        scheduler: Configuration,
+        mut random: Random,
+        faults: Faults,
+    ) -> Self {
+        let clock = Arc::new(VirtualClock::starting_at(START));
+        let registry = Arc::new(Registry::new(Store::rehearsal(), clock.clone(), seed));
         let settings = WorldSettings {
             region: "us-east-1".to_owned(),
             seed,
@@ -113,6 +129,24 @@ impl Trial {
         (self.registry.store().revision(), self.crashes)
     }
 
+    /// The seed.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Has the program die after so many writes, if it may at all; `None` leaves it to chance.
+    pub(crate) fn die_after(&mut self, writes: Option<u32>) {
+        if let Some(writes) = writes.filter(|_| self.faults.crashes) {
+            self.world.cluster_mut().die_after(writes);
+        }
+    }
+
+    /// Has the program live on from now on; all else goes on failing.
+    pub(crate) fn live_on(&mut self) {
+        self.faults.crashes = false;
+        self.world.cluster_mut().live_on();
+    }
+
     /// A number below the bound.
     pub(crate) fn draw(&mut self, bound: u32) -> u32 {
         self.random.below(bound)
@@ -142,6 +176,7 @@ impl Trial {
             self.invariants.check(self.registry.store(), now);
             if self.crashed() {
                 self.crashes += 1;
+                self.invariants.restarted();
                 self.world = world(&self.registry, &self.settings, &mut self.random, self.faults);
                 continue;
             }
@@ -302,9 +337,13 @@ impl Trial {
     pub(crate) fn describe(&self) -> String {
         let store = self.registry.store();
         let mut text = format!("at {} in the world of seed {}\n", self.registry.now(), self.seed);
-        for kind in
-            [Kind::of::<Pod>(), Kind::of::<Node>(), Kind::of::<NodeClaim>(), Kind::of::<Instance>()]
-        {
+        for kind in [
+            Kind::of::<Pod>(),
+            Kind::of::<Node>(),
+            Kind::of::<NodeClaim>(),
+            Kind::of::<Instance>(),
+            Kind::of::<HorizontalPodAutoscaler>(),
+        ] {
             for object in store.list(kind, None).0.iter().take(12) {
                 let json: serde_json::Value =
                     serde_json::from_slice(object.json()).expect("its own JSON");
@@ -328,7 +367,7 @@ fn world(
     faults: Faults,
 ) -> World<FaultyCluster> {
     let stream = random.next_u64();
-    let writes = (random.below(4) > 0).then(|| 1 + random.below(150));
+    let writes = (faults.crashes && random.below(4) > 0).then(|| 1 + random.below(150));
     World::on(Arc::clone(registry), settings, |cluster| {
         FaultyCluster::new(cluster, Random::new(settings.seed, stream), faults, writes)
     })
