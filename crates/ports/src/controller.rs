@@ -13,6 +13,7 @@ use crate::cloud::{CloudEvent, CloudRequest};
 use crate::cluster::{Change, Write};
 use crate::error::ApiError;
 use crate::extender::{ExtenderAnswer, ExtenderCall};
+use crate::history::{HistoryAnswer, HistoryCall};
 use crate::reason::Reason;
 use crate::view::View;
 
@@ -59,6 +60,8 @@ pub struct Step {
     pub cloud: Vec<CloudRequest>,
     /// Questions to the scheduler's extenders.
     pub extender: Vec<ExtenderCall>,
+    /// Questions for what containers used in the past.
+    pub history: Vec<HistoryCall>,
     /// Look at this key again after so long, even if nothing changes.
     pub again: Option<Duration>,
     /// Look at other keys after so long.
@@ -149,6 +152,9 @@ pub trait Controller: Send {
 
     /// Takes an extender's answer, and says which keys it makes work for.
     fn answered(&mut self, _answer: &ExtenderAnswer, _queue: &mut Enqueue) {}
+
+    /// Takes an answer about the past, and says which keys it makes work for.
+    fn recalled(&mut self, _answer: &HistoryAnswer, _queue: &mut Enqueue) {}
 
     /// Called once when the loop starts, before any change: timers of singletons begin here.
     fn start(&mut self, _queue: &mut Enqueue) {}

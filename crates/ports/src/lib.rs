@@ -3,8 +3,8 @@
 //! Values cross the ports, effects stay outside: a [`controller::Controller`] is handed the cached
 //! world ([`view::View`]), a key and the time, and returns a [`controller::Step`] of writes, cloud
 //! requests and reasons. The adapters behind [`cluster::Cluster`], [`cloud::Cloud`],
-//! [`extender::ExtenderCalls`], [`metrics::Metrics`] and [`clock::Clock`] carry them out; results come back as events. This crate holds no adapter
-//! but those that are a piece of memory: the virtual clock and the metrics board.
+//! [`extender::ExtenderCalls`], [`history::HistoryCalls`], [`metrics::Metrics`] and [`clock::Clock`]
+//! carry them out; results come back as events. This crate holds no adapter but those that are a piece of memory: the virtual clock and the metrics board.
 
 pub mod clock;
 pub mod cloud;
@@ -13,6 +13,7 @@ pub mod controller;
 pub mod error;
 pub mod event;
 pub mod extender;
+pub mod history;
 pub mod metrics;
 pub mod reason;
 pub mod view;

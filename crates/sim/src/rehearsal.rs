@@ -137,6 +137,7 @@ impl Rehearsal {
             seed,
             controllers: Controllers::All,
             scheduler: options.scheduler.clone(),
+            vpa_storage: Default::default(),
         };
         let world = World::new(Arc::clone(&registry), &settings)?;
         let mut rehearsal = Self {

@@ -18,6 +18,7 @@ use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
 use wharf_controllers::hpa::HorizontalPodAutoscalers;
 use wharf_controllers::karpenter::{self, KarpenterSettings};
 use wharf_controllers::scheduler::{Scheduler, SchedulerMetrics};
+use wharf_controllers::vpa::Storage;
 use wharf_controllers::{storage, vpa, workloads};
 use wharf_model::labels;
 use wharf_model::object::Object;
@@ -29,6 +30,7 @@ use wharf_ports::cluster::{Cluster, Part, Write};
 use wharf_ports::controller::Controller;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::extender::ExtenderCalls;
+use wharf_ports::history::HistoryCalls;
 use wharf_ports::metrics::{Board, Metrics};
 use wharf_ports::view::View;
 use wharf_registry::{EmbeddedCluster, Registry};
@@ -53,6 +55,8 @@ pub struct WorldSettings {
     pub controllers: Controllers,
     /// How the scheduler is configured.
     pub scheduler: Configuration,
+    /// With what the Vertical Pod Autoscaler's recommender begins.
+    pub vpa_storage: Storage,
 }
 
 /// Which controllers run.
@@ -101,12 +105,15 @@ pub struct Measures {
     pub board: Arc<Board>,
     /// Where it is read.
     pub metrics: Arc<dyn Metrics>,
+    /// Where the past is read.
+    pub storage: Storage,
 }
 
 impl Measures {
     /// Usage is read where it is told.
     pub fn on(board: &Arc<Board>) -> Self {
-        Self { board: Arc::clone(board), metrics: Arc::clone(board) as Arc<dyn Metrics> }
+        let metrics = Arc::clone(board) as Arc<dyn Metrics>;
+        Self { board: Arc::clone(board), metrics, storage: Storage::default() }
     }
 }
 
@@ -135,7 +142,8 @@ impl<C: Cluster> World<C> {
         let scheduler = Scheduler::new(settings.scheduler.clone());
         let metrics = scheduler.metrics();
         let board = Board::new();
-        let all = controllers(&catalog, scheduler, settings.seed, &Measures::on(&board));
+        let measures = Measures { storage: settings.vpa_storage, ..Measures::on(&board) };
+        let all = controllers(&catalog, scheduler, settings.seed, &measures);
         let chosen = choose(&settings.controllers, all)?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
@@ -156,6 +164,11 @@ impl<C: Cluster> World<C> {
     /// Has the scheduler's questions to extenders asked.
     pub fn ask_extenders_with(&mut self, calls: Box<dyn ExtenderCalls>) {
         self.event_loop.ask_extenders_with(calls);
+    }
+
+    /// Has questions about the past asked.
+    pub fn ask_history_with(&mut self, calls: Box<dyn HistoryCalls>) {
+        self.event_loop.ask_history_with(calls);
     }
 
     /// Cluster time.
@@ -272,7 +285,7 @@ fn controllers(
     let autoscaler =
         HorizontalPodAutoscalers::new(Default::default(), Arc::clone(&measures.metrics));
     controllers.push((AUTOSCALING, Box::new(autoscaler)));
-    let vertical = vpa::controllers(Arc::clone(&measures.metrics));
+    let vertical = vpa::controllers(Arc::clone(&measures.metrics), measures.storage);
     controllers.extend(vertical.into_iter().map(in_group(AUTOSCALING)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());

@@ -1,6 +1,8 @@
 //! The command line: every verb, flag and example in one place. Parsing only; what the verbs do is
 //! in `commands`.
 
+mod prometheus;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use wharf_model::object::ObjectKey;
 use wharf_sim::scenario::read_duration;
 
 use crate::lab::clock::SPEED_MAX;
+pub(crate) use prometheus::PrometheusArgs;
 
 /// Kubernetes capacity in one binary: pods come in, the right machines appear, they leave when
 /// nobody needs them.
@@ -103,8 +106,10 @@ pub(crate) struct UpArgs {
     /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) prometheus: PrometheusArgs,
     /// Say more on stderr; twice for every change
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Options")]
     pub(crate) verbose: u8,
     /// A command to run against the lab; the lab ends with it and passes on its exit status
     #[arg(last = true, value_name = "COMMAND")]
@@ -162,8 +167,10 @@ pub(crate) struct RunArgs {
     /// Answer /healthz, /livez, /readyz and /metrics over plain HTTP at this address
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
     pub(crate) health_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) prometheus: PrometheusArgs,
     /// Say more on stderr: decisions; twice for every change
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Options")]
     pub(crate) verbose: u8,
 }
 

@@ -137,33 +137,41 @@ impl Connection {
         let stream = self.stream.get_mut();
         stream.write_all(&self.outgoing)?;
         stream.flush()?;
-        read_answer(&mut self.stream)
+        read_answer(&mut self.stream, ANSWER_BYTES_MAX)
     }
 }
 
-/// Reads one answer and nothing of the next.
-fn read_answer(
+/// Reads one answer and nothing of the next. One that does not say how long it is ends with its
+/// connection, if it says that this ends.
+pub(crate) fn read_answer(
     stream: &mut impl BufRead,
+    bytes_max: u64,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let mut line = String::new();
     stream.read_line(&mut line)?;
-    let code = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let code = line.starts_with("HTTP/").then(|| line.split(' ').nth(1)?.parse().ok()).flatten();
     let code = code.ok_or("its answer is not HTTP")?;
-    let (mut length, mut chunked) = (0, false);
+    let closes_by_default = line.starts_with("HTTP/1.0");
+    let (mut length, mut chunked, mut closes) = (None, false, closes_by_default);
     loop {
         line.clear();
-        stream.read_line(&mut line)?;
+        if stream.read_line(&mut line)? == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse()?;
+            length = Some(value.trim().parse()?);
         } else if name.eq_ignore_ascii_case("transfer-encoding") {
             chunked = value.trim().eq_ignore_ascii_case("chunked");
+        } else if name.eq_ignore_ascii_case("connection") {
+            closes = value.trim().eq_ignore_ascii_case("close");
         }
     }
+    let too_long = || std::io::Error::other("its answer is too long");
     let mut body = Vec::new();
     let mut take = |stream: &mut dyn BufRead, length: u64| {
-        if body.len() as u64 + length > ANSWER_BYTES_MAX {
-            return Err(std::io::Error::other("its answer is too long"));
+        if body.len() as u64 + length > bytes_max {
+            return Err(too_long());
         }
         let end = body.len();
         body.resize(end + usize::try_from(length).unwrap_or(usize::MAX), 0);
@@ -183,23 +191,15 @@ fn read_answer(
                 break;
             }
         }
-    } else {
+    } else if let Some(length) = length {
         take(stream, length)?;
+    } else if closes {
+        stream.take(bytes_max + 1).read_to_end(&mut body)?;
+        if body.len() as u64 > bytes_max {
+            return Err(too_long().into());
+        }
     }
     Ok(Answer { code, body: String::from_utf8(body)? })
-}
-
-/// Whether an answer has arrived in full, by its own account of its length. One that does not say
-/// ends with its connection.
-pub(crate) fn is_whole(bytes: &[u8]) -> bool {
-    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
-    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-    let body = &bytes[end + 4..];
-    if head.contains("transfer-encoding: chunked") {
-        return unchunk(body).is_some();
-    }
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    length.and_then(|length| length.trim().parse().ok()).is_some_and(|length| body.len() >= length)
 }
 
 /// An answer, if that is what it is.
@@ -254,21 +254,25 @@ mod tests {
                 .expect("HTTP");
         assert_eq!((chunked.code, chunked.body.as_str()), (404, "no!"));
         assert!(parse(b"rubbish").is_none());
-        for (bytes, whole) in [
-            (&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no"[..], false),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", true),
-            (b"HTTP/1.1 200 OK\r\n\r\nok", false),
-            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n", false),
-            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", true),
-        ] {
-            assert_eq!(is_whole(bytes), whole);
-        }
         let mut kept = &b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n1;x=y\r\n!\r\n0\r\n\r\nHTTP"[..];
-        let first = read_answer(&mut kept).expect("HTTP");
+        let first = read_answer(&mut kept, 64).expect("HTTP");
         assert_eq!((first.code, first.body.as_str()), (201, "ok"));
-        let second = read_answer(&mut kept).expect("HTTP");
+        let second = read_answer(&mut kept, 64).expect("HTTP");
         assert_eq!((second.code, second.body.as_str()), (200, "no!"));
-        assert!(read_answer(&mut kept).is_err(), "cut short");
+        assert!(read_answer(&mut kept, 64).is_err(), "cut short");
+        for (bytes, expected) in [
+            (&b"HTTP/1.0 200 OK\r\n\r\nall of it"[..], Some("all of it")),
+            (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nall of it", Some("all of it")),
+            (b"HTTP/1.1 204 No Content\r\n\r\n", Some("")),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", None),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 65\r\n\r\no", None),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n", None),
+            (b"HTTP/1.1 200 OK\r\n", None),
+            (b"SSH-2.0 200", None),
+        ] {
+            let answer = read_answer(&mut &bytes[..], 64).ok().map(|answer| answer.body);
+            assert_eq!(answer.as_deref(), expected, "{}", String::from_utf8_lossy(bytes));
+        }
         assert!(parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx").is_none());
     }
 }

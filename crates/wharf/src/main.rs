@@ -6,9 +6,11 @@ mod client;
 mod commands;
 mod extenders;
 mod failure;
+mod http;
 mod kubeconfig;
 mod lab;
 mod output;
+mod prometheus;
 
 use std::process::ExitCode as Exit;
 

@@ -97,6 +97,10 @@ fn prometheus_scrapes_a_lab_as_the_document_says() {
             "container_memory_working_set_bytes",
             r#"{"namespace": "default", "container": "hamster"}"#,
         ),
+        (
+            "rate(container_cpu_usage_seconds_total{job='wharf', pod=~'.+', container!='POD', container!=''}[10s])",
+            r#"{"namespace": "default", "container": "hamster"}"#,
+        ),
         ("node_memory_working_set_bytes", r#"{}"#),
         ("scheduler_schedule_attempts_total > 0", r#"{"result": "scheduled"}"#),
         ("scheduler_pending_pods", r#"{"queue": "active"}"#),
@@ -129,4 +133,171 @@ fn prometheus_scrapes_a_lab_as_the_document_says() {
     let families: std::collections::BTreeSet<&str> =
         helped.clone().filter_map(|line| line.split(' ').nth(2)).collect();
     assert_eq!(helped.count(), families.len(), "each family is told once");
+}
+
+const WORKLOAD: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  replicas: 2
+  selector:
+    matchLabels: {app.kubernetes.io/name: web}
+  template:
+    metadata:
+      labels: {app.kubernetes.io/name: web}
+    spec:
+      containers:
+      - name: web
+        image: nginx
+        resources:
+          requests: {cpu: 100m, memory: 50Mi}
+---
+apiVersion: autoscaling.k8s.io/v1
+kind: VerticalPodAutoscaler
+metadata:
+  name: web
+spec:
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  updatePolicy: {updateMode: "Off"}
+"#;
+
+/// A Prometheus that has kept three days of a pod that is gone: half a core, 400 MB. The labels are
+/// those that upstream's flags expect by default.
+fn kept_by_prometheus(folder: &Path) -> Prometheus {
+    const EVERY: u64 = 120;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.expect("it is after 1970").as_secs();
+    let times = || (now - 3 * 86_400..now).step_by(EVERY as usize).enumerate();
+    let mut text = "# TYPE container_cpu_usage_seconds counter\n".to_owned();
+    let container =
+        "job=\"kubernetes-cadvisor\",namespace=\"default\",pod_name=\"web-of-yore\",name=\"web\"";
+    for (at, time) in times() {
+        let used = at as u64 * EVERY / 2;
+        text += &format!("container_cpu_usage_seconds_total{{{container}}} {used} {time}\n");
+    }
+    text += "# TYPE container_memory_working_set_bytes gauge\n";
+    for (_, time) in times() {
+        text += &format!("container_memory_working_set_bytes{{{container}}} 4e8 {time}\n");
+    }
+    text += "# TYPE up gauge\n";
+    for (_, time) in times() {
+        text += &format!(
+            "up{{job=\"kubernetes-pods\",kubernetes_namespace=\"default\",kubernetes_pod_name=\"web-of-yore\",pod_label_app_kubernetes_io_name=\"web\"}} 1 {time}\n"
+        );
+    }
+    text += "# EOF\n";
+    std::fs::create_dir_all(folder).expect("a folder can be made");
+    std::fs::write(folder.join("history.om"), text).expect("a file can be written");
+    std::fs::write(folder.join("prometheus.yml"), "global: {}\n").expect("a file can be written");
+    promtool(&["tsdb", "create-blocks-from", "openmetrics", "history.om", "data"], folder).ok();
+    Prometheus::start(folder)
+}
+
+/// What an autoscaler recommends to start with, once it does.
+fn recommended(kubectl: &harness::Kubectl) -> Value {
+    wait_for("a recommendation", || {
+        let status = kubectl.json("get vpa web")["status"].clone();
+        match &status["recommendation"]["containerRecommendations"][0]["target"] {
+            Value::Null => Err(status.to_string()),
+            target => Ok(target.clone()),
+        }
+    })
+}
+
+#[test]
+fn the_recommender_begins_with_what_prometheus_has_kept() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let prometheus = kept_by_prometheus(folder.path());
+    let address = format!("http://{}", prometheus.address);
+    let flags = ["--storage", "prometheus", "--prometheus-address", &address];
+    let wanted = serde_json::json!({"cpu": "587m", "memory": "476450463"});
+
+    let lab = Options {
+        speed: 20,
+        arguments: flags.iter().map(ToString::to_string).collect(),
+        ..Options::default()
+    };
+    let wharf = Wharf::start(&lab);
+    let kubectl = wharf.kubectl();
+    kubectl.ok(&format!("apply -f {}", lab_file("nodepool.yaml")));
+    kubectl.input("apply -f -", WORKLOAD).ok();
+    assert_eq!(recommended(&kubectl), wanted, "the pods there are use next to nothing");
+    let why = wharf.wharf(&["why", "vpa/web"]).ok();
+    assert!(why.contains("vpa-recommender: begins with history"), "{why}");
+    assert!(why.contains(" samples of 1 pods between "), "{why}");
+    assert_eq!(wharf.log(), "");
+    drop(wharf);
+
+    // The same beside an API server.
+    let apart = ["--controllers", "workloads,scheduler,karpenter,storage,kubelet"];
+    let lab = Options {
+        speed: 20,
+        arguments: apart.iter().map(ToString::to_string).collect(),
+        ..Options::default()
+    };
+    let wharf = Wharf::start(&lab);
+    let beside = wharf.run_beside(&[&["--only", "autoscaling"], &flags[..]].concat());
+    let kubectl = wharf.kubectl();
+    kubectl.input("apply -f -", WORKLOAD).ok();
+    assert_eq!(recommended(&kubectl), wanted);
+    assert!(beside.stop("TERM").success());
+}
+
+#[test]
+fn a_broken_prometheus_is_told_of_and_holds_nothing_up() {
+    // Nothing listens at a port that was just given back.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port is free")
+        .port();
+    let address = format!("http://127.0.0.1:{port}");
+    let flags = ["--storage", "prometheus", "--prometheus-address", &address];
+    let arguments = flags.iter().map(ToString::to_string).collect();
+    let wharf = Wharf::start(&Options { arguments, ..Options::default() });
+    let kubectl = wharf.kubectl();
+    kubectl.ok(&format!("apply -f {}", lab_file("nodepool.yaml")));
+    kubectl.input("apply -f -", WORKLOAD).ok();
+    assert_eq!(recommended(&kubectl), serde_json::json!({"cpu": "25m", "memory": "250Mi"}));
+    let said = format!("no answer from {address}: Connection refused (os error 111)");
+    let events = kubectl.items("get events --field-selector reason=FetchingHistoryFailed");
+    let told = format!("cannot fetch history: {said}; beginning without history");
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((&events[0]["message"], &events[0]["type"]), (&told.into(), &"Warning".into()));
+    assert_eq!(wharf.log(), format!("wharf: {said}; the recommender begins without history\n"));
+    let why = wharf.wharf(&["why", "vpa/web"]).ok();
+    assert!(why.contains("begins without history"), "{why}");
+}
+
+#[test]
+fn flags_that_make_no_sense_are_refused() {
+    for (flags, expected) in [
+        (
+            &["--prometheus-address", "prometheus:9090"][..],
+            "--prometheus-address: \"prometheus:9090\" is no address of a Prometheus; write it as http://HOST:PORT or https://HOST:PORT",
+        ),
+        (
+            &["--history-resolution", "1m"],
+            "--history-length in steps of --history-resolution are 11520 values, and Prometheus gives at most 11000; make the steps longer",
+        ),
+        (
+            &["--history-length", "30m"],
+            "--history-resolution must be at least 1s and at most --history-length",
+        ),
+        (&["--history-length", "soon"], "\"soon\" is not a duration; write it as 8d, 1h or 5m30s"),
+        (
+            &["--container-name-label", "a b"],
+            "write the name of a metric's label: letters, digits and _",
+        ),
+    ] {
+        let mut command = Command::new(wharf_binary());
+        command.args(["up", "--ephemeral", "--listen", "127.0.0.1:0", "--storage", "prometheus"]);
+        let told = run({
+            command.args(flags);
+            command
+        })
+        .fails_with(2);
+        assert!(told.contains(expected), "{told}");
+    }
 }

@@ -20,6 +20,7 @@ use wharf_ports::cluster::{Change, Cluster, ClusterEvent, Write, WriteId};
 use wharf_ports::controller::{Context, Controller, Enqueue, LogLine, OnError, Step, WorkKey};
 use wharf_ports::error::ApiError;
 use wharf_ports::extender::{ExtenderAnswer, ExtenderCall, ExtenderCalls};
+use wharf_ports::history::{HistoryAnswer, HistoryCall, HistoryCalls};
 use wharf_ports::reason::Reason;
 use wharf_ports::view::View;
 
@@ -78,6 +79,23 @@ impl ExtenderCalls for NoExtenders {
     }
 }
 
+/// Nobody who has kept history: every question is answered with an error.
+#[derive(Debug, Default)]
+struct NoHistory {
+    answers: Vec<HistoryAnswer>,
+}
+
+impl HistoryCalls for NoHistory {
+    fn call(&mut self, call: HistoryCall) {
+        let result = Err("there is nobody here who has kept any".to_owned());
+        self.answers.push(HistoryAnswer { id: call.id, result });
+    }
+
+    fn poll(&mut self, answers: &mut Vec<HistoryAnswer>) {
+        answers.append(&mut self.answers);
+    }
+}
+
 /// The controllers never come to rest: a bug in one of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -97,6 +115,7 @@ pub struct EventLoop<C> {
     cluster: C,
     cloud: Box<dyn Cloud>,
     extenders: Box<dyn ExtenderCalls>,
+    history: Box<dyn HistoryCalls>,
     view: View,
     controllers: Vec<Slot>,
     queue: Queue,
@@ -142,6 +161,7 @@ impl<C: Cluster> EventLoop<C> {
             cluster,
             cloud,
             extenders: Box::<NoExtenders>::default(),
+            history: Box::<NoHistory>::default(),
             view: View::new(),
             controllers,
             queue: Queue::default(),
@@ -156,6 +176,11 @@ impl<C: Cluster> EventLoop<C> {
     /// Has questions to extenders asked. Without, each is answered with an error.
     pub fn ask_extenders_with(&mut self, calls: Box<dyn ExtenderCalls>) {
         self.extenders = calls;
+    }
+
+    /// Has questions about the past asked. Without, each is answered with an error.
+    pub fn ask_history_with(&mut self, calls: Box<dyn HistoryCalls>) {
+        self.history = calls;
     }
 
     /// Takes in the world as it stands and lets every controller see each object once, kind by
@@ -276,6 +301,9 @@ impl<C: Cluster> EventLoop<C> {
         for call in step.extender {
             self.extenders.call(call);
         }
+        for call in step.history {
+            self.history.call(call);
+        }
     }
 
     fn submit(
@@ -295,14 +323,16 @@ impl<C: Cluster> EventLoop<C> {
     fn take_events(&mut self, now: Time, recorder: &mut dyn Recorder) {
         let mut events = Vec::new();
         let mut answers = Vec::new();
+        let mut recalled = Vec::new();
         loop {
             self.extenders.poll(&mut answers);
+            self.history.poll(&mut recalled);
             self.cluster.poll(&mut events);
             let mut output = CloudOutput::default();
             if self.cloud.next_wake().is_some_and(|wake| wake <= now) {
                 self.cloud.poll(now, &self.view, &mut output);
             }
-            let silent = events.is_empty() && answers.is_empty();
+            let silent = events.is_empty() && answers.is_empty() && recalled.is_empty();
             if silent && output.events.is_empty() && output.writes.is_empty() {
                 return;
             }
@@ -323,6 +353,13 @@ impl<C: Cluster> EventLoop<C> {
                 for index in 0..self.controllers.len() {
                     let mut enqueue = Enqueue::default();
                     self.controllers[index].controller.answered(&answer, &mut enqueue);
+                    self.enqueue(index, now, &mut enqueue);
+                }
+            }
+            for answer in recalled.drain(..) {
+                for index in 0..self.controllers.len() {
+                    let mut enqueue = Enqueue::default();
+                    self.controllers[index].controller.recalled(&answer, &mut enqueue);
                     self.enqueue(index, now, &mut enqueue);
                 }
             }

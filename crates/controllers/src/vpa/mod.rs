@@ -7,6 +7,7 @@
 //! Public contract: <https://github.com/kubernetes/autoscaler/tree/master/vertical-pod-autoscaler/docs>.
 
 mod pods;
+mod recall;
 pub mod recommender;
 mod status;
 pub mod updater;
@@ -26,9 +27,21 @@ use updater::Updater;
 /// `--recommender-interval` and `--updater-interval`.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Both controllers. Usage is read from `metrics`.
-pub fn controllers(metrics: Arc<dyn Metrics>) -> Vec<Box<dyn Controller>> {
-    vec![Box::new(Recommender::new(metrics)), Box::new(Updater::default())]
+/// Both controllers. Usage is read from `metrics`; `storage` says with what the recommender begins.
+pub fn controllers(metrics: Arc<dyn Metrics>, storage: Storage) -> Vec<Box<dyn Controller>> {
+    let recommender = Recommender::new(metrics).with_storage(storage);
+    vec![Box::new(recommender), Box::new(Updater::default())]
+}
+
+/// With what the recommender begins: upstream's `--storage`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Storage {
+    /// What it has kept itself.
+    #[default]
+    Checkpoint,
+    /// What somebody else has kept of usage: the History port is asked. Where that fails or has
+    /// nothing, checkpoints count.
+    Prometheus,
 }
 
 /// Finds objects in a view.

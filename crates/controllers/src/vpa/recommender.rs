@@ -25,13 +25,17 @@ use wharf_model::vpa::{
 use wharf_ports::cluster::{Change, Delete, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::ApiError;
+use wharf_ports::event::EventType;
+use wharf_ports::history::{HistoryAnswer, PodHistory};
 use wharf_ports::metrics::{Metrics, PodQuery};
 use wharf_ports::reason::{Because, Reason};
 use wharf_ports::view::View;
 
 use super::pods::PodIndex;
+use super::recall::{Recall, feed};
 use super::status::{Found, report};
-use super::{INTERVAL, lookup};
+use super::{INTERVAL, Storage, lookup};
+use crate::workloads::event;
 
 /// `--checkpoints-gc-interval`: how often checkpoints without an autoscaler are removed.
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(600);
@@ -41,6 +45,7 @@ const OLD_INTERVAL: Duration = Duration::from_secs(3600);
 /// client, at 50 requests a second, gets done in the minute it has for them.
 const CHECKPOINTS_MAX: usize = 3000;
 const ROUND: &str = "recommender";
+const COMPONENT: &str = "vpa-recommender";
 
 /// The recommender named `default`.
 pub struct Recommender {
@@ -51,6 +56,10 @@ pub struct Recommender {
     kills: Vec<Kill>,
     /// Whether the checkpoints that there were at the start have been read.
     has_loaded: bool,
+    /// Those of autoscalers that have not begun yet.
+    kept: BTreeMap<ObjectKey, Vec<(CompactString, Checkpoint)>>,
+    /// History that somebody else has kept; `None` where checkpoints are all there is.
+    recall: Option<Recall>,
     orphans_at: Time,
     old_at: Time,
 }
@@ -89,9 +98,18 @@ impl Recommender {
             autoscalers: BTreeMap::new(),
             kills: Vec::new(),
             has_loaded: false,
+            kept: BTreeMap::new(),
+            recall: None,
             orphans_at: Time::EPOCH,
             old_at: Time::EPOCH,
         }
+    }
+
+    /// The same with history from elsewhere, or without.
+    #[must_use]
+    pub fn with_storage(mut self, storage: Storage) -> Self {
+        self.recall = (storage == Storage::Prometheus).then(Recall::default);
+        self
     }
 
     /// Upstream's main loop, once.
@@ -106,7 +124,8 @@ impl Recommender {
         let there: BTreeSet<&ObjectKey> =
             objects.iter().filter(seen_to).map(|object| object.key()).collect();
         self.autoscalers.retain(|key, _| there.contains(key));
-        let checkpoints = self.checkpoints_to_load(view);
+        self.read_checkpoints(view);
+        self.kept.retain(|key, _| there.contains(key));
         let kills = self.kills_by_namespace();
         let forgets = now >= self.old_at;
         for object in objects.iter().copied().filter(|object| seen_to(&object)) {
@@ -116,8 +135,22 @@ impl Recommender {
                     Ok(selector) => (selector, None),
                     Err(why) => (Selector::NOTHING, Some(why)),
                 };
-            self.meet(object, autoscaler, selector, &checkpoints);
+            let history = match &mut self.recall {
+                Some(recall) if begins(&self.autoscalers, object, &selector) => {
+                    match recall.of(&object.key().namespace) {
+                        Some(history) => Some(history),
+                        // It holds still until there is an answer.
+                        None => continue,
+                    }
+                }
+                _ => None,
+            };
+            let is_new = meet(&mut self.autoscalers, &self.config, object, autoscaler, selector);
             let Some(learned) = self.autoscalers.get_mut(object.key()) else { continue };
+            if is_new {
+                let checkpoints = self.kept.remove(object.key()).unwrap_or_default();
+                begin(learned, object, &self.pods, view, history, &checkpoints, &mut step);
+            }
             learn(learned, object.key(), &self.pods, &kills, &*self.metrics, view, now);
             if forgets {
                 learned.model.forget_old(now);
@@ -136,6 +169,10 @@ impl Recommender {
                 step.write(Write::Update { object: Box::new(autoscaler), part: Part::Status });
             }
         }
+        match &mut self.recall {
+            Some(recall) => step.history.extend(recall.question(now)),
+            None => self.kept.clear(),
+        }
         if forgets {
             self.old_at = now + OLD_INTERVAL;
         }
@@ -148,22 +185,19 @@ impl Recommender {
         step
     }
 
-    /// The checkpoints that there were at the start, by autoscaler; none later.
-    fn checkpoints_to_load<'v>(
-        &mut self,
-        view: &'v View,
-    ) -> BTreeMap<ObjectKey, Vec<(&'v str, Checkpoint)>> {
-        let mut found: BTreeMap<ObjectKey, Vec<(&str, Checkpoint)>> = BTreeMap::new();
-        if !std::mem::replace(&mut self.has_loaded, true) {
-            for object in view.list::<VerticalPodAutoscalerCheckpoint>() {
-                // One of another version is passed over.
-                let Some(checkpoint) = api::checkpoint_of(&object.status) else { continue };
-                let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-                let key = ObjectKey::namespaced(namespace, &object.spec.vpa_object_name);
-                found.entry(key).or_default().push((&object.spec.container_name, checkpoint));
-            }
+    /// Reads the checkpoints that there are at the start, and none later.
+    fn read_checkpoints(&mut self, view: &View) {
+        if std::mem::replace(&mut self.has_loaded, true) {
+            return;
         }
-        found
+        for object in view.list::<VerticalPodAutoscalerCheckpoint>() {
+            // One of another version is passed over.
+            let Some(checkpoint) = api::checkpoint_of(&object.status) else { continue };
+            let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+            let key = ObjectKey::namespaced(namespace, &object.spec.vpa_object_name);
+            let container = object.spec.container_name.as_str().into();
+            self.kept.entry(key).or_default().push((container, checkpoint));
+        }
     }
 
     fn kills_by_namespace(&mut self) -> BTreeMap<CompactString, Vec<Kill>> {
@@ -172,37 +206,6 @@ impl Recommender {
             kills.entry(kill.pod.namespace.clone()).or_default().push(kill);
         }
         kills
-    }
-
-    /// Takes in an autoscaler as it is now.
-    fn meet(
-        &mut self,
-        object: &Object,
-        autoscaler: &VerticalPodAutoscaler,
-        selector: Selector,
-        checkpoints: &BTreeMap<ObjectKey, Vec<(&str, Checkpoint)>>,
-    ) {
-        let key = object.key();
-        if self.autoscalers.get(key).is_some_and(|learned| learned.uid != object.uid()) {
-            self.autoscalers.remove(key);
-        }
-        let policies = api::policies(autoscaler);
-        let target = Target { selector: selector.clone(), policies };
-        if let Some(learned) = self.autoscalers.get_mut(key) {
-            if learned.selector != selector {
-                // What was kept is about other pods.
-                learned.model.forget_loaded();
-                learned.selector = selector;
-            }
-            learned.model.set_target(target);
-            return;
-        }
-        let mut model = Model::new(self.config.clone(), target);
-        for (container, checkpoint) in checkpoints.get(key).into_iter().flatten() {
-            model.load(container, checkpoint);
-        }
-        let learned = Learned { uid: object.uid().into(), selector, model, kept_at: None };
-        self.autoscalers.insert(key.clone(), learned);
     }
 
     /// Writes checkpoints, those first that were written longest ago.
@@ -240,6 +243,92 @@ impl Recommender {
                 step.write(Write::Delete(Delete::of(object)));
             }
         }
+    }
+}
+
+/// Whether history has to be asked for before anything can be said of an autoscaler: it is new, or
+/// about other pods than before.
+fn begins(
+    autoscalers: &BTreeMap<ObjectKey, Learned>,
+    object: &Object,
+    selector: &Selector,
+) -> bool {
+    let is_same = |learned: &Learned| learned.uid == object.uid() && learned.selector == *selector;
+    !selector.is_nothing() && !autoscalers.get(object.key()).is_some_and(is_same)
+}
+
+/// Takes in an autoscaler as it is now. Returns whether nothing is known of its pods yet.
+fn meet(
+    autoscalers: &mut BTreeMap<ObjectKey, Learned>,
+    config: &Config,
+    object: &Object,
+    autoscaler: &VerticalPodAutoscaler,
+    selector: Selector,
+) -> bool {
+    let key = object.key();
+    if autoscalers.get(key).is_some_and(|learned| learned.uid != object.uid()) {
+        autoscalers.remove(key);
+    }
+    let policies = api::policies(autoscaler);
+    let target = Target { selector: selector.clone(), policies };
+    if let Some(learned) = autoscalers.get_mut(key) {
+        let is_other = learned.selector != selector;
+        if is_other {
+            // What was kept is about other pods.
+            learned.model.forget_loaded();
+            learned.selector = selector;
+        }
+        learned.model.set_target(target);
+        return is_other;
+    }
+    let model = Model::new(config.clone(), target);
+    let learned = Learned { uid: object.uid().into(), selector, model, kept_at: None };
+    autoscalers.insert(key.clone(), learned);
+    true
+}
+
+/// Begins with what was kept: history if there is any, else checkpoints.
+fn begin(
+    learned: &mut Learned,
+    object: &Arc<Object>,
+    index: &PodIndex,
+    view: &View,
+    history: Option<Result<&[PodHistory], &str>>,
+    checkpoints: &[(CompactString, Checkpoint)],
+    step: &mut Step,
+) {
+    let mut tell = |decision: &str, why: String| {
+        step.reasons.push(Reason {
+            kind: object.kind(),
+            key: object.key().clone(),
+            by: COMPONENT,
+            decision: decision.to_owned(),
+            because: vec![Because::new("history", why)],
+        });
+    };
+    if let Some(Ok(kept)) = history {
+        let live = index.find(view, &object.key().namespace, &learned.selector);
+        let fed = feed(&mut learned.model, &learned.selector, &live, kept);
+        if let (Some(first), Some(last)) = (fed.first, fed.last) {
+            let (samples, pods) = (fed.samples, fed.pods);
+            let text = format!("{samples} samples of {pods} pods between {first} and {last}");
+            tell("begins with history", text);
+            return;
+        }
+    }
+    for (container, checkpoint) in checkpoints {
+        learned.model.load(container, checkpoint);
+    }
+    let instead = if checkpoints.is_empty() { "without history" } else { "with its checkpoints" };
+    match history {
+        Some(Ok(_)) => tell(&format!("begins {instead}"), "there is none of its pods".to_owned()),
+        Some(Err(why)) => {
+            tell(&format!("begins {instead}"), why.to_owned());
+            let text = format!("cannot fetch history: {why}; beginning {instead}");
+            let reason = "FetchingHistoryFailed";
+            step.write(event(object, EventType::Warning, COMPONENT, reason, text));
+        }
+        None => {}
     }
 }
 
@@ -381,7 +470,7 @@ fn reason(
     is_news.then(|| Reason {
         kind: object.kind(),
         key: object.key().clone(),
-        by: "vpa-recommender",
+        by: COMPONENT,
         decision: format!("recommends {}", targets.join("; ")),
         because,
     })
@@ -441,6 +530,12 @@ impl Controller for Recommender {
             {
                 self.kills.extend(kills(old, new));
             }
+        }
+    }
+
+    fn recalled(&mut self, answer: &HistoryAnswer, queue: &mut Enqueue) {
+        if self.recall.as_mut().is_some_and(|recall| recall.take(answer)) {
+            queue.now(WorkKey::singleton(ROUND));
         }
     }
 

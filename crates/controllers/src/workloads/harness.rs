@@ -16,6 +16,7 @@ use wharf_ports::cluster::{Change, Delete, Part, Propagation, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkKey};
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::event::EventRecord;
+use wharf_ports::history::{HistoryAnswer, HistoryCall};
 use wharf_ports::view::View;
 
 pub(crate) struct World {
@@ -32,6 +33,8 @@ pub(crate) struct World {
     pub(crate) reasons: Vec<wharf_ports::reason::Reason>,
     /// What was logged, by the log's name.
     pub(crate) logs: Vec<(String, String)>,
+    /// What was asked of those who keep history.
+    pub(crate) asked: Vec<HistoryCall>,
     pub(crate) writes: usize,
     pub(crate) steps: usize,
     /// Refuses every creation of a pod with this message.
@@ -56,6 +59,7 @@ impl World {
             records: Vec::new(),
             reasons: Vec::new(),
             logs: Vec::new(),
+            asked: Vec::new(),
             writes: 0,
             steps: 0,
             refuse_pods: None,
@@ -155,6 +159,15 @@ impl World {
         self.records.iter().map(|record| record.message.as_str()).collect()
     }
 
+    /// Answers a question about the past.
+    pub(crate) fn recall(&mut self, answer: &HistoryAnswer) {
+        for index in 0..self.controllers.len() {
+            let mut queue = Enqueue::default();
+            self.controllers[index].recalled(answer, &mut queue);
+            self.enqueue(index, queue.take());
+        }
+    }
+
     /// Runs until `duration` has passed.
     pub(crate) fn run_for(&mut self, duration: Duration) {
         let until = self.now + duration;
@@ -182,9 +195,10 @@ impl World {
     fn step(&mut self, index: usize, key: WorkKey) {
         self.steps += 1;
         let mut context = Context { view: &self.seen, now: self.now, random: &mut self.random };
-        let Step { writes, independent, again, enqueue, reasons, logs, .. } =
+        let Step { writes, independent, again, enqueue, reasons, logs, history, .. } =
             self.controllers[index].step(&key, &mut context);
         self.reasons.extend(reasons);
+        self.asked.extend(history);
         let logs = logs.into_iter().map(|line| (line.component.into_owned(), line.line));
         self.logs.extend(logs);
         let again = again.map(|delay| (key.clone(), delay));

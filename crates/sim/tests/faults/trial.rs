@@ -89,6 +89,7 @@ impl Trial {
             seed,
             controllers: Controllers::All,
             scheduler,
+            vpa_storage: Default::default(),
         };
         let world = world(&registry, &settings, &mut random, faults);
         let invariants = Invariants::default();

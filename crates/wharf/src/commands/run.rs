@@ -33,6 +33,7 @@ use crate::failure::Failure;
 use crate::lab::clock::WallClock;
 use crate::lab::process_start;
 use crate::output;
+use crate::prometheus::History;
 use clock::ClusterClock;
 use driver::Driver;
 use health::Readiness;
@@ -66,10 +67,12 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     let metrics = scheduler.metrics();
     metrics.measure_with(|| process_start().elapsed());
     let board = Board::new();
-    let measures = match args.cloud {
-        Some(CloudChoice::Sim) => Measures::on(&board),
-        _ => Measures { board: Arc::clone(&board), metrics: Arc::new(NoMetrics) },
-    };
+    let history = args.prometheus.history()?;
+    let mut measures = Measures::on(&board);
+    measures.storage = args.prometheus.storage();
+    if args.cloud != Some(CloudChoice::Sim) {
+        measures.metrics = Arc::new(NoMetrics);
+    }
     let controllers = chosen_controllers(&args.region, &choice, scheduler, args.seed, &measures)
         .map_err(Failure::bad_input)?;
     if controllers.is_empty() {
@@ -137,6 +140,9 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     }
     let mut event_loop = EventLoop::new(cluster, cloud, controllers, args.seed);
     event_loop.ask_extenders_with(Box::new(calls));
+    if let Some((client, settings)) = history {
+        event_loop.ask_history_with(Box::new(History::new(client, settings, Arc::clone(&news))));
+    }
     event_loop.start(clock.clock().now(), view);
     let journal = clock.is_labs().then(|| journal::share(&server));
     let mut driver =

@@ -41,8 +41,10 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
         seed: args.seed,
         verbose: args.verbose,
         controllers,
+        vpa_storage: args.prometheus.storage(),
     };
-    let mut lab = Lab::start(&options).await?;
+    let history = args.prometheus.history()?;
+    let mut lab = Lab::start(&options, history).await?;
     let scratch = ScratchFile::for_command(&args);
     let kubeconfig = match (&args.kubeconfig, &scratch) {
         (Some(file), _) => file.clone(),

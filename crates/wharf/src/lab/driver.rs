@@ -83,7 +83,7 @@ struct Run {
     clock: Arc<ScaledClock>,
     recorder: LabRecorder,
     stop: watch::Receiver<bool>,
-    /// Told of answers of extenders.
+    /// Told of answers of extenders, and of those who keep history.
     answers: Arc<Notify>,
 }
 

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use wharf_cloud::catalog::Catalog;
 use wharf_controllers::journal::Journal;
+use wharf_controllers::vpa::Storage;
 use wharf_ports::clock::Clock;
 use wharf_registry::Registry;
 use wharf_scheduler::config::Configuration;
@@ -31,6 +32,7 @@ use crate::client;
 use crate::extenders::Extenders;
 use crate::failure::Failure;
 use crate::kubeconfig::Access;
+use crate::prometheus::{self, History, HistorySettings};
 use clock::{ScaledClock, WallClock};
 use driver::{Driver, LabRecorder};
 pub(crate) use settings::REGION_DEFAULT;
@@ -54,6 +56,8 @@ pub(crate) struct LabOptions {
     pub(crate) verbose: u8,
     /// Which controllers run.
     pub(crate) controllers: Controllers,
+    /// With what the Vertical Pod Autoscaler's recommender begins.
+    pub(crate) vpa_storage: Storage,
 }
 
 /// A running lab.
@@ -71,7 +75,11 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Starts a lab. When this returns, `/readyz` has answered `ok`.
-    pub(crate) async fn start(options: &LabOptions) -> Result<Self, Failure> {
+    /// History is asked for at `history`.
+    pub(crate) async fn start(
+        options: &LabOptions,
+        history: Option<(prometheus::Client, HistorySettings)>,
+    ) -> Result<Self, Failure> {
         // In the order of what can be refused without leaving anything behind.
         let settings = settings::settle(options)?;
         let answers = Arc::new(Notify::new());
@@ -106,10 +114,14 @@ impl Lab {
             seed: settings.seed,
             controllers: options.controllers.clone(),
             scheduler: options.scheduler.clone(),
+            vpa_storage: options.vpa_storage,
         };
         let mut world =
             World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
         world.ask_extenders_with(Box::new(calls));
+        if let Some((client, settings)) = history {
+            world.ask_history_with(Box::new(History::new(client, settings, Arc::clone(&answers))));
+        }
         let board = world.board();
         let metrics = world.scheduler_metrics();
         metrics.measure_with(|| process_start().elapsed());

@@ -40,6 +40,7 @@ impl Prometheus {
             &format!("--web.listen-address={address}"),
             // Blocks that a test has made may be of any age.
             "--storage.tsdb.retention.time=3650d",
+            "--log.level=warn",
         ]);
         let mut child = command
             .current_dir(folder)

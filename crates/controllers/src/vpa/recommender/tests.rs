@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use wharf_model::metrics::{ContainerUsage, NodeMetrics, Sample};
 use wharf_model::quantity::Quantity;
 use wharf_ports::cluster::Propagation;
+use wharf_ports::history::UsageHistory;
 use wharf_ports::metrics::MetricQuery;
 
 use super::*;
@@ -228,4 +229,101 @@ fn another_recommenders_autoscalers_are_left_alone() {
     world.apply(other);
     world.run_for(minutes(3));
     assert_eq!(found(&world).status, wharf_model::vpa::VerticalPodAutoscalerStatus::default());
+}
+
+/// The same controllers with history from elsewhere.
+fn recalling(metrics: &Arc<Constant>) -> Vec<Box<dyn Controller>> {
+    let recommender = Recommender::new(Arc::clone(metrics) as Arc<dyn Metrics>);
+    let mut all = controllers(metrics);
+    all.pop();
+    all.push(Box::new(recommender.with_storage(Storage::Prometheus)));
+    all
+}
+
+/// Two days in which a pod that is long gone used so many cores.
+fn two_days(until: Time, cores: f64) -> PodHistory {
+    let hours = (1..=48_u64).rev().map(|hours| until - Duration::from_secs(3600 * hours));
+    let usage = UsageHistory {
+        cpu: hours.clone().map(|at| (at, cores)).collect(),
+        memory: hours.map(|at| (at, 1e7)).collect(),
+    };
+    PodHistory {
+        pod: ObjectKey::namespaced("default", "hamster-of-yore"),
+        labels: [("app".to_owned(), "hamster".to_owned())].into(),
+        containers: [("hamster".into(), usage)].into(),
+    }
+}
+
+/// Deployments and the pods of hamsters that use next to nothing, with history from elsewhere.
+fn sleepers() -> World {
+    let metrics = Arc::new(Constant(Mutex::new(Some(("10m", "10Mi")))));
+    let mut world = World::new(recalling(&metrics));
+    world.now = Time::from_seconds(1_000_000);
+    world.apply(deployment());
+    world.apply(autoscaler(target("Deployment", "hamster")));
+    world.run_for(Duration::from_secs(1));
+    world.kubelet("n1");
+    world
+}
+
+#[test]
+fn an_autoscaler_begins_with_history() {
+    let mut world = sleepers();
+    world.run_for(minutes(5));
+    assert_eq!(found(&world).status, Default::default(), "it holds still until there is an answer");
+    let [call] = &world.asked[..] else { panic!("one question: {:?}", world.asked) };
+    assert_eq!(call.namespaces, ["default"]);
+    let answer = HistoryAnswer { id: call.id, result: Ok(vec![two_days(call.until, 0.5)]) };
+    world.recall(&answer);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(target_of(found(&world)), json!({"cpu": "587m", "memory": "250Mi"}));
+    let began = world.reasons.iter().find(|reason| reason.decision == "begins with history");
+    let why = format!("{:?}", began.expect("it says so").because);
+    assert!(why.contains("96 samples of 1 pods between "), "{why}");
+    world.run_for(minutes(5));
+    assert_eq!(world.asked.len(), 1, "it is asked for once");
+    // Another is asked for by itself; the first goes on meanwhile.
+    let mut second = autoscaler(target("Deployment", "hamster"));
+    second["metadata"]["name"] = json!("second");
+    world.apply(second);
+    world.run_for(minutes(2));
+    assert_eq!(world.asked.len(), 2);
+    let second: &VerticalPodAutoscaler = world.get("default", "second").expect("it is there");
+    assert_eq!(second.status, Default::default());
+    assert_eq!(target_of(found(&world)), json!({"cpu": "587m", "memory": "250Mi"}));
+}
+
+#[test]
+fn without_history_it_begins_as_ever_and_says_so() {
+    for (result, told) in
+        [(Err("no answer from http://prometheus: refused".to_owned()), 1), (Ok(Vec::new()), 0)]
+    {
+        let mut world = sleepers();
+        world.run_for(minutes(2));
+        let id = world.asked[0].id;
+        world.recall(&HistoryAnswer { id, result: result.clone() });
+        world.run_for(minutes(2));
+        assert_eq!(target_of(found(&world)), json!({"cpu": "100m", "memory": "250Mi"}));
+        let text = "cannot fetch history: no answer from http://prometheus: refused; beginning without history";
+        let events = world.messages().into_iter().filter(|message| *message == text);
+        assert_eq!(events.count(), told, "{result:?}");
+        assert!(world.reasons.iter().any(|reason| reason.decision == "begins without history"));
+        assert_eq!(world.asked.len(), 1);
+    }
+}
+
+#[test]
+fn checkpoints_count_where_there_is_no_history() {
+    let (mut world, metrics) = hamsters();
+    world.run_for(minutes(30));
+    *metrics.0.lock().expect("not poisoned") = None;
+    world.restart(recalling(&metrics));
+    world.run_for(minutes(3));
+    let before = target_of(found(&world));
+    assert_eq!(before, json!({"cpu": "587m", "memory": "250Mi"}), "it holds still");
+    let id = world.asked[0].id;
+    world.recall(&HistoryAnswer { id, result: Err("it is broken".to_owned()) });
+    world.run_for(minutes(3));
+    assert_eq!(target_of(found(&world)), before);
+    assert!(world.reasons.iter().any(|reason| reason.decision == "begins with its checkpoints"));
 }

@@ -66,16 +66,20 @@ pub(super) fn run(workload: &Workload, size: &Size, options: &Options) -> Result
         .enable_all()
         .build()
         .map_err(Failure::failed)?;
-    let lab = runtime.block_on(Lab::start(&LabOptions {
-        scheduler: wharf_scheduler::config::Configuration::default(),
-        listen: ([127, 0, 0, 1], 0).into(),
-        data: Some(options.folder.clone()),
-        speed: 1,
-        region: None,
-        seed: None,
-        verbose: 0,
-        controllers: Controllers::Only(workload.controllers()),
-    }))?;
+    let lab = runtime.block_on(Lab::start(
+        &LabOptions {
+            scheduler: wharf_scheduler::config::Configuration::default(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            data: Some(options.folder.clone()),
+            speed: 1,
+            region: None,
+            seed: None,
+            verbose: 0,
+            controllers: Controllers::Only(workload.controllers()),
+            vpa_storage: Default::default(),
+        },
+        None,
+    ))?;
     let run = Run { runtime: &runtime, lab: &lab, workload, size, clients: options.clients };
     let outcome = run.all();
     output::status("");
