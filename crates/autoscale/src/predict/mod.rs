@@ -10,10 +10,14 @@
 //!
 //! Pure: no clock, no randomness; the same history has the same forecast.
 
+mod checkpoint;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wharf_model::time::Time;
+
+pub use checkpoint::round;
 
 /// How an object is forecast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +48,8 @@ impl Default for Settings {
 pub struct History {
     /// The most that was asked for in each bucket, by the bucket's number since the epoch.
     buckets: BTreeMap<i64, i32>,
+    /// How wide those are.
+    bucket: Duration,
     last: Option<Observation>,
     worth: Worth,
 }
@@ -85,13 +91,16 @@ impl History {
             self.worth.count(&last, asked, seconds, settings.ahead);
         }
         self.last = Some(Observation { at, asked, floor });
+        if self.bucket != settings.bucket {
+            // Numbers of other buckets say nothing.
+            self.buckets.clear();
+            self.bucket = settings.bucket;
+        }
         let number = bucket(settings, at);
         let most = self.buckets.entry(number).or_insert(asked);
         *most = (*most).max(asked);
-        // The present season and those that count.
-        let kept = per_season(settings) * (i64::from(settings.seasons_max) + 1);
         while let Some((oldest, _)) = self.buckets.first_key_value()
-            && *oldest < number - kept
+            && *oldest < number - kept(settings)
         {
             self.buckets.pop_first();
         }
@@ -100,6 +109,9 @@ impl History {
     /// What will be asked for between now and the end of the look ahead. `None` as long as no
     /// season has passed.
     pub fn forecast(&self, settings: &Settings, now: Time) -> Option<Forecast> {
+        if self.bucket != settings.bucket {
+            return None;
+        }
         let first = bucket(settings, now);
         let last = bucket(settings, now + settings.ahead);
         let (mut weighted, mut weights, mut seasons) = (0.0, 0.0, 0);
@@ -115,6 +127,11 @@ impl History {
         }
         // A saturating cast of a mean of counts.
         (seasons > 0).then(|| Forecast { floor: (weighted / weights).ceil() as i32, seasons })
+    }
+
+    /// Whether nothing has been seen yet.
+    pub fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
     }
 
     /// What forecasts have been worth so far.
@@ -139,6 +156,11 @@ impl Worth {
 
 fn bucket(settings: &Settings, at: Time) -> i64 {
     at.as_nanos().div_euclid(nanos(settings.bucket))
+}
+
+/// How many buckets are kept: those of the present season and of those that count.
+fn kept(settings: &Settings) -> i64 {
+    per_season(settings) * (i64::from(settings.seasons_max) + 1)
 }
 
 fn per_season(settings: &Settings) -> i64 {

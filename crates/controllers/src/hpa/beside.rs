@@ -9,10 +9,13 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::PodSpec;
 use rustc_hash::FxHashMap;
 use wharf_autoscale::coordinate;
-use wharf_autoscale::predict::{Forecast, History, Settings};
+use wharf_autoscale::predict::{self, Forecast, History, Settings};
 use wharf_model::duration;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::random::fnv1a;
+use wharf_model::time::Time;
 use wharf_model::vpa::VerticalPodAutoscaler;
+use wharf_ports::cluster::{Part, Write};
 use wharf_ports::reason::Because;
 use wharf_ports::view::View;
 
@@ -24,6 +27,9 @@ pub const PREDICT: &str = "autoscaling.wharf.dev/predict";
 pub const PREDICT_SEASON: &str = "autoscaling.wharf.dev/predict-season";
 /// How far ahead the floor is raised (`5m`).
 pub const PREDICT_AHEAD: &str = "autoscaling.wharf.dev/predict-ahead";
+
+/// What has been asked for, kept by the controller: it outlives a restart.
+pub const PREDICT_HISTORY: &str = "autoscaling.wharf.dev/predict-history";
 
 /// Into how many parts a season is told apart: five minutes of a day.
 const BUCKETS: u32 = 288;
@@ -106,6 +112,73 @@ pub(super) fn settings(autoscaler: &HorizontalPodAutoscaler) -> Option<Settings>
         ahead: said(PREDICT_AHEAD).unwrap_or(standard.ahead),
         seasons_max: standard.seasons_max,
     })
+}
+
+/// What was asked for of an autoscaler's workload, and how far that is on the object.
+#[derive(Default)]
+pub(super) struct Remembered {
+    pub(super) history: History,
+    /// Whether the annotation has been read.
+    is_read: bool,
+    /// The round of checkpoints that the annotation is of.
+    round: Option<i64>,
+    /// Whether a checkpoint is to be written by the step after this one. What is written together
+    /// with a status would be of a version that is not there any more.
+    pub(super) is_due: bool,
+}
+
+impl Remembered {
+    /// Takes up what the annotation has, the first time.
+    pub(super) fn read(
+        &mut self,
+        autoscaler: &HorizontalPodAutoscaler,
+        settings: &Settings,
+        now: Time,
+    ) {
+        if std::mem::replace(&mut self.is_read, true) {
+            return;
+        }
+        let annotations = autoscaler.metadata.annotations.as_ref();
+        let kept = annotations.and_then(|annotations| annotations.get(PREDICT_HISTORY));
+        // What cannot be read counts as not there, and is written over.
+        if let Some(history) = kept.and_then(|text| History::restore(settings, text, now)) {
+            self.round = history.last_round(draw(autoscaler));
+            self.history = history;
+        }
+    }
+
+    /// Takes in what metrics ask for.
+    pub(super) fn observe(
+        &mut self,
+        autoscaler: &HorizontalPodAutoscaler,
+        settings: &Settings,
+        now: Time,
+        asked: i32,
+        floor: Option<i32>,
+    ) {
+        self.history.observe(settings, now, asked, floor);
+        self.is_due |= self.round != Some(predict::round(settings, now, draw(autoscaler)));
+    }
+
+    /// The write that keeps the history on the object as it was seen: if that has changed meanwhile,
+    /// it is refused, and the next pass tries again.
+    pub(super) fn keep(&mut self, autoscaler: &HorizontalPodAutoscaler) -> Write {
+        self.is_due = false;
+        self.round = self.history.last_round(draw(autoscaler));
+        let mut object = autoscaler.clone();
+        let annotations = object.metadata.annotations.get_or_insert_default();
+        annotations.insert(PREDICT_HISTORY.to_owned(), self.history.checkpoint());
+        Write::Update { object: Box::new(object), part: Part::Main }
+    }
+
+    /// The checkpoint was refused.
+    pub(super) fn not_kept(&mut self) {
+        self.round = None;
+    }
+}
+
+fn draw(autoscaler: &HorizontalPodAutoscaler) -> u64 {
+    fnv1a(autoscaler.metadata.uid.as_deref().unwrap_or_default().as_bytes())
 }
 
 /// What a forecast says, and what forecasts have been worth.

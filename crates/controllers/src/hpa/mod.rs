@@ -26,7 +26,6 @@ use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAu
 use k8s_openapi::api::core::v1::Pod;
 use rustc_hash::FxHashMap;
 use wharf_autoscale::hpa::{self, Config, Memory, Outcome, Pass, begin};
-use wharf_autoscale::predict::History;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::selector::Selector;
@@ -40,8 +39,8 @@ use wharf_ports::metrics::Metrics;
 use wharf_ports::view::View;
 
 use crate::workloads::event;
-use beside::Vertical;
-pub use beside::{PREDICT, PREDICT_AHEAD, PREDICT_SEASON};
+pub use beside::{PREDICT, PREDICT_AHEAD, PREDICT_HISTORY, PREDICT_SEASON};
+use beside::{Remembered, Vertical};
 use index::Index;
 use source::Seen;
 use target::Target;
@@ -59,7 +58,8 @@ pub struct HorizontalPodAutoscalers {
     known: FxHashMap<ObjectKey, Known>,
 }
 
-/// What is remembered of an autoscaler. A restart loses it, as upstream's does.
+/// What is remembered of an autoscaler. A restart loses it, as upstream's does, but for what was
+/// asked for, where that is forecast.
 struct Known {
     uid: CompactString,
     memory: Memory,
@@ -71,7 +71,7 @@ struct Known {
     /// The pass whose scale failed, as far as anybody heard, with its time.
     failed: Option<(Pass, Time)>,
     /// What was asked for before, if it is to be forecast.
-    history: History,
+    remembered: Remembered,
 }
 
 /// A write of a pass that was refused.
@@ -114,7 +114,11 @@ impl HorizontalPodAutoscalers {
         }
         let mut extra = Vec::new();
         let settings = beside::settings(autoscaler);
-        let forecast = settings.and_then(|settings| known.history.forecast(&settings, now));
+        let remembered = &mut known.remembered;
+        let forecast = settings.and_then(|settings| {
+            remembered.read(autoscaler, &settings, now);
+            remembered.history.forecast(&settings, now)
+        });
         let floor = forecast.map(|forecast| forecast.floor.min(autoscaler.spec.max_replicas));
         let shared =
             target.as_ref().ok().and_then(|target| self.vertical.base(autoscaler, target, view));
@@ -138,9 +142,9 @@ impl HorizontalPodAutoscalers {
         let mut step = Step::done();
         if let Some(settings) = settings {
             if let Some(proposed) = pass.proposed {
-                known.history.observe(&settings, now, proposed, floor);
+                known.remembered.observe(autoscaler, &settings, now, proposed, floor);
             }
-            extra.push(beside::told(forecast, &known.history));
+            extra.push(beside::told(forecast, &known.remembered.history));
         }
         step.reasons.push(reasons::of_pass(object.kind(), key, &pass, extra));
         let before = known.memory.clone();
@@ -227,16 +231,22 @@ impl Controller for HorizontalPodAutoscalers {
             let writes = std::mem::take(&mut step.writes);
             step = self.pass(object, autoscaler, context);
             step.writes.splice(0..0, writes);
+        } else if known.remembered.is_due {
+            step.write(known.remembered.keep(autoscaler));
         }
         let Some(known) = self.known.get(&key.key) else { return step };
         // What became of a scale is looked at as soon as it is known.
-        let is_open = known.open.is_some();
-        step.again = Some(if is_open { Duration::ZERO } else { known.next.since(now) });
+        let goes_on = known.open.is_some() || known.remembered.is_due;
+        step.again = Some(if goes_on { Duration::ZERO } else { known.next.since(now) });
         step
     }
 
     fn refused(&mut self, key: &WorkKey, write: &Write, error: &ApiError) -> OnError {
         if let Some(known) = self.known.get_mut(&key.key) {
+            if matches!(write, Write::Update { part: Part::Main, .. }) {
+                known.remembered.not_kept();
+                return OnError::Forget;
+            }
             known.refused = match write {
                 Write::Scale { .. } => Some(Refused::Scale(error.to_string())),
                 _ if error.reason == StatusReason::NotFound => None,
@@ -257,7 +267,7 @@ impl Known {
             open: None,
             refused: None,
             failed: None,
-            history: History::default(),
+            remembered: Remembered::default(),
         }
     }
 }

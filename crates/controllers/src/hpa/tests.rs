@@ -329,8 +329,8 @@ fn lagging_views_do_not_double_a_scale() {
     assert_eq!(lab.replicas(), 4);
 }
 
-#[test]
-fn a_forecast_raises_the_floor_ahead_of_time_and_tells_what_it_was_worth() {
+/// A lab with forecasts, whose load comes back every ten minutes.
+fn seasonal() -> Lab {
     let at_once = json!({"behavior": {
         "scaleUp": {"selectPolicy": "Max", "policies": [{"type": "Pods", "value": 9, "periodSeconds": 15}]},
         "scaleDown": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max",
@@ -342,14 +342,57 @@ fn a_forecast_raises_the_floor_ahead_of_time_and_tells_what_it_was_worth() {
         let said = said.map(|(name, value)| (name.to_owned(), value.to_owned()));
         hpa.metadata.annotations = Some(said.into());
     });
-    let mut before_load = Vec::new();
-    for second in 0..1500_i64 {
-        lab.load.set(if (240..420).contains(&(second % 600)) { 1000 } else { 100 });
-        if second % 600 == 239 {
-            before_load.push(lab.replicas());
+    lab
+}
+
+impl Lab {
+    /// Runs with a load that is there from minute 4 to 7 of every ten, and gives the counts just
+    /// before it comes.
+    fn run_seasons(&mut self, seconds: std::ops::Range<i64>) -> Vec<i32> {
+        let mut before_load = Vec::new();
+        for second in seconds {
+            self.load.set(if (240..420).contains(&(second % 600)) { 1000 } else { 100 });
+            if second % 600 == 239 {
+                before_load.push(self.replicas());
+            }
+            self.run(1);
         }
-        lab.run(1);
+        before_load
     }
+
+    fn kept(&self) -> Option<String> {
+        let hpa = self.world.get::<HorizontalPodAutoscaler>("default", "web").expect("the hpa");
+        hpa.metadata.annotations.as_ref()?.get(PREDICT_HISTORY).cloned()
+    }
+}
+
+#[test]
+fn a_forecast_survives_a_restart() {
+    let mut lab = seasonal();
+    assert_eq!(lab.run_seasons(0..590), [1]);
+    let kept = lab.kept().expect("it is kept");
+    assert!(kept.starts_with("v1 15 ") && kept.contains("10x"), "{kept}");
+    let metrics: Arc<dyn Metrics> = lab.load.clone();
+    lab.world.restart(vec![
+        Box::new(HorizontalPodAutoscalers::new(Config::default(), metrics)),
+        Box::new(DeploymentController::new()),
+        Box::new(ReplicaSetController::new()),
+    ]);
+    assert_eq!(lab.run_seasons(590..1200), [10]);
+    assert!(lab.kept().is_some_and(|text| text != kept), "it goes on");
+    // Somebody else's text there is passed over, and written over.
+    lab.world.edit::<HorizontalPodAutoscaler>(&ObjectKey::namespaced("default", "web"), |hpa| {
+        let annotations = hpa.metadata.annotations.get_or_insert_default();
+        annotations.insert(PREDICT_HISTORY.to_owned(), "no history".to_owned());
+    });
+    assert_eq!(lab.run_seasons(1200..1800), [10]);
+    assert!(lab.kept().is_some_and(|text| text.starts_with("v1 15 ")));
+}
+
+#[test]
+fn a_forecast_raises_the_floor_ahead_of_time_and_tells_what_it_was_worth() {
+    let mut lab = seasonal();
+    let before_load = lab.run_seasons(0..1500);
     assert_eq!(before_load, [1, 10, 10], "there is nothing to go by in the first season");
     assert_eq!(lab.replicas(), 10, "the load of the third season");
     assert!(

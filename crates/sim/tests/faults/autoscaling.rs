@@ -116,6 +116,32 @@ fn sizes_are_as_recommended(trial: &Trial) {
     }
 }
 
+/// Load that comes back every ten minutes is met before it comes, though the program is started anew
+/// again and again.
+pub(crate) fn run_with_forecast(seed: u64) -> Trial {
+    const SEASON: u64 = 600;
+    let mut trial = Trial::new(seed, Configuration::default());
+    trial.add_machine();
+    trial.apply(FORECAST);
+    for season in 0..3 {
+        queue(&trial, 10);
+        trial.run_for_seconds(240);
+        if season == 2 {
+            assert_eq!(replicas(&trial, "worker"), 6, "foreseen {}", trial.describe());
+        }
+        queue(&trial, 60);
+        trial.run_for_seconds(180);
+        queue(&trial, 10);
+        let before = u64::from(trial.draw(170));
+        trial.run_for_seconds(before);
+        let writes = trial.draw(20);
+        trial.die_after(Some(writes));
+        trial.run_for_seconds(SEASON - 240 - 180 - before);
+    }
+    assert!(trial.crashes >= 3, "each season is cut short {}", trial.describe());
+    trial
+}
+
 fn plan(random: &mut Random) -> Plan {
     let mut manifests = FIXED.to_owned();
     for (name, metric) in [("web", WEB_METRIC), ("worker", WORKER_METRIC)] {
@@ -254,6 +280,41 @@ spec:
   resourcePolicy:
     containerPolicies:
       - {containerName: "*", minAllowed: {cpu: 100m, memory: 50Mi}, maxAllowed: {cpu: 600m, memory: 400Mi}}
+"#;
+
+const FORECAST: &str = r#"
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: queue, annotations: {external.load.wharf.dev/jobs: "10"}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: worker}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: worker}}
+  template:
+    metadata: {labels: {app: worker}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers: [{name: c, image: registry.k8s.io/pause:3.10, resources: {requests: {cpu: 50m}}}]
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: worker
+  annotations:
+    autoscaling.wharf.dev/predict: "true"
+    autoscaling.wharf.dev/predict-season: 10m
+    autoscaling.wharf.dev/predict-ahead: 2m
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: worker}
+  maxReplicas: 8
+  metrics:
+    - {type: External, external: {metric: {name: jobs}, target: {type: AverageValue, averageValue: 10}}}
+  behavior:
+    scaleUp: {policies: [{type: Pods, value: 8, periodSeconds: 15}]}
+    scaleDown: {stabilizationWindowSeconds: 0, policies: [{type: Percent, value: 100, periodSeconds: 15}]}
 "#;
 
 /// Limits and policies hold, whatever failed.

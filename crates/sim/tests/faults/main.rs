@@ -80,6 +80,11 @@ fn autoscalers_survive_every_fault() {
 }
 
 #[test]
+fn forecasts_survive_every_fault() {
+    survives(autoscaling::run_with_forecast, SEEDS);
+}
+
+#[test]
 fn a_seed_gives_the_same_history_twice() {
     for world in [lab::run, gangs::run, volumes::run, devices::run, autoscaling::run] {
         assert_eq!(world(3).history(), world(3).history());
