@@ -106,14 +106,15 @@ pub(crate) struct UpArgs {
     /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) prometheus: PrometheusArgs,
     /// Say more on stderr; twice for every change
-    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Options")]
+    #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// A command to run against the lab; the lab ends with it and passes on its exit status
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
+    // Last, since its heading is also that of what follows.
+    #[command(flatten)]
+    pub(crate) prometheus: PrometheusArgs,
 }
 
 /// `wharf run`.
@@ -167,11 +168,12 @@ pub(crate) struct RunArgs {
     /// Answer /healthz, /livez, /readyz and /metrics over plain HTTP at this address
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
     pub(crate) health_listen: Option<SocketAddr>,
+    /// Say more on stderr: decisions; twice for every change
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    // Last, since its heading is also that of what follows.
     #[command(flatten)]
     pub(crate) prometheus: PrometheusArgs,
-    /// Say more on stderr: decisions; twice for every change
-    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Options")]
-    pub(crate) verbose: u8,
 }
 
 /// Where machines come from.

@@ -301,3 +301,136 @@ fn flags_that_make_no_sense_are_refused() {
         assert!(told.contains(expected), "{told}");
     }
 }
+
+/// The rules of the document, over numbers that this Prometheus makes up.
+fn rules(folder: &Path) -> String {
+    let text = block("yaml", "kind: PrometheusRules");
+    let text = [
+        (
+            "sum by (namespace, pod) (rate(http_requests_total[2m]))",
+            "label_replace(label_replace(vector(12.5), 'namespace', 'default', '', ''), 'pod', 'web', '', '')",
+        ),
+        (
+            "sum by (queue) (rabbitmq_queue_messages)",
+            "label_replace(vector(30), 'queue', 'orders', '', '')",
+        ),
+    ]
+    .iter()
+    .fold(text, |text, (query, other)| {
+        assert!(text.contains(query), "{query} in {text}");
+        text.replace(query, other)
+    });
+    let file = folder.join("rules.yaml");
+    std::fs::write(&file, text).expect("a file can be written");
+    file.display().to_string()
+}
+
+const QUEUE: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: worker
+spec:
+  selector:
+    matchLabels: {app: worker}
+  template:
+    metadata:
+      labels: {app: worker}
+    spec:
+      containers:
+      - {name: worker, image: nginx, resources: {requests: {cpu: 100m}}}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  name: worker
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: worker}
+  maxReplicas: 10
+  metrics:
+  - type: External
+    external:
+      metric:
+        name: queue_length
+        selector: {matchLabels: {queue: orders}}
+      target: {type: AverageValue, averageValue: 10}
+"#;
+
+fn replicas(kubectl: &harness::Kubectl, wanted: i64) {
+    wait_for(&format!("{wanted} workers"), || {
+        let worker = kubectl.json("get deployment worker");
+        let is_there = worker["spec"]["replicas"] == wanted;
+        let told = || kubectl.run("describe hpa worker").stdout;
+        if is_there { Ok(()) } else { Err(told()) }
+    });
+}
+
+/// The message of an autoscaler's condition, once it is not met.
+fn trouble(kubectl: &harness::Kubectl, reason: &str) -> String {
+    wait_for(reason, || {
+        let status = kubectl.json("get hpa.v2.autoscaling worker")["status"].clone();
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.iter().find(|found| found["reason"] == reason);
+        let message = found.and_then(|found| found["message"].as_str());
+        message.map(str::to_owned).ok_or_else(|| status.to_string())
+    })
+}
+
+#[test]
+fn autoscalers_count_by_what_prometheus_says() {
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    std::fs::write(folder.path().join("prometheus.yml"), "global: {}\n")
+        .expect("it can be written");
+    let prometheus = Prometheus::start(folder.path());
+    let address = format!("http://{}", prometheus.address);
+    let file = rules(folder.path());
+    let flags = ["--prometheus-rules", &file, "--prometheus-address", &address];
+    let arguments: Vec<String> = flags.iter().map(ToString::to_string).collect();
+
+    let wharf = Wharf::start(&Options { arguments, ..Options::default() });
+    let kubectl = wharf.kubectl();
+    kubectl.ok(&format!("apply -f {}", lab_file("nodepool.yaml")));
+    kubectl.input("apply -f -", QUEUE).ok();
+    replicas(&kubectl, 3);
+    kubectl.ok("run web --image=nginx");
+    let raw = |path: &str| -> Value {
+        let text = kubectl.ok(&format!("get --raw /apis/{path}"));
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let path = "custom.metrics.k8s.io/v1beta2/namespaces/default/pods/web/http_requests_per_second";
+    assert_eq!(raw(path)["items"][0]["value"], "12500m");
+    let found = raw("external.metrics.k8s.io/v1beta1/namespaces/kube-system/queue_length");
+    assert_eq!(found["items"][0]["value"], "30", "it is in no namespace, hence in all");
+    assert_eq!(found["items"][0]["metricLabels"], serde_json::json!({"queue": "orders"}));
+    assert_eq!(wharf.log(), "");
+
+    drop(prometheus);
+    let message = trouble(&kubectl, "FailedGetExternalMetric");
+    assert!(message.contains("queue_length"), "{message}");
+    replicas(&kubectl, 3);
+    wait_for("both rules to be told of", || {
+        let log = wharf.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let told = |metric: &str| {
+            let start = format!("wharf: metric {metric}: no answer from {address}: ");
+            let end = "; autoscalers that count by it hold still";
+            lines.iter().filter(|line| line.starts_with(&start) && line.ends_with(end)).count()
+        };
+        assert!(lines.len() <= 2, "{log}");
+        let both = told("queue_length") == 1 && told("http_requests_per_second") == 1;
+        if both { Ok(()) } else { Err(log) }
+    });
+    drop(wharf);
+
+    // The same beside an API server.
+    let prometheus = Prometheus::start(folder.path());
+    let address = format!("http://{}", prometheus.address);
+    let flags = ["--prometheus-rules", &file, "--prometheus-address", &address];
+    let apart = ["--controllers", "workloads,scheduler,karpenter,storage,kubelet"];
+    let arguments = apart.iter().map(ToString::to_string).collect();
+    let wharf = Wharf::start(&Options { arguments, ..Options::default() });
+    let _beside = wharf.run_beside(&[&["--only", "autoscaling"], &flags[..]].concat());
+    let kubectl = wharf.kubectl();
+    kubectl.input("apply -f -", QUEUE).ok();
+    replicas(&kubectl, 3);
+}

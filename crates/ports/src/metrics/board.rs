@@ -285,7 +285,7 @@ impl Metrics for Board {
 }
 
 impl Board {
-    /// The values of an external metric in a namespace.
+    /// The values of an external metric in a namespace; those that are in none are in all.
     pub fn external(
         &self,
         namespace: &str,
@@ -294,11 +294,17 @@ impl Board {
         now: Time,
     ) -> Vec<Sample> {
         let state = self.read();
-        let first = (CompactString::default(), ObjectKey::namespaced(namespace, ""));
-        let here = state.values.range(first..).take_while(|((resource, object), _)| {
-            resource.is_empty() && object.namespace == namespace
-        });
-        here.flat_map(|(_, values)| values)
+        let of = |namespace: &str| {
+            let namespace = CompactString::from(namespace);
+            let first = (CompactString::default(), ObjectKey::namespaced(namespace.clone(), ""));
+            state.values.range(first..).take_while(move |((resource, object), _)| {
+                resource.is_empty() && object.namespace == namespace
+            })
+        };
+        let everywhere = (!namespace.is_empty()).then(|| of("")).into_iter().flatten();
+        of(namespace)
+            .chain(everywhere)
+            .flat_map(|(_, values)| values)
             .filter(|valued| {
                 valued.series.metric == metric && series.matches(&valued.series.labels)
             })

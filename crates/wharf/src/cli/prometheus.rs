@@ -7,16 +7,19 @@ use clap::{Args, ValueEnum};
 use wharf_controllers::vpa::Storage;
 
 use crate::failure::Failure;
-use crate::prometheus::{Client, HistorySettings, Settings};
+use crate::prometheus::{self, Client, HistorySettings, Settings, Source, Sources};
 
 /// The most values of one series that Prometheus gives in one answer.
 const POINTS_MAX: u64 = 11_000;
 
-/// Where the Vertical Pod Autoscaler's history comes from.
+/// What autoscalers have of a Prometheus.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "History from Prometheus, for the Vertical Pod Autoscaler")]
+#[command(next_help_heading = "Prometheus, for autoscalers")]
 pub(crate) struct PrometheusArgs {
-    /// With what its recommender begins
+    /// Custom and external metrics for HorizontalPodAutoscalers: a file of rules with queries
+    #[arg(long, value_name = "FILE")]
+    prometheus_rules: Option<PathBuf>,
+    /// With what the VerticalPodAutoscaler's recommender begins
     #[arg(long, value_enum, default_value_t, value_name = "STORAGE")]
     storage: StorageChoice,
     /// Where Prometheus is
@@ -94,8 +97,22 @@ impl PrometheusArgs {
         }
     }
 
+    /// What Prometheus is asked for.
+    pub(crate) fn sources(&self) -> Result<Sources, Failure> {
+        Ok(Sources { history: self.history()?, metrics: self.metrics()? })
+    }
+
+    fn metrics(&self) -> Result<Option<Source>, Failure> {
+        let Some(file) = &self.prometheus_rules else { return Ok(None) };
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| Failure::bad_input(format!("{name}: {error}")))?;
+        let rules = prometheus::load(&text, &name).map_err(Failure::bad_input)?;
+        Ok(Some(Source::new(self.client()?, rules)))
+    }
+
     /// Whom to ask for history, and for what; `None` if nobody is asked.
-    pub(crate) fn history(&self) -> Result<Option<(Client, HistorySettings)>, Failure> {
+    fn history(&self) -> Result<Option<(Client, HistorySettings)>, Failure> {
         if self.storage == StorageChoice::Checkpoint {
             return Ok(None);
         }

@@ -67,11 +67,14 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     let metrics = scheduler.metrics();
     metrics.measure_with(|| process_start().elapsed());
     let board = Board::new();
-    let history = args.prometheus.history()?;
+    let sources = args.prometheus.sources()?;
     let mut measures = Measures::on(&board);
     measures.storage = args.prometheus.storage();
     if args.cloud != Some(CloudChoice::Sim) {
         measures.metrics = Arc::new(NoMetrics);
+    }
+    if let Some(source) = &sources.metrics {
+        measures.metrics = source.over(Arc::clone(&measures.metrics), &board);
     }
     let controllers = chosen_controllers(&args.region, &choice, scheduler, args.seed, &measures)
         .map_err(Failure::bad_input)?;
@@ -138,9 +141,12 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     if clock.is_labs() {
         journal::share_board(&server, &board);
     }
+    if let Some(source) = sources.metrics {
+        source.start(Arc::clone(&board), clock.scaled())?;
+    }
     let mut event_loop = EventLoop::new(cluster, cloud, controllers, args.seed);
     event_loop.ask_extenders_with(Box::new(calls));
-    if let Some((client, settings)) = history {
+    if let Some((client, settings)) = sources.history {
         event_loop.ask_history_with(Box::new(History::new(client, settings, Arc::clone(&news))));
     }
     event_loop.start(clock.clock().now(), view);

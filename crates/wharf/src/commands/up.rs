@@ -43,8 +43,8 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
         controllers,
         vpa_storage: args.prometheus.storage(),
     };
-    let history = args.prometheus.history()?;
-    let mut lab = Lab::start(&options, history).await?;
+    let sources = args.prometheus.sources()?;
+    let mut lab = Lab::start(&options, sources).await?;
     let scratch = ScratchFile::for_command(&args);
     let kubeconfig = match (&args.kubeconfig, &scratch) {
         (Some(file), _) => file.clone(),

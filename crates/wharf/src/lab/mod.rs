@@ -32,7 +32,7 @@ use crate::client;
 use crate::extenders::Extenders;
 use crate::failure::Failure;
 use crate::kubeconfig::Access;
-use crate::prometheus::{self, History, HistorySettings};
+use crate::prometheus::{History, Sources};
 use clock::{ScaledClock, WallClock};
 use driver::{Driver, LabRecorder};
 pub(crate) use settings::REGION_DEFAULT;
@@ -75,11 +75,8 @@ pub(crate) struct Lab {
 
 impl Lab {
     /// Starts a lab. When this returns, `/readyz` has answered `ok`.
-    /// History is asked for at `history`.
-    pub(crate) async fn start(
-        options: &LabOptions,
-        history: Option<(prometheus::Client, HistorySettings)>,
-    ) -> Result<Self, Failure> {
+    /// Other metrics than its own are read from `sources`.
+    pub(crate) async fn start(options: &LabOptions, sources: Sources) -> Result<Self, Failure> {
         // In the order of what can be refused without leaving anything behind.
         let settings = settings::settle(options)?;
         let answers = Arc::new(Notify::new());
@@ -119,10 +116,13 @@ impl Lab {
         let mut world =
             World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
         world.ask_extenders_with(Box::new(calls));
-        if let Some((client, settings)) = history {
+        if let Some((client, settings)) = sources.history {
             world.ask_history_with(Box::new(History::new(client, settings, Arc::clone(&answers))));
         }
         let board = world.board();
+        if let Some(metrics) = sources.metrics {
+            metrics.start(Arc::clone(&board), Arc::clone(&clock))?;
+        }
         let metrics = world.scheduler_metrics();
         metrics.measure_with(|| process_start().elapsed());
         let journal = Arc::new(Mutex::new(Journal::default()));

@@ -1,9 +1,12 @@
-//! A Prometheus as a source: what containers used in the past, for the Vertical Pod Autoscaler.
+//! A Prometheus as a source: what containers used in the past, for the Vertical Pod Autoscaler;
+//! custom and external metrics, for the Horizontal one.
 //!
 //! Here is how it is asked; what for is in the modules below.
 //! <https://prometheus.io/docs/prometheus/latest/querying/api/>
 
 mod history;
+mod rules;
+mod source;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,11 +19,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::http::{self, AnyCertificate, Request, Tls};
 
 pub(crate) use history::{History, HistorySettings};
+pub(crate) use rules::load;
+pub(crate) use source::Source;
 
 /// The longest answer that is read: a week by the hour of a hundred thousand containers.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;
@@ -44,6 +48,15 @@ pub(crate) struct Settings {
     pub(crate) ca_file: Option<PathBuf>,
     /// Whether whoever answers is trusted.
     pub(crate) insecure: bool,
+}
+
+/// What a Prometheus is the source of.
+#[derive(Default)]
+pub(crate) struct Sources {
+    /// Of what containers used in the past.
+    pub(crate) history: Option<(Client, HistorySettings)>,
+    /// Of custom and external metrics.
+    pub(crate) metrics: Option<Source>,
 }
 
 /// A Prometheus that can be asked.
@@ -96,6 +109,17 @@ impl Client {
     /// Asks for the values of a query at a time, in seconds.
     fn instant(&self, query: &str, at: f64) -> Result<Data, String> {
         self.get(&format!("/api/v1/query?query={}&time={at}", encode(query)))
+    }
+
+    /// Asks for the values of a query now, by Prometheus' own clock.
+    fn now(&self, query: &str) -> Result<Data, String> {
+        self.get(&format!("/api/v1/query?query={}", encode(query)))
+    }
+
+    /// The same, with answers that take no longer.
+    fn in_at_most(mut self, timeout: Duration) -> Self {
+        self.settings.timeout = self.settings.timeout.min(timeout);
+        self
     }
 
     fn get(&self, path: &str) -> Result<Data, String> {
@@ -186,12 +210,11 @@ enum Status {
 /// What a query gives.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "resultType", content = "result")]
-#[allow(dead_code, reason = "what is not asked for is decoded so that it can be named")]
 enum Data {
     Matrix(Vec<Series>),
-    Vector(IgnoredAny),
-    Scalar(IgnoredAny),
-    String(IgnoredAny),
+    Vector(Vec<Value>),
+    Scalar((f64, String)),
+    String(serde::de::IgnoredAny),
 }
 
 impl Data {
@@ -211,6 +234,13 @@ struct Series {
     metric: BTreeMap<String, String>,
     #[serde(default)]
     values: Vec<(f64, String)>,
+}
+
+/// A series at one time.
+#[derive(Debug, Deserialize)]
+struct Value {
+    metric: BTreeMap<String, String>,
+    value: (f64, String),
 }
 
 /// A number as Prometheus writes it; what is none is none.

@@ -3,10 +3,13 @@ use std::net::TcpListener;
 use std::thread::JoinHandle;
 
 use compact_str::CompactString;
+use wharf_model::selector::Selector;
 use wharf_model::time::Time;
 use wharf_ports::history::{HistoryCall, PodHistory};
+use wharf_ports::metrics::Board;
 
 use super::history::{ask, labels_query, selector};
+use super::source::Tellings;
 use super::*;
 
 /// A server on a free port that answers one connection after another with texts; gives back the
@@ -233,4 +236,42 @@ fn credentials_go_with_each_request() {
         let heads = server.join().expect("it serves");
         assert!(heads[0].lines().any(|line| line == expected), "{}", heads[0]);
     }
+}
+
+#[test]
+fn rules_are_put_on_the_board_and_taken_away_when_they_fail() {
+    let rules = load(
+        "apiVersion: wharf.dev/v1alpha1\nkind: PrometheusRules\nrules:\n- {metric: queue, query: q}\n",
+        "rules.yaml",
+    )
+    .expect("it is right");
+    let vector = |series: &str| {
+        let body = format!(
+            r#"{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}}}"#
+        );
+        http("200 OK", &body)
+    };
+    let of = |name: &str, value: u32| {
+        format!(r#"{{"metric":{{"name":"{name}"}},"value":[1,"{value}"]}}"#)
+    };
+    let (address, server) = serve(vec![
+        vector(&[of("a", 1), of("b", 2)].join(",")),
+        vector(&[of("b", 3), of("c", 4)].join(",")),
+        http("500 Internal Server Error", "no"),
+        vector(&of("a", 5)),
+    ]);
+    let board = Board::new();
+    let mut told = Tellings::new(Source::new(client(&address), rules), Arc::clone(&board));
+    let mut shown = Vec::new();
+    for round in 0..4_i64 {
+        told.round(Time::from_seconds(15 * round + 1));
+        let seen = Time::from_seconds(15 * round + 15);
+        let found = board.external("shop", "queue", &Selector::EVERYTHING, seen);
+        let found =
+            found.iter().map(|one| format!("{}={}", one.labels["name"], one.value.to_api().0));
+        shown.push(found.collect::<Vec<_>>().join(" "));
+    }
+    assert_eq!(shown, ["a=1 b=2", "b=3 c=4", "", "a=5"]);
+    let heads = server.join().expect("it serves");
+    assert!(heads[0].starts_with("GET /api/v1/query?query=q HTTP/1.1"), "{}", heads[0]);
 }

@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::lab::clock::machine_instant;
 use crate::lab::{Lab, LabOptions};
 use crate::output;
+use crate::prometheus::Sources;
 
 /// Threads of the server, as `wharf up` has them.
 const SERVER_THREADS: usize = 2;
@@ -78,7 +79,7 @@ pub(super) fn run(workload: &Workload, size: &Size, options: &Options) -> Result
             controllers: Controllers::Only(workload.controllers()),
             vpa_storage: Default::default(),
         },
-        None,
+        Sources::default(),
     ))?;
     let run = Run { runtime: &runtime, lab: &lab, workload, size, clients: options.clients };
     let outcome = run.all();
