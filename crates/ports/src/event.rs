@@ -1,5 +1,6 @@
 //! What a controller says of an object in the cluster's own Events.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -90,6 +91,8 @@ pub struct EventRecord {
     pub component: String,
     /// On which host it is said; the node for kubelets, else empty.
     pub host: String,
+    /// Annotations of the Event, for programs that read it.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl EventRecord {
@@ -115,6 +118,7 @@ impl EventRecord {
             metadata: ObjectMeta {
                 name: Some(format!("{}.{stamp:x}", regarding.key.name)),
                 namespace: Some(namespace),
+                annotations: Some(self.annotations.clone()).filter(|all| !all.is_empty()),
                 ..ObjectMeta::default()
             },
             involved_object: regarding.reference(),

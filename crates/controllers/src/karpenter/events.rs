@@ -1,5 +1,7 @@
 //! Events as Karpenter records them.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use wharf_model::karpenter::conditions::transitions;
 use wharf_model::kinds::Resource;
@@ -37,6 +39,7 @@ pub(super) fn event(
         message: message.into(),
         component: COMPONENT.to_owned(),
         host: String::new(),
+        annotations: BTreeMap::new(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! What the scheduler writes: conditions, nominations and Events, in upstream's words.
 
+use std::collections::BTreeMap;
+
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use wharf_model::kinds::Kind;
@@ -196,6 +198,7 @@ fn event(
         message,
         component: scheduler.to_owned(),
         host: String::new(),
+        annotations: BTreeMap::new(),
     }
 }
 

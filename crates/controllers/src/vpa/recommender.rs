@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compact_str::CompactString;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Event, Pod, PodSpec, PodStatus};
 use wharf_autoscale::vpa::target::selector;
 use wharf_autoscale::vpa::{
     Checkpoint, Config, Model, ObservedContainer, ObservedPod, Recommendation, Target, api,
@@ -17,6 +17,7 @@ use wharf_model::kinds::Kind;
 use wharf_model::metrics::PodMetrics;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::pod::phase;
+use wharf_model::quantity::Quantity;
 use wharf_model::selector::Selector;
 use wharf_model::time::Time;
 use wharf_model::vpa::{
@@ -78,8 +79,8 @@ struct Learned {
 struct Kill {
     pod: ObjectKey,
     container: CompactString,
-    /// What it asked for, in bytes.
-    request: i64,
+    /// What it asked for, in bytes; of one that was evicted, what it used.
+    memory: i64,
     at: Time,
 }
 
@@ -368,7 +369,7 @@ fn learn(
         add_samples(&mut learned.model, &measured);
     }
     for kill in kills.get(namespace).into_iter().flatten() {
-        learned.model.add_oom(&kill.pod.name, &kill.container, kill.request, kill.at);
+        learned.model.add_oom(&kill.pod.name, &kill.container, kill.memory, kill.at);
     }
 }
 
@@ -507,12 +508,44 @@ fn kills(old: &Object, new: &Object) -> Vec<Kill> {
             kills.push(Kill {
                 pod: new.key().clone(),
                 container: status.name.as_str().into(),
-                request: api::memory_request(resources.requests.as_ref()),
+                memory: api::memory_request(resources.requests.as_ref()),
                 at: ended.finished_at.as_ref().map(Time::from).unwrap_or_default(),
             });
         }
     }
     kills
+}
+
+/// The containers for whose use of memory a pod was evicted, as the Event's annotations tell it.
+/// Upstream reads three lists of the same length, and the kubelet names the resource once: of an
+/// eviction with several offenders nothing is learned.
+fn evictions(event: &Event) -> Vec<Kill> {
+    let about = &event.involved_object;
+    if event.reason.as_deref() != Some("Evicted") || about.kind.as_deref() != Some("Pod") {
+        return Vec::new();
+    }
+    let list = |name: &str| -> Vec<&str> {
+        let text = event.metadata.annotations.as_ref().and_then(|all| all.get(name));
+        text.map(|text| text.split(',').collect()).unwrap_or_default()
+    };
+    let containers = list("offending_containers");
+    let (usages, starved) = (list("offending_containers_usage"), list("starved_resource"));
+    if containers.len() != usages.len() || containers.len() != starved.len() {
+        return Vec::new();
+    }
+    let (namespace, name) = (about.namespace.as_deref(), about.name.as_deref());
+    let pod = ObjectKey::namespaced(namespace.unwrap_or_default(), name.unwrap_or_default());
+    let each = containers.into_iter().zip(usages).zip(starved);
+    each.filter(|(_, starved)| *starved == "memory")
+        .filter_map(|((container, usage), _)| {
+            Some(Kill {
+                pod: pod.clone(),
+                container: container.into(),
+                memory: Quantity::parse(usage).ok()?.value_ceil(),
+                at: event.metadata.creation_timestamp.as_ref().map(Time::from)?,
+            })
+        })
+        .collect()
 }
 
 impl Controller for Recommender {
@@ -530,6 +563,11 @@ impl Controller for Recommender {
             {
                 self.kills.extend(kills(old, new));
             }
+        } else if change.kind() == Kind::of::<Event>()
+            && let (None, Some(new)) = (&change.old, &change.new)
+            && view.count(Kind::of::<VerticalPodAutoscaler>()) > 0
+        {
+            self.kills.extend(new.typed().into_iter().flat_map(evictions));
         }
     }
 

@@ -1,5 +1,7 @@
 //! The events that the workload controllers record.
 
+use std::collections::BTreeMap;
+
 use wharf_model::object::Object;
 use wharf_ports::cluster::Write;
 use wharf_ports::event::{EventRecord, EventType, Regarding};
@@ -21,5 +23,6 @@ pub(crate) fn event(
         message: message.into(),
         component: component.to_owned(),
         host: String::new(),
+        annotations: BTreeMap::new(),
     })
 }

@@ -10,6 +10,7 @@
 mod csi;
 mod node;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -254,6 +255,7 @@ impl NodeAgent {
             ),
             component: "cloud-node-lifecycle-controller".to_owned(),
             host: String::new(),
+            annotations: BTreeMap::new(),
         }));
         step.write(Write::Delete(Delete::of(node)));
         step
@@ -378,6 +380,7 @@ fn node_event(node: &Object, kind: EventType, reason: &str, message: &str) -> Wr
         message: message.to_owned(),
         component: "kubelet".to_owned(),
         host: name.to_string(),
+        annotations: BTreeMap::new(),
     })
 }
 

@@ -65,7 +65,7 @@ pub(crate) enum Order {
     /// Kill a container; the pod goes on.
     Kill(Id, Time),
     /// Evict a pod.
-    Evict(ObjectKey, String),
+    Evict(ObjectKey, Eviction),
     /// Say that a node is short of memory, or no longer.
     Press(CompactString, bool),
 }
@@ -276,8 +276,8 @@ impl Loads {
                 if let Some(victim) = pressure::victim(candidates)
                     && let Some(pod) = view.get::<Pod>(&victim.pod)
                 {
-                    let message = pressure::message(&victim, pod, pressed.available);
-                    orders.push(Order::Evict(victim.pod, message));
+                    let eviction = pressure::eviction(&victim, pod, pressed.available);
+                    orders.push(Order::Evict(victim.pod, eviction));
                 }
                 pressed.evicted = Some(now);
             } else if !short && now >= pressed.seen + pressure::TRANSITION {
@@ -350,7 +350,7 @@ pub(crate) fn takes_requests(pod: &Pod) -> bool {
 }
 
 /// The node with its memory pressure begun or ended.
-pub(crate) use pressure::with_condition as with_pressure;
+pub(crate) use pressure::{Eviction, with_condition as with_pressure};
 
 /// The pods on a node, with what they use.
 fn candidates(view: &View, load: &Load, node: &str) -> Vec<Candidate> {

@@ -4,6 +4,7 @@
 //! kubelet's defaults: the hard threshold `memory.available<100Mi` and a pressure that lasts five
 //! minutes beyond its end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
@@ -63,8 +64,18 @@ pub(super) fn victim(candidates: Vec<Candidate>) -> Option<Candidate> {
     })
 }
 
-/// The text of the eviction.
-pub(super) fn message(victim: &Candidate, pod: &Pod, available: u64) -> String {
+/// How an eviction is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Eviction {
+    /// The text of the Event, the pod's status and its condition.
+    pub(crate) message: String,
+    /// Annotations of the Event, from which programs learn what was used: the Vertical Pod
+    /// Autoscaler's recommender does.
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// The eviction of a pod, in the kubelet's words.
+pub(super) fn eviction(victim: &Candidate, pod: &Pod, available: u64) -> Eviction {
     let text = |bytes: u64| {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         Quantity::from_units(bytes, Format::BinarySi).to_api().0
@@ -74,6 +85,7 @@ pub(super) fn message(victim: &Candidate, pod: &Pod, available: u64) -> String {
         text(AVAILABLE_MIN),
         text(available & !1_023)
     );
+    let (mut offending, mut usage) = (Vec::new(), Vec::new());
     for (name, used) in &victim.used {
         let container = pod.spec.iter().flat_map(|spec| &spec.containers).find(|c| c.name == *name);
         let asked = container
@@ -86,9 +98,17 @@ pub(super) fn message(victim: &Candidate, pod: &Pod, available: u64) -> String {
                 text(*used & !1_023),
                 asked.to_api().0
             ));
+            offending.push(name.as_str());
+            usage.push(text(*used & !1_023));
         }
     }
-    message
+    let annotations = [
+        ("offending_containers", offending.join(",")),
+        ("offending_containers_usage", usage.join(",")),
+        ("starved_resource", "memory".to_owned()),
+    ];
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value)).into();
+    Eviction { message, annotations }
 }
 
 /// The node with its memory pressure begun or ended; `None` if it says so already.
@@ -161,11 +181,20 @@ mod tests {
         let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
             {"name": "c", "resources": {"requests": {"memory": "100Mi"}}}]}}))
         .expect("a pod");
-        let text = message(&candidate("a", 0, 100, 1_024), &pod, 52 << 20);
+        let told = eviction(&candidate("a", 0, 100, 1_024), &pod, 52 << 20);
         assert_eq!(
-            text,
+            told.message,
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 52Mi. Container c was using 1Gi, request is 100Mi, has larger consumption of memory. "
         );
+        let annotations: Vec<String> =
+            told.annotations.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        assert_eq!(
+            annotations,
+            ["offending_containers=c", "offending_containers_usage=1Gi", "starved_resource=memory"]
+        );
+        // Who uses no more than it asked for offends nobody.
+        let told = eviction(&candidate("a", 0, 100, 80), &pod, 52 << 20);
+        assert_eq!(told.annotations["offending_containers"], "");
     }
 
     #[test]

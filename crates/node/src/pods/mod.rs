@@ -386,6 +386,7 @@ fn record(regarding: &Regarding, node: &str, said: Said) -> Write {
         message: said.message,
         component: "kubelet".to_owned(),
         host: node.to_owned(),
+        annotations: said.annotations,
     })
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Said {
     pub(super) kind: EventType,
     pub(super) reason: &'static str,
     pub(super) message: String,
+    /// Annotations of the Event.
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 /// When a container is started again after it ended.
@@ -305,7 +307,8 @@ impl Run {
     ) -> Said {
         let list = if self.init { "initContainers" } else { "containers" };
         let field_path = format!("spec.{list}{{{}}}", self.name);
-        Said { field_path, kind, reason, message: message.into() }
+        let annotations = BTreeMap::new();
+        Said { field_path, kind, reason, message: message.into(), annotations }
     }
 
     /// How long it takes to stop on SIGTERM, for a process that heeds it.

@@ -9,7 +9,7 @@ use wharf_model::time::Time;
 
 use super::resize;
 use super::run::{Ended, OOM_KILLED, Run, State};
-use super::worker::Worker;
+use super::worker::{EVICTED, Worker};
 use crate::image;
 
 /// The condition types that are the kubelet's.
@@ -78,7 +78,10 @@ pub(super) fn merge(own: &PodStatus, seen: Option<&PodStatus>) -> PodStatus {
     let mut status = seen.cloned().unwrap_or_default();
     let mut conditions = own.conditions.clone().unwrap_or_default();
     let others = status.conditions.take().unwrap_or_default();
-    let others = others.into_iter().filter(|c| !OWN_CONDITIONS.contains(&c.type_.as_str()));
+    let is_own = |type_: &str| {
+        OWN_CONDITIONS.contains(&type_) || conditions.iter().any(|own| own.type_ == type_)
+    };
+    let others: Vec<_> = others.into_iter().filter(|other| !is_own(&other.type_)).collect();
     conditions.splice(0..0, others);
     status.conditions = Some(conditions);
     status.phase.clone_from(&own.phase);
@@ -188,6 +191,7 @@ fn conditions(
         ("PodScheduled", (true, None, None)),
     ]
     .into_iter()
+    .chain(disruption(worker))
     .map(|(type_, (status, reason, message))| {
         let status = if status { "True" } else { "False" };
         let before = before
@@ -207,6 +211,16 @@ fn conditions(
     })
     .chain(worker.resize.iter().flat_map(|resize| resize.conditions(pod, before, now)))
     .collect()
+}
+
+/// A condition's type, whether it holds, its reason and message.
+type Told = (&'static str, (bool, Option<&'static str>, Option<String>));
+
+/// That the kubelet ended the pod for want of a resource.
+fn disruption(worker: &Worker) -> Option<Told> {
+    let (reason, message) = worker.failure.as_ref()?;
+    let told = (true, Some("TerminationByKubelet"), Some(message.clone()));
+    (*reason == EVICTED).then_some(("DisruptionTarget", told))
 }
 
 fn container_status(

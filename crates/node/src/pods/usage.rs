@@ -1,6 +1,7 @@
 //! What the agent tells the load model of its pods, and what it does at the model's word: kill a
 //! container for want of memory, evict a pod, say that a node is short of it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use compact_str::CompactString;
@@ -15,8 +16,9 @@ use wharf_ports::controller::{Context, Enqueue, Step, WorkKey};
 use wharf_ports::event::{EventType, Regarding};
 
 use super::run::{Run, Said, State};
+use super::worker::EVICTED;
 use super::{PodAgent, Tracked, record};
-use crate::load::{Order, Subject, takes_requests, tells_values, with_pressure};
+use crate::load::{Eviction, Order, Subject, takes_requests, tells_values, with_pressure};
 
 /// The singleton under which the model is solved.
 const LOAD: &str = "load";
@@ -137,7 +139,7 @@ impl PodAgent {
                         step.enqueue.push((pod_key(&id.pod), Duration::ZERO));
                     }
                 }
-                Order::Evict(key, message) => self.evict(&key, message, context, &mut step),
+                Order::Evict(key, eviction) => self.evict(&key, eviction, context, &mut step),
                 Order::Press(node, pressed) => {
                     let key = ObjectKey::cluster(&node);
                     let Some(object) = context.view.object(Kind::of::<Node>(), &key) else {
@@ -162,13 +164,20 @@ impl PodAgent {
         step
     }
 
-    fn evict(&mut self, key: &ObjectKey, message: String, context: &Context<'_>, step: &mut Step) {
+    fn evict(
+        &mut self,
+        key: &ObjectKey,
+        eviction: Eviction,
+        context: &Context<'_>,
+        step: &mut Step,
+    ) {
         let object = context.view.object(Kind::of::<Pod>(), key);
         let (Some(tracked), Some(object)) = (self.pods.get_mut(key), object) else { return };
         if tracked.worker.kill.is_some() {
             return;
         }
-        let said = warning("Evicted", &message);
+        let Eviction { message, annotations } = eviction;
+        let said = Said { annotations, ..warning(EVICTED, &message) };
         step.write(record(&Regarding::object(object), &tracked.node, said));
         let killing = tracked.worker.killings();
         let regarding = Regarding::object(object);
@@ -286,6 +295,7 @@ fn warning(reason: &'static str, message: &str) -> Said {
         kind: EventType::Warning,
         reason,
         message: message.to_owned(),
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -493,6 +503,16 @@ mod tests {
             "{message}"
         );
         assert_eq!(lab.said("Evicted"), [message]);
+        let records = lab.world.records.iter().map(|(_, record)| record);
+        let record = records.clone().find(|record| record.reason == "Evicted").expect("one");
+        assert_eq!(record.annotations["offending_containers"], "c");
+        assert_eq!(record.annotations["offending_containers_usage"], "2200Mi");
+        let conditions = status["conditions"].as_array().expect("conditions");
+        let target = conditions.iter().find(|one| one["type"] == "DisruptionTarget").expect("it");
+        assert_eq!(
+            (&target["status"], &target["reason"], &target["message"]),
+            (&json!("True"), &json!("TerminationByKubelet"), &json!(message))
+        );
         assert_eq!(lab.said("EvictionThresholdMet"), ["Attempting to reclaim memory"]);
         assert_eq!(lab.status("steady")["phase"], "Running");
         let pressed = |lab: &Lab| {

@@ -1,5 +1,6 @@
 //! One pod on its node: the order in which its containers start, and how they are stopped.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use super::status;
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// A process always gets this long between SIGTERM and SIGKILL.
 const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+/// The reason of a pod that the kubelet gave up for want of a resource.
+pub(super) const EVICTED: &str = "Evicted";
 const DEADLINE: &str = "Pod was active on the node longer than the specified deadline";
 
 /// A pod on its node.
@@ -301,7 +304,7 @@ impl Worker {
         for run in &mut self.runs {
             run.end(now, 137);
         }
-        self.failure = Some(("Evicted", message));
+        self.failure = Some((EVICTED, message));
         self.kill = Some(Kill { since: now, down: Some(now) });
     }
 
@@ -327,6 +330,7 @@ impl Worker {
             kind: EventType::Normal,
             reason: "DeadlineExceeded",
             message: DEADLINE.to_owned(),
+            annotations: BTreeMap::new(),
         });
         if self.kill.is_none() {
             self.begin_kill(now, said);

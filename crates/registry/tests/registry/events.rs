@@ -1,5 +1,6 @@
 //! Recorded Events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ fn said(cluster: &Cluster, message: &str) -> EventRecord {
         message: message.into(),
         component: "default-scheduler".into(),
         host: String::new(),
+        annotations: BTreeMap::new(),
     }
 }
 

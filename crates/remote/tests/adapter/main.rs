@@ -3,6 +3,7 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use harness::{Fault, Lab, node, pod};
@@ -190,6 +191,7 @@ async fn events_are_counted_and_never_wait() {
         message: "0/0 nodes are available.".to_owned(),
         component: "wharf-scheduler".to_owned(),
         host: String::new(),
+        annotations: BTreeMap::new(),
     };
     for _ in 0..3 {
         run.write(Write::Record(record.clone())).await.expect("saying something never fails");

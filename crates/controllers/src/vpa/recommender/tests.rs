@@ -206,6 +206,31 @@ fn a_kill_for_memory_raises_the_memory() {
     assert_eq!(target_of(found(&world))["memory"], "500Mi");
 }
 
+/// What a recommender comes to when a pod was evicted, as an Event with these annotations tells it.
+fn memory_after_eviction(containers: &str, usages: &str, starved: &str) -> Value {
+    let (mut world, _) = hamsters();
+    world.run_for(minutes(2));
+    let name = world.list::<Pod>()[0].metadata.name.clone().expect("a name");
+    world.apply(json!({"apiVersion": "v1", "kind": "Event",
+        "metadata": {"name": "evicted", "namespace": "default", "annotations": {
+            "offending_containers": containers, "offending_containers_usage": usages,
+            "starved_resource": starved}},
+        "involvedObject": {"kind": "Pod", "namespace": "default", "name": name},
+        "reason": "Evicted", "type": "Warning", "message": "The node was low on resource: memory. "}));
+    world.run_for(minutes(1));
+    target_of(found(&world))["memory"].clone()
+}
+
+#[test]
+fn an_eviction_for_memory_raises_the_memory() {
+    assert_eq!(memory_after_eviction("hamster", "400Mi", "memory"), "500Mi");
+    let unmoved = memory_after_eviction("hamster", "400Mi", "ephemeral-storage");
+    assert_ne!(unmoved, "500Mi");
+    // The kubelet names the resource once: with several offenders the lists differ in length.
+    assert_eq!(memory_after_eviction("hamster,other", "400Mi,1Gi", "memory"), unmoved);
+    assert_eq!(memory_after_eviction("", "", "memory"), unmoved);
+}
+
 #[test]
 fn checkpoints_go_with_their_autoscaler() {
     let (mut world, _) = hamsters();
