@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod};
 use wharf_model::time::Time;
 
-use crate::program::{DATE, HOSTNAME, program_of};
+use crate::program::{DATE, ERROR_HEAD, HOSTNAME, program_in};
 
 /// The most lines told at once. A loop that prints this much is told of from its beginning.
 const LINES_MAX: usize = 1_000_000;
@@ -69,7 +69,7 @@ fn lines(
     let Some((from, until)) = state.and_then(span) else { return Vec::new() };
     // Times in a status are cut to seconds: what ended in a second ran to its end.
     let until = until.map_or(now, |until| until + Duration::from_secs(1)).min(now);
-    let program = program_of(container);
+    let program = program_in(pod, container);
     let host = pod.metadata.name.as_deref().unwrap_or_default();
     let skip = usize::try_from(skip).unwrap_or(usize::MAX);
     let once = program.output.iter().map(|line| (from, line));
@@ -98,7 +98,8 @@ fn render(text: &str, at: Time, host: &str) -> String {
         return text.to_owned();
     }
     let date = at.timestamp().strftime("%a %b %e %H:%M:%S UTC %Y").to_string();
-    text.replace(DATE, &date).replace(HOSTNAME, host)
+    let head = at.timestamp().strftime("E%m%d %H:%M:%S%.6f       1 ").to_string();
+    text.replace(DATE, &date).replace(HOSTNAME, host).replace(ERROR_HEAD, &head)
 }
 
 #[cfg(test)]
@@ -121,6 +122,25 @@ mod tests {
     fn log(script: &str, state: serde_json::Value, now: i64) -> Vec<String> {
         let now = Time::from_seconds(now);
         container_log(&pod(script, state), "c", now).into_iter().map(|line| line.1).collect()
+    }
+
+    #[test]
+    fn a_program_that_refuses_its_flags_tells_so_with_the_time() {
+        let running = json!({"running": {"startedAt": "1970-01-01T00:01:40Z"}});
+        let mut pod = pod("", running);
+        let container = &mut pod.spec.get_or_insert_default().containers[0];
+        container.image = Some("registry.k8s.io/cpa/cluster-proportional-autoscaler:v1.9.0".into());
+        container.command = Some(vec!["/cluster-proportional-autoscaler".to_owned()]);
+        container.args = Some(vec!["--namespace=x".to_owned(), "--configmap=y".to_owned()]);
+        let lines = container_log(&pod, "c", Time::from_seconds(101));
+        let texts: Vec<&str> = lines.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "E0101 00:01:40.000000       1 options.go:60] --target parameter cannot be empty",
+                "E0101 00:01:40.000000       1 options.go:60] failed to validate all input parameters"
+            ]
+        );
     }
 
     #[test]

@@ -7,10 +7,11 @@
 //! and prints nothing.
 
 mod effort;
+mod proportional;
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use wharf_load::Phase;
 
 pub use effort::Effort;
@@ -57,6 +58,9 @@ pub const DATE: &str = "\u{1}date\u{1}";
 /// Stands for the pod's name in [`Line::text`].
 pub const HOSTNAME: &str = "\u{1}hostname\u{1}";
 
+/// Stands for the head of an error in glog's form, up to the place in the program.
+pub(crate) const ERROR_HEAD: &str = "\u{1}error\u{1}";
+
 /// How long a process that does nothing takes to start and end.
 const STARTUP: Duration = Duration::from_millis(20);
 /// Scripts longer than this are not looked into.
@@ -68,6 +72,11 @@ const COMMANDS_MAX: usize = SCRIPT_MAX;
 const DEPTH_MAX: usize = 16;
 /// Bytes that variables may expand to, in all: a short script can repeat a long one many times.
 const EXPANDED_MAX: usize = 64 * 1_024;
+
+/// What the process of a container does, with what it is told by the pod that it is in.
+pub(crate) fn program_in(pod: &Pod, container: &Container) -> Program {
+    proportional::refused(pod, container).unwrap_or_else(|| program_of(container))
+}
 
 /// What the process of a container does.
 pub fn program_of(container: &Container) -> Program {

@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["model", "ports"]),
     ("cloud", &["model", "ports"]),
     ("load", &["model"]),
-    ("node", &["model", "ports", "load"]),
+    ("node", &["model", "ports", "load", "autoscale"]),
     ("schema", &["model", "ports"]),
     ("remote", &["model", "ports"]),
     ("registry", &["model", "ports", "store", "autoscale"]),

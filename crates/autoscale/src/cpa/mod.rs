@@ -2,6 +2,7 @@
 //! computes them. Parameters come as the one entry of a ConfigMap's data, `linear` or `ladder`; the
 //! program's own flags are in [`flags`].
 
+pub mod container;
 pub mod flags;
 
 use std::collections::BTreeMap;

@@ -11,6 +11,7 @@ mod program;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Node, Pod};
+use wharf_autoscale::cpa::container::is_program;
 use wharf_model::instance::Instance;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
@@ -22,8 +23,6 @@ use wharf_ports::view::View;
 
 use program::Program;
 
-/// The images' name, also of those that carry the architecture in it.
-const IMAGE: &str = "cluster-proportional-autoscaler";
 /// How long the machine of a running container is given to be known.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -125,11 +124,7 @@ impl Controller for ProportionalAutoscalers {
 /// The pod's containers that are Cluster Proportional Autoscalers.
 fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     let all = pod.spec.iter().flat_map(|spec| &spec.containers);
-    all.filter(|container| {
-        let image = container.image.as_deref().unwrap_or_default();
-        let path = image.split('@').next().unwrap_or(image);
-        path.rsplit('/').next().is_some_and(|name| name.starts_with(IMAGE))
-    })
+    all.filter(|container| is_program(container))
 }
 
 /// The container's present run; `None` while there is none. The program ends when it is asked to.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Node, Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use wharf_autoscale::cpa::flags::{Flags, Refusal, Target, TargetKind};
+use wharf_autoscale::cpa::container::flags_of;
+use wharf_autoscale::cpa::flags::{Flags, Target, TargetKind};
 use wharf_autoscale::cpa::{ClusterSize, Parameters};
 use wharf_model::kinds::{Kind, Resource};
 use wharf_model::object::{Object, ObjectKey};
@@ -24,7 +25,7 @@ use super::log::Log;
 pub(super) struct Program {
     pub(super) run: Run,
     log: Log,
-    /// `None` when it has ended: by its flags, or after too many failures.
+    /// `None` when it has ended: after too many failures, or by its flags, which the kubelet sees.
     flags: Option<Flags>,
     /// When it looks next.
     next: Time,
@@ -50,32 +51,21 @@ impl Program {
         now: Time,
         step: &mut Step,
     ) -> Self {
-        let namespace = environment(container, "MY_POD_NAMESPACE", pod);
-        let flags = Flags::parse(&arguments(container, pod), namespace.as_deref());
-        let told = flags.as_ref().ok();
+        let flags = flags_of(pod, container).ok();
         let log = Log::new(
             &run,
-            told.map_or(0, |flags| flags.verbosity),
-            told.is_some_and(|flags| flags.logs_everything),
+            flags.as_ref().map_or(0, |flags| flags.verbosity),
+            flags.as_ref().is_some_and(|flags| flags.logs_everything),
         );
-        match &flags {
-            Ok(flags) => {
-                let text =
-                    format!("Scaling Namespace: {}, Target: {}", flags.namespace, flags.target);
-                log.info(step, now, 0, "autoscaler.go:49", &text);
-            }
-            Err(Refusal::Usage(text)) => log.line(step, text.clone()),
-            Err(Refusal::Invalid(lines)) => {
-                for text in lines {
-                    log.error(step, now, "options.go:60", text);
-                }
-            }
+        if let Some(flags) = &flags {
+            let text = format!("Scaling Namespace: {}, Target: {}", flags.namespace, flags.target);
+            log.info(step, now, 0, "autoscaler.go:49", &text);
         }
         Self {
             next: now,
             run,
             log,
-            flags: flags.ok(),
+            flags,
             parameters: None,
             creating: false,
             failures: 0,
@@ -345,50 +335,5 @@ fn scale(object: &Object, kind: TargetKind, replicas: i32) -> Option<(i32, Write
         TargetKind::ReplicaSet => change::<ReplicaSet>(object, replicas, |it| {
             &mut it.spec.get_or_insert_default().replicas
         }),
-    }
-}
-
-/// The program's arguments: what follows its name, with variables of the environment filled in.
-fn arguments(container: &Container, pod: &Pod) -> Vec<String> {
-    let command = container.command.iter().flatten().skip(1);
-    command
-        .chain(container.args.iter().flatten())
-        .map(|word| expand(word, container, pod))
-        .collect()
-}
-
-/// `$(NAME)` stands for a variable; what is no variable stays as it is.
-fn expand(word: &str, container: &Container, pod: &Pod) -> String {
-    let mut text = String::new();
-    let mut rest = word;
-    while let Some((before, after)) = rest.split_once("$(") {
-        text.push_str(before);
-        let variable = after.split_once(')');
-        let value = variable.and_then(|(name, _)| environment(container, name, pod));
-        match (variable, value) {
-            (Some((_, after)), Some(value)) => {
-                text.push_str(&value);
-                rest = after;
-            }
-            _ => {
-                text.push_str("$(");
-                rest = after;
-            }
-        }
-    }
-    text + rest
-}
-
-/// A variable of the container's environment, as far as it follows from the pod.
-fn environment(container: &Container, name: &str, pod: &Pod) -> Option<String> {
-    let variable = container.env.iter().flatten().find(|variable| variable.name == name)?;
-    if let Some(value) = &variable.value {
-        return Some(value.clone());
-    }
-    let field = variable.value_from.as_ref()?.field_ref.as_ref()?;
-    match field.field_path.as_str() {
-        "metadata.namespace" => pod.metadata.namespace.clone(),
-        "metadata.name" => pod.metadata.name.clone(),
-        _ => None,
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, ContainerStatus, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, Probe};
 use wharf_model::duration;
 use wharf_model::random::{Random, fnv1a};
 use wharf_model::time::Time;
 use wharf_ports::event::EventType;
 
 use crate::image;
-use crate::program::{Program, program_of};
+use crate::program::{Program, program_in, program_of};
 
 /// Longest wait between restarts.
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
@@ -110,13 +110,14 @@ pub(super) struct Run {
 impl Run {
     /// A container that waits since `since`. `pod_restart` is the pod's restart policy.
     pub(super) fn new(
-        uid: &str,
+        pod: &Pod,
         container: &Container,
         init: bool,
         pod_restart: Restart,
         since: Time,
     ) -> Self {
         let image = container.image.clone().unwrap_or_default();
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let draw = fnv1a(format!("{uid}/{}", container.name).as_bytes());
         let sidecar = init && wharf_model::pod::is_sidecar(container);
         let restart = match pod_restart {
@@ -135,7 +136,7 @@ impl Run {
             state: State::Waiting { since },
             restarts: 0,
             last: None,
-            program: program_of(container),
+            program: program_in(pod, container),
             started_after,
             ready_after: started_after.max(readiness),
             pre_stop: pre_stop(container),

@@ -66,7 +66,7 @@ impl Worker {
         let spec = pod.spec.clone().unwrap_or_default();
         let restart = restart_policy(&spec);
         let sandbox_at = start + Duration::from_millis(sandbox);
-        let new = |container, init| Run::new(&uid, container, init, restart, sandbox_at);
+        let new = |container, init| Run::new(pod, container, init, restart, sandbox_at);
         let init = spec.init_containers.iter().flatten().map(|container| new(container, true));
         let mut runs: Vec<Run> = init.collect();
         let init_count = runs.len();
