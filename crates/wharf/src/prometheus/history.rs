@@ -14,7 +14,7 @@ use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::history::{HistoryAnswer, HistoryCall, HistoryCalls, PodHistory, UsageHistory};
 
-use super::{Client, Data, Range, Series, number};
+use super::{Client, Data, Range, Series};
 use crate::output;
 
 /// Namespaces named in a query; for more of them all pods are asked for.
@@ -192,7 +192,7 @@ impl Pods<'_> {
             let usage = pod.containers.entry(container).or_default();
             kind(usage).extend(series.values.iter().map(|(at, value)| {
                 // To the thousandth, as it is kept.
-                (Time::from_nanos((at * 1e3).round() as i64 * 1_000_000), number(value))
+                (Time::from_nanos((at * 1e3).round() as i64 * 1_000_000), value.0)
             }));
         }
         Ok(())

@@ -73,6 +73,11 @@ impl Client {
     /// What is wrong with the settings.
     pub(crate) fn new(settings: Settings) -> Result<Self, String> {
         let address = settings.address.trim_end_matches('/').to_owned();
+        if address.contains('@') {
+            return Err(
+                "credentials are no part of it; write them as --username and --password".to_owned()
+            );
+        }
         let tls = match address.split_once("://") {
             Some(("http", _)) => None,
             Some(("https", _)) => {
@@ -213,7 +218,7 @@ enum Status {
 enum Data {
     Matrix(Vec<Series>),
     Vector(Vec<Value>),
-    Scalar((f64, String)),
+    Scalar((f64, Number)),
     String(serde::de::IgnoredAny),
 }
 
@@ -233,22 +238,42 @@ impl Data {
 struct Series {
     metric: BTreeMap<String, String>,
     #[serde(default)]
-    values: Vec<(f64, String)>,
+    values: Vec<(f64, Number)>,
 }
 
 /// A series at one time.
 #[derive(Debug, Deserialize)]
 struct Value {
     metric: BTreeMap<String, String>,
-    value: (f64, String),
+    value: (f64, Number),
 }
 
-/// A number as Prometheus writes it; what is none is none.
-fn number(text: &str) -> f64 {
-    match text {
-        "+Inf" => f64::INFINITY,
-        "-Inf" => f64::NEG_INFINITY,
-        _ => text.parse().unwrap_or(f64::NAN),
+/// A number as Prometheus writes it, in a text; what is none is none. Read without keeping the
+/// text: there may be millions of them.
+#[derive(Clone, Copy, Debug)]
+struct Number(f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl serde::de::Visitor<'_> for Text {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a number in a text")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Number, E> {
+                Ok(Number(match text {
+                    "+Inf" => f64::INFINITY,
+                    "-Inf" => f64::NEG_INFINITY,
+                    _ => text.parse().unwrap_or(f64::NAN),
+                }))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 

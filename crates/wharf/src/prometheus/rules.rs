@@ -9,7 +9,7 @@ use wharf_model::kinds::{Kind, built_in};
 use wharf_model::object::ObjectKey;
 use wharf_ports::metrics::{MetricQuery, Series};
 
-use super::{Data, number};
+use super::Data;
 
 /// Series that one rule may give: each is told to the autoscalers with every answer.
 const SERIES_MAX: usize = 10_000;
@@ -128,7 +128,7 @@ impl Rule {
         }
         let mut found = BTreeMap::new();
         for super::Value { metric: mut labels, value: (_, value) } in values {
-            let value = number(&value);
+            let value = value.0;
             if !value.is_finite() {
                 continue;
             }

@@ -197,7 +197,7 @@ fn who_does_not_answer_is_given_up() {
     let client = Client::new(settings_of(address.to_string(), 5_000)).expect("an address");
     let error = ask(&client, &settings(), &call()).expect_err("nobody is there");
     assert!(error.contains("refused"), "{error}");
-    for address in ["prometheus:9090", "", "ftp://x"] {
+    for address in ["prometheus:9090", "", "ftp://x", "http://me:pw@x"] {
         let settings = Settings { address: address.to_owned(), ..Settings::default() };
         assert!(Client::new(settings).is_err(), "{address}");
     }

@@ -27,7 +27,25 @@ impl Prometheus {
     /// Starts it in a folder that holds `prometheus.yml`, and its data if there is any, and waits
     /// until it answers.
     pub(crate) fn start(folder: &Path) -> Self {
-        // Prometheus does not say which port it got; one that was free a moment ago most likely is.
+        // It does not say which port it got. One that was free a moment ago most likely is.
+        for _ in 0..3 {
+            let mut started = Self::launch(folder);
+            let is_ready = wait_for("Prometheus to be ready", || {
+                match started.child.try_wait().expect("it was started here") {
+                    Some(_) => Ok(false),
+                    None => started.get("/-/ready").map(|_| true),
+                }
+            });
+            if is_ready {
+                return started;
+            }
+            let log = started.log();
+            assert!(log.contains("address already in use"), "Prometheus ended:\n{log}");
+        }
+        panic!("three ports that were free were taken a moment later")
+    }
+
+    fn launch(folder: &Path) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
             .expect("a port is free")
@@ -50,13 +68,7 @@ impl Prometheus {
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let log = process::text_of(child.stderr.take().expect("stderr is piped"));
-        let mut started = Self { child, log, address };
-        wait_for("Prometheus to be ready", || {
-            let ended = started.child.try_wait().expect("it was started here");
-            assert!(ended.is_none(), "Prometheus ended with {ended:?}:\n{}", started.log());
-            started.get("/-/ready").map(|_| ())
-        });
-        started
+        Self { child, log, address }
     }
 
     /// What it has written so far.
