@@ -436,25 +436,12 @@ impl Solver {
         if ask.is_some_and(|ask| !self.topology.host_fits(ask, number, &round.tallies)) {
             return None;
         }
-        let rung = self.shapes.shapes[shape.0 as usize].rungs[step] as usize;
         for pool in 0..self.pools.len() {
-            let Some(start) = self.start(pool, rung) else { continue };
-            let compiled = &self.pools[pool];
-            let catalog = &compiled.pool.catalog;
-            let settled = match ask {
-                Some(ask) => start.settle(ask, &self.topology, catalog),
-                None => Some(Narrowed::clone(&start)),
-            };
-            let Some(mut narrowed) = settled else { continue };
-            let remaining = &mut round.remaining[pool];
-            if compiled.retain_within(remaining, &mut narrowed.options).is_err() {
-                continue;
-            }
-            let attempt = self.attempt(shape, step);
-            let Some(mut claim) = OpenClaim::open(pool, compiled, narrowed, &attempt) else {
+            let remaining = &round.remaining[pool];
+            let Some(mut claim) = self.open_in(pool, shape, step, ask, remaining) else {
                 continue;
             };
-            compiled.charge(remaining, &claim.options);
+            self.pools[pool].charge(&mut round.remaining[pool], &claim.options);
             claim.pods.push(pod);
             round.claims.push(claim);
             let position =
@@ -466,6 +453,51 @@ impl Solver {
             self.cursor[id].closed_round = self.round;
         }
         None
+    }
+
+    /// Opens a claim of one pool for a shape in one form of its constraints, within what is left of
+    /// the pool's limits.
+    fn open_in(
+        &mut self,
+        pool: usize,
+        shape: ShapeId,
+        step: usize,
+        ask: Option<&Ask>,
+        remaining: &[(CompactString, i64)],
+    ) -> Option<OpenClaim> {
+        let rung = self.shapes.shapes[shape.0 as usize].rungs[step] as usize;
+        let start = self.start(pool, rung)?;
+        let compiled = &self.pools[pool];
+        let mut narrowed = match ask {
+            Some(ask) => start.settle(ask, &self.topology, &compiled.pool.catalog)?,
+            None => Narrowed::clone(&start),
+        };
+        compiled.retain_within(remaining, &mut narrowed.options).ok()?;
+        OpenClaim::open(pool, compiled, narrowed, &self.attempt(shape, step))
+    }
+
+    /// The claim that a pool would make for one pod alone, nothing else being placed, giving up its
+    /// preferences one by one.
+    pub(crate) fn open_alone(
+        &mut self,
+        pool: usize,
+        shape: ShapeId,
+    ) -> Result<PlannedClaim, PoolFailure> {
+        let tallies = self.topology.tallies(&FixedBitSet::with_capacity(self.nodes.len()));
+        let remaining = self.pools[pool].pool.remaining.clone();
+        let rungs = Arc::clone(&self.shapes.shapes[shape.0 as usize].rungs);
+        for (step, rung) in rungs.iter().enumerate() {
+            let form = &self.shapes.rungs[*rung as usize];
+            let ask = self.topology.ask(shape.1, *rung as usize, form, &tallies);
+            if ask.as_ref().is_some_and(|ask| !self.topology.host_fits(ask, 0, &tallies)) {
+                continue;
+            }
+            if let Some(claim) = self.open_in(pool, shape, step, ask.as_ref(), &remaining) {
+                return Ok(self.finish(claim));
+            }
+        }
+        let ask = self.last_ask(shape, &tallies);
+        Err(self.explain_pool(pool, shape, ask.as_ref(), &remaining, &tallies))
     }
 
     /// The start of a new claim of a pool for one form of constraints; kept, since pools and
@@ -502,28 +534,44 @@ impl Solver {
         }
     }
 
+    /// A shape with all its preferences given up.
+    pub(crate) fn barest(&self, shape: ShapeId) -> Attempt<'_> {
+        self.attempt(shape, self.shapes.shapes[shape.0 as usize].rungs.len() - 1)
+    }
+
+    /// What a shape with all its preferences given up asks of other pods.
+    fn last_ask(&mut self, shape: ShapeId, tallies: &Tallies) -> Option<Ask> {
+        let rungs = &self.shapes.shapes[shape.0 as usize].rungs;
+        let rung = *rungs.last().expect("invariant: a shape has a form") as usize;
+        self.topology.ask(shape.1, rung, &self.shapes.rungs[rung], tallies)
+    }
+
     /// Why no pool can open a claim for a shape with all its preferences given up.
     fn explain(&mut self, shape: ShapeId, round: &Round) -> Unschedulable {
-        let last = self.shapes.shapes[shape.0 as usize].rungs.len() - 1;
-        let rung = self.shapes.shapes[shape.0 as usize].rungs[last] as usize;
-        let form = &self.shapes.rungs[rung];
-        let ask = self.topology.ask(shape.1, rung, form, &round.tallies);
-        let attempt = self.attempt(shape, last);
-        let unmet = |pool| {
-            let ask = ask.as_ref()?;
-            self.topology.unmet(ask, pool, &round.tallies).map(PoolFailure::Topology)
-        };
-        let failures = std::iter::zip(&self.pools, &round.remaining)
-            .enumerate()
-            .filter(|(_, (pool, _))| !pool.options.is_clear())
-            .map(|(index, (pool, remaining))| -> PoolFailure {
-                let mut options: TypeSet = pool.options.clone();
-                match pool.retain_within(remaining, &mut options) {
-                    Err(limits) => limits,
-                    Ok(()) => unmet(index).unwrap_or_else(|| explain(pool, &options, &attempt)),
-                }
+        let ask = self.last_ask(shape, &round.tallies);
+        let failures = std::iter::zip(0.., &round.remaining)
+            .filter(|(pool, _)| self.has_types(*pool))
+            .map(|(pool, remaining)| {
+                self.explain_pool(pool, shape, ask.as_ref(), remaining, &round.tallies)
             })
             .collect();
         Unschedulable(failures)
+    }
+
+    fn explain_pool(
+        &self,
+        pool: usize,
+        shape: ShapeId,
+        ask: Option<&Ask>,
+        remaining: &[(CompactString, i64)],
+        tallies: &Tallies,
+    ) -> PoolFailure {
+        let compiled = &self.pools[pool];
+        let mut options: TypeSet = compiled.options.clone();
+        if let Err(limits) = compiled.retain_within(remaining, &mut options) {
+            return limits;
+        }
+        ask.and_then(|ask| self.topology.unmet(ask, pool, tallies))
+            .map_or_else(|| explain(compiled, &options, &self.barest(shape)), PoolFailure::Topology)
     }
 }

@@ -2,6 +2,7 @@
 //! its machine costs.
 
 mod chances;
+mod pools;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use serde_json::{Value, json};
@@ -110,6 +111,13 @@ pub fn pod_review(pod: &Pod, view: &View, profiles: &[Profile]) -> Option<PodRev
     Some(PodReview { review: review(&mut snapshot_of(view), pod, &profile), foreign_to })
 }
 
+impl PodReview {
+    /// Whether a node would take the pod now.
+    pub fn has_place(&self) -> bool {
+        self.review.feasible > 0
+    }
+}
+
 impl Answer {
     /// The same with what the nodes say of the pod. People are told it of a pod that waits, and
     /// of one that runs if it is not known how it came to where it is.
@@ -128,7 +136,10 @@ impl Answer {
         } else {
             String::new()
         };
-        let review = serde_json::to_value(review).unwrap_or_default();
+        let mut review = serde_json::to_value(review).unwrap_or_default();
+        if let Some(outlook) = telling.outlook {
+            review["provisioning"] = pools::to_json(outlook);
+        }
         self.chances = Some(Chances { text, review });
         self
     }

@@ -20,6 +20,7 @@ mod pod_events;
 mod pods;
 mod provisioner;
 mod registration;
+mod review;
 mod shared;
 mod snapshot;
 mod termination;
@@ -32,7 +33,12 @@ use std::time::Duration;
 use wharf_cloud::catalog::Catalog;
 use wharf_ports::controller::Controller;
 use wharf_provision::disruption::consolidate::Gates;
+pub use wharf_provision::review::{
+    Exceeded, Exclusion, Hindrance, Offer, PoolAnswer, Refusal, Shortage,
+};
 use wharf_provision::solve::{Packing, Settings};
+
+pub use self::review::{Limit, Outlook, PoolReview, PoolSays, review};
 
 /// Settings of Karpenter's controllers, with upstream's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::json;
 use wharf_cloud::ec2::CapacityRule;
+use wharf_controllers::karpenter;
 use wharf_model::karpenter::{NodeClaim, NodePool};
 use wharf_model::kinds::{Kind, Resource};
 use wharf_model::object::ObjectKey;
@@ -313,4 +314,53 @@ fn do_not_disrupt_keeps_a_node() {
         world.events()
     );
     check_settled(&world, 5);
+}
+
+/// What provisioning says of a pod of this size, as JSON.
+fn outlook(world: &World, cpu: &str) -> serde_json::Value {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "default", "uid": "p"},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+    }))
+    .expect("a pod");
+    let settings = karpenter::KarpenterSettings::default();
+    let (view, catalog) = (world.view(), world::catalog());
+    let outlook = karpenter::review(&view, &catalog, settings, &pod, world.registry.now());
+    serde_json::to_value(outlook).expect("it serializes")
+}
+
+#[test]
+fn what_pools_would_do_for_a_pod_is_told_by_requirements_and_limits() {
+    let mut world = running(5);
+    let told = outlook(&world, "64");
+    assert_eq!(told["expectedOn"], json!(null));
+    assert_eq!(told["nodePools"][0]["nodePool"], "default");
+    assert_eq!(told["nodePools"][0]["takes"]["cheapest"], "c5.18xlarge");
+    // The batch's machine has eight cpus.
+    let limits = json!({"resource": "cpu", "limit": 1_000_000, "left": 992_000});
+    assert_eq!(told["nodePools"][0]["limits"][0], limits);
+    // The node that is there has room for a small one.
+    assert!(outlook(&world, "1")["expectedOn"].is_string());
+
+    world.update::<NodePool>("default", |pool| {
+        let limit = k8s_openapi::apimachinery::pkg::api::resource::Quantity("50".to_owned());
+        pool.spec.limits.insert("cpu".to_owned(), limit.into());
+    });
+    world.run(1);
+    let told = outlook(&world, "64");
+    let because = &told["nodePools"][0]["refuses"]["because"];
+    assert_eq!(because["reason"], "limits");
+    assert_eq!(because["exceeded"][0]["left"], 42_000);
+
+    world.update::<NodePool>("default", |pool| {
+        "missing".clone_into(&mut pool.spec.template.spec.node_class_ref.name);
+    });
+    world.run(60);
+    let told = outlook(&world, "64");
+    assert!(
+        told["nodePools"][0]["unused"]
+            .as_str()
+            .is_some_and(|why| why.starts_with("it is not ready")),
+        "{told}"
+    );
 }

@@ -170,6 +170,23 @@ impl World {
         objects.iter().filter_map(|object| object.draft::<T>()).collect()
     }
 
+    /// The cluster as controllers see it.
+    pub(crate) fn view(&self) -> View {
+        let mut view = View::new();
+        for kind in [
+            Kind::of::<Node>(),
+            Kind::of::<Pod>(),
+            Kind::of::<NodeClaim>(),
+            Kind::of::<NodePool>(),
+            Kind::of::<EC2NodeClass>(),
+        ] {
+            for object in self.registry.store().list(kind, None).0 {
+                view.load(object);
+            }
+        }
+        view
+    }
+
     pub(crate) fn running_pods(&self) -> usize {
         let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
         let live = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
@@ -229,6 +246,11 @@ impl World {
     }
 }
 
+/// The machine types of the world's region.
+pub(crate) fn catalog() -> Arc<Catalog> {
+    Arc::new(Catalog::load("us-east-1").expect("a known region"))
+}
+
 fn event_loop(
     registry: &Arc<Registry>,
     replicas: &Arc<AtomicUsize>,
@@ -236,7 +258,7 @@ fn event_loop(
     shortages: &[CapacityRule],
     seed: u64,
 ) -> EventLoop<EmbeddedCluster> {
-    let catalog = Arc::new(Catalog::load("us-east-1").expect("a known region"));
+    let catalog = catalog();
     let mut settings = Ec2Settings::new("us-east-1", seed);
     settings.shortages = shortages.to_vec();
     let mut controllers: Vec<Box<dyn Controller>> = vec![

@@ -1,8 +1,11 @@
 //! A pod's chances as `wharf why` tells them to people: short tables, the most telling first.
 
 use wharf_cloud::catalog::{Catalog, NodeSettings};
+use wharf_controllers::karpenter::Outlook;
 use wharf_scheduler::Plugin;
 use wharf_scheduler::review::{Beyond, Review};
+
+use super::pools;
 
 /// How many nodes are listed one by one without being asked to.
 const NODES_LISTED: usize = 5;
@@ -14,6 +17,8 @@ pub struct Telling<'a> {
     pub every_node: bool,
     /// The machines that could be bought for the pod; `None` where nobody buys any.
     pub catalog: Option<&'a Catalog>,
+    /// What provisioning would do for a pod that no node takes.
+    pub outlook: Option<&'a Outlook>,
 }
 
 /// The chances of a pod that waits, for people.
@@ -27,6 +32,7 @@ pub(super) fn text(review: &Review, telling: Telling<'_>) -> String {
     }
     if review.nodes == 0 {
         text.push_str("there are no nodes\n");
+        text.push_str(&bought(telling.outlook));
         return text;
     }
     if review.feasible > 0 {
@@ -49,6 +55,7 @@ pub(super) fn text(review: &Review, telling: Telling<'_>) -> String {
     for beyond in &review.beyond {
         text.push_str(&too_much(beyond, telling.catalog));
     }
+    text.push_str(&bought(telling.outlook));
     if let Some(eviction) = &review.eviction {
         let victims = eviction.victims.iter();
         let victims: Vec<_> = victims
@@ -75,6 +82,15 @@ pub(super) fn text(review: &Review, telling: Telling<'_>) -> String {
 
 fn nodes(count: usize) -> String {
     if count == 1 { "1 node".to_owned() } else { format!("{count} nodes") }
+}
+
+fn bought(outlook: Option<&Outlook>) -> String {
+    let Some(outlook) = outlook else { return String::new() };
+    if let Some(node) = &outlook.expected_on {
+        return format!("it is expected on {node}, which is on its way or has room in a moment\n");
+    }
+    pools::rows(&outlook.node_pools)
+        .map_or_else(String::new, |(heading, rows)| heading.to_owned() + &table(&rows, 0..0))
 }
 
 /// The score table: a column for each plugin that had something to say.
@@ -247,7 +263,7 @@ mod tests {
         text(&review(&mut snapshot, asked, &Profile::default()), telling)
     }
 
-    const PLAIN: Telling<'_> = Telling { every_node: false, catalog: None };
+    const PLAIN: Telling<'_> = Telling { every_node: false, catalog: None, outlook: None };
 
     #[test]
     fn a_few_nodes_are_told_one_by_one() {
@@ -309,7 +325,7 @@ what would make it fit, the smallest change first:
     #[test]
     fn what_can_never_run_is_told_by_the_catalogue() {
         let catalog = Catalog::load("us-east-1").expect("there is one");
-        let telling = Telling { every_node: false, catalog: Some(&catalog) };
+        let telling = Telling { catalog: Some(&catalog), ..PLAIN };
         let nodes = [node("a", None)];
         let never = told(&nodes, &[], &pod("p", None, "5000", json!({})), telling);
         assert!(never.contains("it asks for 5k of cpu, more than any node has: a has the most, 4; nor has any machine type of us-east-1: "), "{never}");

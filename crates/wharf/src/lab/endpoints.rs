@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wharf_cloud::catalog::Catalog;
 use wharf_controllers::journal::Journal;
+use wharf_controllers::karpenter::{KarpenterSettings, review};
 use wharf_controllers::metrics::MEDIA_TYPE;
 use wharf_controllers::scheduler::SchedulerMetrics;
 use wharf_model::instance::Instance;
@@ -39,7 +40,7 @@ pub(super) struct LabEndpoints {
     pub(super) board: Arc<Board>,
     /// What Karpenter has done.
     pub(super) machines: Arc<karpenter::Counters>,
-    pub(super) catalog: Catalog,
+    pub(super) catalog: Arc<Catalog>,
     /// The scheduler's profiles.
     pub(super) profiles: Vec<Profile>,
     pub(super) cloud_is_elsewhere: bool,
@@ -125,12 +126,16 @@ impl LabEndpoints {
             answer = answer.with_kernel(pod, node);
         }
         if let Some(pod) = object.as_ref().and_then(|object| object.typed::<Pod>())
-            && let Some(chances) = why::pod_review(pod, &self.view(), &self.profiles)
+            && let view = self.view()
+            && let Some(chances) = why::pod_review(pod, &view, &self.profiles)
         {
             let buys = self.registry.store().count(Kind::of::<NodePool>()) > 0;
+            let outlook = (buys && !chances.has_place())
+                .then(|| review(&view, &self.catalog, KarpenterSettings::default(), pod, now));
             let telling = Telling {
                 every_node: request.query.get("nodes") == Some("all"),
-                catalog: buys.then_some(&self.catalog),
+                catalog: buys.then_some(&*self.catalog),
+                outlook: outlook.as_ref(),
             };
             let waits = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
             answer = answer.with_chances(&chances, waits, telling);

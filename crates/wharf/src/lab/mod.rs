@@ -167,7 +167,7 @@ impl Lab {
                 metrics,
                 board,
                 machines,
-                catalog: Catalog::load(&settings.region).map_err(Failure::bad_input)?,
+                catalog: Arc::new(Catalog::load(&settings.region).map_err(Failure::bad_input)?),
                 profiles: options.scheduler.profiles.clone(),
                 cloud_is_elsewhere,
             }),
