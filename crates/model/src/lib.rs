@@ -28,4 +28,5 @@ pub mod selector;
 pub mod storage;
 pub mod taints;
 pub mod time;
+mod unset;
 pub mod vpa;

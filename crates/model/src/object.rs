@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::kinds::{Kind, Resource};
 use crate::time::Time;
+use crate::unset;
 
 /// A position in the store's one history. Revisions grow with every write; 0 is "before all".
 pub type Revision = u64;
@@ -106,7 +107,8 @@ impl<T: Resource> Typed for T {
     fn encode_into(&self, json: &mut Vec<u8>) {
         // Plain data with string keys cannot fail to encode; an empty body would be refused on
         // decode, so the invariant is checked here.
-        serde_json::to_writer(json, self).expect("a typed API object always encodes as JSON");
+        serde_json::to_writer(&mut *json, self).expect("a typed API object always encodes as JSON");
+        unset::append_to(json, self);
     }
     fn clone_box(&self) -> Box<dyn Typed> {
         Box::new(self.clone())

@@ -15,14 +15,22 @@ const NAMES: [(&str, &str); 7] = [
     ("count", "deprecatedCount"),
 ];
 
+/// The fields that are always there in the stored form, and here only if something is in them.
+const OMITTED_WHEN_EMPTY: [&str; 2] = ["reportingController", "reportingInstance"];
+
 const API_VERSION: &str = "events.k8s.io/v1";
 
 /// A stored event's JSON as `events.k8s.io/v1`; JSON that is no object stays as it is.
 pub(crate) fn from_stored(json: &Bytes) -> Bytes {
     match serde_json::from_slice::<Value>(json) {
         Ok(Value::Object(event)) => {
-            let value = Value::Object(rename(event, API_VERSION, |(core, new)| (core, new)));
-            reorder(value).into()
+            let mut shown = rename(event, API_VERSION, |(core, new)| (core, new));
+            for field in OMITTED_WHEN_EMPTY {
+                if shown.get(field).is_some_and(|value| value == "") {
+                    shown.remove(field);
+                }
+            }
+            reorder(Value::Object(shown)).into()
         }
         _ => json.clone(),
     }
@@ -84,7 +92,7 @@ mod tests {
             "apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"},
             "involvedObject": {"name": "p"}, "message": "m", "reason": "r", "type": "Normal",
             "source": {"component": "c"}, "count": 2, "reportingComponent": "x",
-            "firstTimestamp": null, "lastTimestamp": "t", "action": "Bind"
+            "firstTimestamp": null, "lastTimestamp": "t", "action": "Bind", "eventTime": null
         });
         let shown = from_stored(&stored.to_string().into());
         let value: Value = serde_json::from_slice(&shown).expect("JSON");
@@ -93,8 +101,20 @@ mod tests {
         assert_eq!(value["deprecatedCount"], 2);
         assert_eq!(value["reportingController"], "x");
         assert!(value.get("message").is_none());
+        for field in ["deprecatedFirstTimestamp", "eventTime"] {
+            assert_eq!(value.get(field), Some(&Value::Null), "{field} is there without a value");
+        }
         assert!(shown.starts_with(br#"{"apiVersion":"events.k8s.io/v1","kind":"Event","#));
         let back: Value = serde_json::from_slice(&to_stored(shown)).expect("JSON");
         assert_eq!(back, stored);
+    }
+    #[test]
+    fn a_reporter_without_a_name_is_left_out() {
+        let stored = r#"{"apiVersion":"v1","kind":"Event","metadata":{},"reportingComponent":"","reportingInstance":""}"#;
+        let shown = from_stored(&Bytes::from_static(stored.as_bytes()));
+        assert_eq!(
+            &shown[..],
+            br#"{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{}}"#
+        );
     }
 }

@@ -81,6 +81,12 @@ fn what_the_newer_interface_says_again_is_a_series() {
     for field in ["count", "firstTimestamp", "lastTimestamp", "series"] {
         assert_eq!(first[field], json!(null), "{field}");
     }
+    let shown = |field: &str| first.as_object().is_some_and(|event| event.contains_key(field));
+    assert!(
+        shown("firstTimestamp") && shown("lastTimestamp"),
+        "clients are told that they are not set"
+    );
+    assert!(!shown("count") && !shown("series"));
     for (seconds, count) in [(60, 2), (400, 3)] {
         cluster.clock.advance_to(START + Duration::from_secs(seconds));
         let again = json_of(&cluster.registry.record(&record).unwrap());
