@@ -18,6 +18,7 @@ const LABEL_MESSAGE: &str = "a lowercase RFC 1123 label must consist of lower ca
 const DNS_1035_MESSAGE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED_NAME_MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const C_IDENTIFIER_MESSAGE: &str = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
 const CONFIG_KEY_MESSAGE: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 
 /// A qualified name, the form of label keys, annotation keys, taint keys and resource names:
@@ -74,6 +75,14 @@ pub fn dns_1123_label(value: &str) -> Vec<String> {
 pub fn dns_1035_label(value: &str) -> Vec<String> {
     let shape = is_dns_label(value) && value.starts_with(|c: char| c.is_ascii_lowercase());
     check(value, LABEL_LEN_MAX, shape, DNS_1035_MESSAGE)
+}
+
+/// An identifier of the language C, the form of names of devices' attributes; of any length.
+pub fn c_identifier(value: &str) -> Vec<String> {
+    let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let shape = value.bytes().next().is_some_and(is_letter)
+        && value.bytes().all(|byte| is_letter(byte) || byte.is_ascii_digit());
+    check(value, usize::MAX, shape, C_IDENTIFIER_MESSAGE)
 }
 
 /// A key of a ConfigMap or Secret.

@@ -1,5 +1,5 @@
-//! Dynamic resource allocation: claims, their templates, classes of devices, and what drivers
-//! publish. <https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/>
+//! Dynamic resource allocation: claims, their templates and classes of devices.
+//! <https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/>
 //!
 //! CEL expressions are not compiled here; the scheduler says what is wrong with one.
 
@@ -7,14 +7,13 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::resource::v1::{
     DeviceClass, DeviceRequest, DeviceSelector, ResourceClaim, ResourceClaimSpec,
-    ResourceClaimStatus, ResourceClaimTemplate, ResourceSlice, ResourceSliceSpec,
+    ResourceClaimStatus, ResourceClaimTemplate,
 };
 use wharf_model::names;
 use wharf_model::time::Time;
 
 use super::Rules;
 use super::pod::defaults::fill;
-use super::pod::node_selector;
 use super::pod::validate::one_of;
 use crate::field::{Errors, Path};
 
@@ -26,9 +25,6 @@ const REQUESTS_MAX: usize = 32;
 const SELECTORS_MAX: usize = 32;
 const SUB_REQUESTS_MAX: usize = 8;
 const CONSUMERS_MAX: usize = 256;
-const DEVICES_MAX: usize = 128;
-/// The same where devices have taints or use counters.
-const RICH_DEVICES_MAX: usize = 64;
 
 impl Rules for ResourceClaim {
     fn set_defaults(&mut self) {
@@ -86,27 +82,6 @@ impl Rules for DeviceClass {
             let path = SPEC.child("extendedResourceName");
             errors.invalid_each(&path, name, names::qualified_name(name));
         }
-    }
-}
-
-impl Rules for ResourceSlice {
-    const GENERATION: bool = true;
-
-    fn starts_generation(&self, old: &Self) -> bool {
-        self.spec != old.spec
-    }
-
-    fn validate(&self, errors: &mut Errors) {
-        slice(&self.spec, errors);
-    }
-
-    fn validate_update(&self, old: &Self, errors: &mut Errors) {
-        self.validate(errors);
-        let (new, old) = (&self.spec, &old.spec);
-        let pool = SPEC.child("pool");
-        errors.immutable(&pool.child("name"), &new.pool.name, &old.pool.name);
-        errors.immutable(&SPEC.child("driver"), &new.driver, &old.driver);
-        errors.immutable(&SPEC.child("nodeName"), &new.node_name, &old.node_name);
     }
 }
 
@@ -274,55 +249,6 @@ fn refer(
         if !known.contains(name) {
             let detail = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
             errors.invalid(&path.index(index), name, detail);
-        }
-    }
-}
-
-fn slice(spec: &ResourceSliceSpec, errors: &mut Errors) {
-    let driver = SPEC.child("driver");
-    if spec.driver.is_empty() {
-        errors.required(&driver, "");
-    } else {
-        let messages = names::dns_1123_subdomain(&spec.driver.to_lowercase());
-        errors.invalid_each(&driver, &spec.driver, messages);
-    }
-    let pool = SPEC.child("pool");
-    if spec.pool.name.is_empty() {
-        errors.required(&pool.child("name"), "");
-    }
-    if spec.pool.resource_slice_count <= 0 {
-        let path = pool.child("resourceSliceCount");
-        errors.invalid(&path, &spec.pool.resource_slice_count, "must be greater than zero");
-    }
-    errors.not_negative(&pool.child("generation"), Some(spec.pool.generation));
-    let places = usize::from(spec.node_name.as_deref().is_some_and(|node| !node.is_empty()))
-        + usize::from(spec.node_selector.is_some())
-        + usize::from(spec.all_nodes == Some(true))
-        + usize::from(spec.per_device_node_selection == Some(true));
-    if places != 1 {
-        let detail = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
-        errors.invalid(&SPEC, "", detail);
-    }
-    if let Some(selector) = &spec.node_selector {
-        node_selector(&SPEC.child("nodeSelector"), selector, errors);
-    }
-    let list = SPEC.child("devices");
-    let devices = spec.devices.as_deref().unwrap_or_default();
-    let is_rich = devices.iter().any(|device| {
-        device.taints.as_ref().is_some_and(|taints| !taints.is_empty())
-            || device.consumes_counters.as_ref().is_some_and(|counters| !counters.is_empty())
-    });
-    let most = if is_rich { RICH_DEVICES_MAX } else { DEVICES_MAX };
-    if devices.len() > most {
-        errors.too_many(&list, devices.len(), most);
-    }
-    let mut seen = BTreeSet::new();
-    for (index, device) in devices.iter().enumerate() {
-        let path = list.index(index);
-        let path = path.child("name");
-        errors.invalid_each(&path, &device.name, names::dns_1123_label(&device.name));
-        if !seen.insert(&device.name) {
-            errors.duplicate(&path, &device.name);
         }
     }
 }

@@ -16,6 +16,7 @@ mod pod_disruption_budget;
 mod pod_group;
 mod priority_class;
 mod replication_controller;
+mod resource_slice;
 mod service;
 mod simulated;
 mod stateful_set;

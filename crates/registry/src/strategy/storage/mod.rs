@@ -57,8 +57,8 @@ fn class_name(path: &Path<'_>, name: Option<&String>, errors: &mut Errors) {
     }
 }
 
-/// What is wrong with the name of a CSI driver.
-fn driver_name(path: &Path<'_>, name: &str, errors: &mut Errors) {
+/// What is wrong with the name of a driver of volumes or devices.
+pub(super) fn driver_name(path: &Path<'_>, name: &str, errors: &mut Errors) {
     if name.is_empty() {
         return errors.required(path, "");
     }
