@@ -4,14 +4,16 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use k8s_openapi::api::resource::v1::{AllocationResult, DeviceAttribute};
 use rustc_hash::FxHashMap;
-use wharf_cel::{Value, Variables};
+use smallvec::SmallVec;
 
 use super::Devices;
-use super::capacity::{Amounts, amount_of, consumption};
-use super::objects::{Alternative, Amount, Claim, Class, Parsed, is_about};
+use super::answers::Column;
+use super::capacity::{Amounts, amount_of, consumption, gives};
+use super::objects::{Alternative, Amount, Claim, Class, is_about};
 use super::pools::{Counters, Pool, counters_of};
 use super::slices::{Device, Slice};
 use crate::node::NodeInfo;
@@ -50,28 +52,39 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What claims get, in their order.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Found {
-    pub(crate) allocations: Vec<AllocationResult>,
-    /// The sum over prioritised lists of 8 less the place of what was chosen.
-    pub(crate) score: i64,
-}
-
-/// Allocates devices of a node for claims that have none.
+/// Allocates devices of a node for claims that have none: what they get, in their order.
 pub(crate) fn allocate(
     claims: &[&Claim],
     node: &NodeInfo,
     devices: &Devices,
     symbols: &Symbols,
-) -> Result<Found, Fault> {
+) -> Result<Vec<AllocationResult>, Fault> {
+    Ok(search(claims, node, devices, symbols)?.found(node))
+}
+
+/// How well the devices please that the claims would get: the better, the earlier the alternatives.
+pub(crate) fn rate(
+    claims: &[&Claim],
+    node: &NodeInfo,
+    devices: &Devices,
+    symbols: &Symbols,
+) -> Result<i64, Fault> {
+    Ok(search(claims, node, devices, symbols)?.score())
+}
+
+fn search<'a>(
+    claims: &'a [&'a Claim],
+    node: &NodeInfo,
+    devices: &'a Devices,
+    symbols: &Symbols,
+) -> Result<Search<'a>, Fault> {
     let mut search = Search::new(claims, devices);
     let is_invalid = search.gather(node, symbols);
     for (index, claim) in claims.iter().enumerate() {
         search.requests.extend((0..claim.requests.len()).map(|request| (index, request)));
     }
     if search.place(0)? {
-        return Ok(search.found(node));
+        return Ok(search);
     }
     Err(if is_invalid { Fault::InvalidPools } else { Fault::None })
 }
@@ -81,8 +94,8 @@ pub(super) struct Search<'a> {
     pub(super) owners: &'a Devices,
     /// Whether a pool of the node is being changed, or contradicts itself.
     incomplete: bool,
-    /// The devices the node reaches, in the order in which they are tried, each with its pool.
-    pub(super) devices: Vec<(&'a Device, usize)>,
+    /// The devices the node reaches, in the order in which they are tried.
+    pub(super) devices: Vec<Reached<'a>>,
     pools: Vec<&'a Pool>,
     /// What was left of pools' counters when the search began.
     counters: FxHashMap<usize, Rc<Counters>>,
@@ -94,6 +107,16 @@ pub(super) struct Search<'a> {
     /// By claim and constraint, the attributes of the devices taken.
     values: Vec<Vec<Vec<&'a DeviceAttribute>>>,
     steps: usize,
+}
+
+/// A device that a node reaches.
+#[derive(Clone, Copy)]
+pub(super) struct Reached<'a> {
+    pub(super) device: &'a Device,
+    /// Its slice and its place there.
+    slice: &'a Slice,
+    place: usize,
+    pool: usize,
 }
 
 pub(super) struct Taken {
@@ -157,9 +180,12 @@ impl<'a> Search<'a> {
         for slices in ready.into_iter().chain(to_be_made_ready) {
             let pool = self.pools.len();
             self.pools.push(slices[0].1);
-            let devices = slices.iter().flat_map(|(slice, _)| &slice.devices);
-            let here = devices.filter(|device| device.place.reaches(node, symbols));
-            self.devices.extend(here.map(|device| (device, pool)));
+            for (slice, _) in slices {
+                let devices = slice.devices.iter().enumerate();
+                let here = devices.filter(|(_, device)| device.place.reaches(node, symbols));
+                let reached = |(place, device)| Reached { device, slice, place, pool };
+                self.devices.extend(here.map(reached));
+            }
         }
         is_invalid
     }
@@ -229,24 +255,32 @@ impl<'a> Search<'a> {
         if let Some(known) = self.candidates.get(&(at, index)) {
             return Ok(known.clone());
         }
-        let class: Option<&'a Class> = self.owners.class(&alternative.class);
         let mut found = Vec::new();
-        for (number, (device, _)) in self.devices.iter().enumerate() {
-            let all = alternative.amount == Amount::All;
+        let class: Option<&'a Class> = self.owners.class(&alternative.class);
+        let selectors = class.map(|class| class.selectors.iter().chain(&alternative.selectors));
+        // What the selectors say of the devices of the slice at hand.
+        let mut answers: (Option<&Slice>, SmallVec<[Arc<Column>; 4]>) = Default::default();
+        let all = alternative.amount == Amount::All;
+        for (number, reached) in self.devices.iter().enumerate() {
+            let (device, slice) = (reached.device, reached.slice);
             let is_free = alternative.admin || !self.owners.is_taken(device.id);
             if !all && (!is_free || !device.is_tolerated(&alternative.tolerations)) {
                 continue;
             }
-            let Some(class) = class else { continue };
-            let mut selectors = class.selectors.iter().chain(&alternative.selectors);
-            let fits = selectors.try_fold(true, |fits, selector| {
-                if fits { matches(selector, &device.variables) } else { Ok(false) }
+            let Some(selectors) = &selectors else { continue };
+            if !answers.0.is_some_and(|known| std::ptr::eq(known, slice)) {
+                let of_slice = |selector| slice.answers.of(selector, slice.devices.len());
+                answers = (Some(slice), selectors.clone().map(of_slice).collect());
+            }
+            let mut columns = answers.1.iter();
+            let fits = columns.try_fold(true, |fits, column| {
+                if fits { column.at(reached.place, &device.variables) } else { Ok(false) }
             });
-            if !fits.map_err(Fault::Selector)? {
+            if !fits.map_err(|error| Fault::Selector(error.to_owned()))? {
                 continue;
             }
             // What it could not give even now is not meant by "all" either.
-            if self.share(device, None, alternative).is_none() {
+            if !self.has_share(device, alternative) {
                 continue;
             }
             found.push(number);
@@ -262,7 +296,7 @@ impl<'a> Search<'a> {
         let claim = self.claims[claim_index];
         let request = &claim.requests[request];
         let chosen = &request.alternatives[index];
-        let (device, pool) = self.devices[number];
+        let Reached { device, pool, .. } = self.devices[number];
         let own = |taken: &&Taken| self.requests[taken.request].0 == claim_index;
         if self.taken.iter().filter(own).count() == RESULTS_MAX {
             return false;
@@ -277,7 +311,14 @@ impl<'a> Search<'a> {
         if is_busy || !is_free || !device.is_tolerated(&chosen.tolerations) {
             return false;
         }
-        let Some(share) = self.share(device, Some(number), chosen) else { return false };
+        let share = match device.is_shareable {
+            true => match self.share(device, Some(number), chosen) {
+                Some(share) => Some(share),
+                None => return false,
+            },
+            false if gives(&device.capacities, &chosen.capacity) => None,
+            false => return false,
+        };
         if !self.counters_suffice(device, number, pool) {
             return false;
         }
@@ -304,17 +345,21 @@ impl<'a> Search<'a> {
         for (number, value) in noted {
             self.values[claim_index][number].push(value);
         }
-        self.taken.push(Taken {
-            request: at,
-            alternative: index,
-            device: number,
-            share: device.is_shareable.then_some(share),
-        });
+        self.taken.push(Taken { request: at, alternative: index, device: number, share });
         true
     }
 
-    /// What an alternative takes of a device's capacity, if so much is left: besides what others
-    /// have, and besides what is taken in this search if the device's number is given.
+    /// Whether a device has left what an alternative takes, whatever is taken in this search.
+    fn has_share(&self, device: &Device, chosen: &Alternative) -> bool {
+        match device.is_shareable {
+            true => self.share(device, None, chosen).is_some(),
+            false => gives(&device.capacities, &chosen.capacity),
+        }
+    }
+
+    /// What an alternative takes of the capacity of a device that several share, if so much is left:
+    /// besides what others have, and besides what is taken in this search if the device's number is
+    /// given.
     fn share(
         &self,
         device: &Device,
@@ -322,9 +367,6 @@ impl<'a> Search<'a> {
         chosen: &Alternative,
     ) -> Option<Amounts> {
         let wanted = consumption(&device.capacities, &chosen.capacity)?;
-        if !device.is_shareable {
-            return Some(wanted);
-        }
         let others = self.owners.shares(device.id);
         let taken: Vec<_> = self
             .taken
@@ -353,7 +395,7 @@ impl<'a> Search<'a> {
         }
         let mut needed: Counters = counters_of(device).collect();
         for (index, taken) in self.taken.iter().enumerate() {
-            let (other, its_pool) = self.devices[taken.device];
+            let Reached { device: other, pool: its_pool, .. } = self.devices[taken.device];
             if its_pool == pool && !is_in_use(taken.device, other, &self.taken[..index]) {
                 for (counter, amount) in counters_of(other) {
                     let sum = needed.entry(counter).or_default();
@@ -381,17 +423,5 @@ impl<'a> Search<'a> {
                 self.values[claim_index][number].pop();
             }
         }
-    }
-}
-
-fn matches(selector: &Parsed, variables: &Variables) -> Result<bool, String> {
-    let expression = match &**selector {
-        Ok(expression) => expression,
-        Err(error) => return Err(error.clone()),
-    };
-    match expression.evaluate(variables) {
-        Ok(Value::Bool(fits)) => Ok(fits),
-        Ok(other) => Err(format!("it gives a {} where a bool is needed", other.type_name())),
-        Err(error) => Err(error.to_string()),
     }
 }

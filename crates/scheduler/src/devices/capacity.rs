@@ -18,17 +18,20 @@ pub(crate) fn consumption(
     capacities: &[Capacity],
     wanted: &[(CompactString, Quantity)],
 ) -> Option<Amounts> {
+    gives(capacities, wanted).then(|| {
+        let amount = |capacity: &Capacity| capacity.amount(amount_of(wanted, &capacity.name));
+        capacities.iter().map(|capacity| (capacity.name.clone(), amount(capacity))).collect()
+    })
+}
+
+/// Whether a device gives out what a request takes when nobody else has any of it.
+pub(crate) fn gives(capacities: &[Capacity], wanted: &[(CompactString, Quantity)]) -> bool {
     let is_known = |name: &CompactString| capacities.iter().any(|known| known.name == *name);
-    if !wanted.iter().all(|(name, _)| is_known(name)) {
-        return None;
-    }
-    let amounts = capacities.iter().map(|capacity| {
-        let asked = amount_of(wanted, &capacity.name);
-        let amount = capacity.amount(asked);
-        let fits = !capacity.refuses(&amount) && amount <= capacity.value;
-        fits.then(|| (capacity.name.clone(), amount))
-    });
-    amounts.collect()
+    wanted.iter().all(|(name, _)| is_known(name))
+        && capacities.iter().all(|capacity| {
+            let amount = capacity.amount(amount_of(wanted, &capacity.name));
+            !capacity.refuses(&amount) && amount <= capacity.value
+        })
 }
 
 /// One kind of capacity of a device.

@@ -5,9 +5,11 @@
 //! Rules are kube-scheduler 1.36's, with structured parameters
 //! (<https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/>).
 //! `slices`, `capacity` and `pools` hold what there is, `objects` what is asked for; `allocate` brings
-//! both together, and `outcome` says it in the API's words.
+//! both together, `answers` remembers which selectors fit which devices, and `outcome` says what was
+//! found in the API's words.
 
 mod allocate;
+mod answers;
 mod capacity;
 mod extended;
 mod objects;
@@ -24,7 +26,7 @@ use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClai
 use rustc_hash::{FxHashMap, FxHashSet};
 use wharf_model::object::ObjectKey;
 
-pub(crate) use allocate::{Fault, Found, allocate};
+pub(crate) use allocate::{Fault, allocate, rate};
 use capacity::Shares;
 pub use extended::{
     ExtendedClaim, ExtendedResources, extended_resource_claim, is_extended_resource_claim,
@@ -331,7 +333,7 @@ impl Snapshot {
         let found = allocate(&free, info, &self.devices, &self.symbols)
             .map_err(|fault| refuse(format!("cannot allocate all claims: {fault}")))?;
         let keys = free.iter().map(|claim| claim.key.clone());
-        plan.allocations = keys.zip(found.allocations).collect();
+        plan.allocations = keys.zip(found).collect();
         plan.extended = extended.map(|(plan, _)| plan);
         self.set_devices_aside(&pod.uid, &plan);
         Ok(plan)

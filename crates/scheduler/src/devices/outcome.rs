@@ -9,7 +9,7 @@ use k8s_openapi::api::resource::v1::{
 use wharf_model::quantity::Quantity;
 use wharf_model::random::Random;
 
-use super::allocate::{Found, Search, Taken};
+use super::allocate::{Search, Taken};
 use super::objects::{Alternative, Claim};
 use super::slices::{Device, Place};
 use crate::node::NodeInfo;
@@ -18,25 +18,19 @@ use crate::node::NodeInfo;
 const ALTERNATIVES_MAX: i64 = 8;
 
 impl Search<'_> {
-    /// What has been found. The time of the allocation is whoever's who writes it.
-    pub(super) fn found(&self, node: &NodeInfo) -> Found {
-        let mut score = 0;
+    /// What has been found, by claim. The time of the allocation is whoever's who writes it.
+    pub(super) fn found(&self, node: &NodeInfo) -> Vec<AllocationResult> {
         let allocations = (0..self.claims.len()).map(|index| {
             let claim = self.claims[index];
             let chosen = self.chosen(index);
             let mut results = Vec::new();
             let mut selector = Selector::default();
             for (number, alternative) in &chosen {
-                let request = &claim.requests[*number];
-                if request.is_prioritised {
-                    let place = i64::try_from(*alternative).unwrap_or(ALTERNATIVES_MAX);
-                    score += ALTERNATIVES_MAX - place;
-                }
-                let chosen = &request.alternatives[*alternative];
+                let chosen = &claim.requests[*number].alternatives[*alternative];
                 for taken in
                     self.taken.iter().filter(|it| self.requests[it.request] == (index, *number))
                 {
-                    let (device, _) = self.devices[taken.device];
+                    let device = self.devices[taken.device].device;
                     selector.add(device, node);
                     results.push(result(claim, chosen, device, taken, results.len()));
                 }
@@ -51,8 +45,20 @@ impl Search<'_> {
                 node_selector: selector.finish(),
             }
         });
-        let allocations = allocations.collect();
-        Found { allocations, score }
+        allocations.collect()
+    }
+
+    /// The sum over prioritised lists of [`ALTERNATIVES_MAX`] less the place of what was chosen.
+    pub(super) fn score(&self) -> i64 {
+        let of_claim = |index: usize| {
+            let claim = self.claims[index];
+            let prioritised = |(number, _): &(usize, usize)| claim.requests[*number].is_prioritised;
+            let chosen = self.chosen(index).into_iter().filter(prioritised);
+            let place = |place| i64::try_from(place).unwrap_or(ALTERNATIVES_MAX);
+            chosen.map(|(_, alternative)| ALTERNATIVES_MAX - place(alternative)).sum::<i64>()
+        };
+        let claims = self.claims.iter().enumerate();
+        claims.filter(|(_, claim)| claim.is_prioritised()).map(|(index, _)| of_claim(index)).sum()
     }
 
     /// The requests of a claim, each with the alternative that was chosen.

@@ -12,6 +12,7 @@ use k8s_openapi::api::resource::v1::{
 use wharf_cel::{Key, Map, Value, Variables};
 use wharf_model::quantity::Quantity;
 
+use super::answers::Answers;
 use super::capacity::{Amounts, Capacity};
 use super::objects::DeviceId;
 use crate::node::NodeInfo;
@@ -78,6 +79,8 @@ pub(crate) struct Slice {
     pub(crate) counter_sets: Box<[(CompactString, Amounts)]>,
     /// Whether devices are made ready only once they have been allocated.
     pub(crate) has_binding_conditions: bool,
+    /// What selectors say of the devices.
+    pub(super) answers: Answers,
 }
 
 /// A device.
@@ -142,6 +145,7 @@ impl Slice {
                 .iter()
                 .flatten()
                 .any(|device| device.binding_conditions.is_some()),
+            answers: Answers::default(),
         }
     }
 }

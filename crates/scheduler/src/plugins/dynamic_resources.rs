@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use wharf_model::object::ObjectKey;
 
 use super::{Code, PreFilterRejection, Rejection};
-use crate::devices::{Claim, DeviceNews, Fault, Found, allocate};
+use crate::devices::{Claim, DeviceNews, Fault, rate};
 use crate::node::{NodeFacts, NodeInfo};
 use crate::pod::PodInfo;
 use crate::profile::Plugin;
@@ -115,7 +115,7 @@ impl<'a> State<'a> {
         let detail = if self.elsewhere(node).is_some() {
             ELSEWHERE
         } else {
-            match self.allocate(node) {
+            match self.rate(node) {
                 _ if self.is_stale() => STALE,
                 Ok(_) => return None,
                 Err(Fault::None) => CANNOT,
@@ -128,13 +128,13 @@ impl<'a> State<'a> {
         Some(Rejection { plugin: Plugin::DynamicResources, code, detail })
     }
 
-    /// What the claims get on a node, with the one that is made for extended resources.
-    fn allocate(&self, node: &NodeInfo) -> Result<Found, Fault> {
+    /// How well a node serves the claims, with the one that is made for extended resources.
+    fn rate(&self, node: &NodeInfo) -> Result<i64, Fault> {
         let devices = &self.snapshot.devices;
         let extended = self.extended.and_then(|pod| devices.extended_claim(pod, node));
         let extended = extended.as_ref().map(|(_, claim)| claim);
         let all: Vec<&Claim> = self.free.iter().copied().chain(extended).collect();
-        allocate(&all, node, devices, self.snapshot.symbols())
+        rate(&all, node, devices, self.snapshot.symbols())
     }
 
     /// Whether a claim for extended resources is left from an earlier try.
@@ -162,7 +162,7 @@ impl<'a> State<'a> {
             };
             return format!("claim {} {why}", claim.key.name);
         }
-        match self.allocate(node) {
+        match self.rate(node) {
             _ if self.is_stale() => {
                 "the claim that was made for the pod's extended resources is deleted first"
                     .to_owned()
@@ -191,7 +191,7 @@ impl<'a> Scores<'a> {
     }
 
     pub(crate) fn score(&self, node: &NodeInfo) -> i64 {
-        self.state.allocate(node).map_or(0, |found| found.score)
+        self.state.rate(node).unwrap_or(0)
     }
 }
 
