@@ -1,6 +1,7 @@
 //! The scheduling cycle for one pod: filter, score, pick, or say why not.
 
 mod extended;
+mod found;
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -17,12 +18,12 @@ use crate::plugins::{
 use crate::pod::PodInfo;
 use crate::preemption;
 use crate::profile::{Plugin, PluginSet, Profile};
-use crate::refusals::Refusals;
 use crate::scores::Scores;
 use crate::snapshot::{NodeIndex, Snapshot};
 use crate::symbols::Symbol;
 
 pub use extended::{Choice, Survey, Verdicts, Veto, conclude, survey};
+use found::Found;
 
 /// Clusters of fewer nodes are always looked at as a whole, and at least so many feasible nodes
 /// are looked for in larger ones.
@@ -130,6 +131,7 @@ fn decide(
         Err(rejection) => return refused_as_a_whole(rejection, snapshot, pod, profile, measure),
     };
     if let Some(node) = plan.nominated() {
+        Found::one().tell(&plan.filters, measure);
         measure.point(ExtensionPoint::Filter, Status::Success);
         return Decision::Bind(Placement { node, evaluated: 1, feasible: 1, best: Vec::new() });
     }
@@ -299,15 +301,6 @@ pub(crate) struct Plan<'a> {
     local_scorers: OnceCell<Vec<(Plugin, i64, Scorer<'a>)>>,
 }
 
-/// What became of looking for nodes.
-struct Found {
-    feasible: Vec<NodeIndex>,
-    /// How many nodes were looked at.
-    evaluated: usize,
-    /// Who refused, if nobody would do.
-    refusals: Refusals,
-}
-
 /// The filters that have something to say of a pod, in their order.
 pub(crate) type Filters<'a> = SmallVec<[Filter<'a>; 8]>;
 
@@ -338,6 +331,9 @@ impl<'a> Plan<'a> {
                     Prepared::default()
                 }
             };
+            if prepared.filter.is_some() || prepared.nodes.is_some() {
+                measure.answered(*plugin, point, 1);
+            }
             filters.extend(prepared.filter);
             if let Some(set) = prepared.nodes {
                 narrowed_by.insert(*plugin);
@@ -398,7 +394,8 @@ impl<'a> Plan<'a> {
             let prepare =
                 |plugin| Scorer::prepare(plugin, self.pod, self.profile, self.snapshot, &[]);
             let local = self.profile.scores.iter();
-            let local = local.filter(|(plugin, _)| Scorer::is_local(*plugin, self.pod));
+            let local =
+                local.filter(|(plugin, _)| Scorer::is_local(*plugin, self.pod));
             local
                 .filter_map(|(plugin, weight)| Some((*plugin, *weight, prepare(*plugin)?)))
                 .collect()
@@ -427,11 +424,7 @@ impl<'a> Plan<'a> {
         // A subset may be shorter than where the rotation stands among all nodes.
         let start = if nodes.is_empty() { 0 } else { rotation.start % nodes.len() };
         let turns = [&nodes[start..], &nodes[..start]];
-        let mut found = Found {
-            feasible: Vec::with_capacity(wanted.min(nodes.len())),
-            evaluated: 0,
-            refusals: Refusals::default(),
-        };
+        let mut found = Found::with_capacity(wanted.min(nodes.len()));
         match page {
             Some(page) if self.local_only => self.scan(turns, wanted, page, &mut found),
             Some(page) => {
@@ -440,6 +433,7 @@ impl<'a> Plan<'a> {
             None => self.ask(turns, wanted, &mut found, |node| self.check(node)),
         }
         rotation.start = (rotation.start + found.evaluated) % self.snapshot.nodes().len();
+        found.tell(&self.filters, measure);
         measure.point(ExtensionPoint::Filter, Status::Success);
         if let Some(first) = nodes.get(start).filter(|_| measure.is_sampled()) {
             self.time_filters(*first, measure);
@@ -478,11 +472,7 @@ impl<'a> Plan<'a> {
                         return;
                     }
                 }
-                // Who refuses is only told when nobody will do.
-                Some(rejection) if found.feasible.is_empty() => {
-                    found.refusals.push(*node, rejection);
-                }
-                Some(_) => {}
+                Some(rejection) => found.refuse(&[*node], rejection),
             }
         }
     }
@@ -499,10 +489,7 @@ impl<'a> Plan<'a> {
                     found.evaluated += 1;
                     match self.recall(*node, page) {
                         None => found.feasible.push(*node),
-                        Some(rejection) if found.feasible.is_empty() => {
-                            found.refusals.push(*node, rejection);
-                        }
-                        Some(_) => {}
+                        Some(rejection) => found.refuse(&[*node], rejection),
                     }
                 } else {
                     let open = wanted - found.feasible.len();
@@ -516,8 +503,8 @@ impl<'a> Plan<'a> {
                     found.evaluated += run.len();
                     if verdict == Verdict::FITS {
                         found.feasible.extend_from_slice(run);
-                    } else if found.feasible.is_empty() {
-                        found.refusals.extend(run, page.rejection(verdict));
+                    } else {
+                        found.refuse(run, page.rejection(verdict));
                     }
                 }
                 if found.feasible.len() == wanted {

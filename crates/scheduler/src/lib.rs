@@ -62,7 +62,7 @@ pub use plugins::{Code, MAX_SCORE, PreFilterRejection, Rejection};
 pub use pod::{HostPort, NodeAffinity, PodInfo, Toleration};
 pub use preemption::{Nomination, candidates, cheapest};
 pub use profile::{
-    FitRule, FitStrategy, Plugin, PluginArguments, PluginSet, Profile, SpreadDefaults,
+    FitRule, FitStrategy, PLUGINS, Plugin, PluginArguments, PluginSet, Profile, SpreadDefaults,
 };
 pub use refusals::Refusals;
 pub use requests::{NonZero, PodRequests};

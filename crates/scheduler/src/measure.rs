@@ -104,6 +104,7 @@ pub struct Measure<'c> {
     since: Duration,
     points: SmallVec<[(ExtensionPoint, Status, Duration); 5]>,
     executions: Vec<(Plugin, ExtensionPoint, Status, Duration)>,
+    answers: SmallVec<[(Plugin, ExtensionPoint, u64); 24]>,
 }
 
 impl<'c> Measure<'c> {
@@ -126,6 +127,19 @@ impl<'c> Measure<'c> {
     /// How long single plugins took, if the decision was sampled.
     pub fn executions(&self) -> &[(Plugin, ExtensionPoint, Status, Duration)] {
         &self.executions
+    }
+
+    /// How often each plugin was heard: at PreFilter and PreScore for the pod, unless it had nothing
+    /// to do, at Filter and Score about nodes. An answer that is remembered counts like another.
+    pub fn answers(&self) -> &[(Plugin, ExtensionPoint, u64)] {
+        &self.answers
+    }
+
+    /// A plugin has been heard so often.
+    pub(crate) fn answered(&mut self, plugin: Plugin, point: ExtensionPoint, times: usize) {
+        if self.clock.is_some() && times > 0 && point.has(plugin) {
+            self.answers.push((plugin, point, times as u64));
+        }
     }
 
     /// An extension point is done; what follows belongs to the next.

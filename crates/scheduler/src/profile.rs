@@ -56,6 +56,9 @@ pub enum Plugin {
     Extender,
 }
 
+/// How many plugins there are.
+pub const PLUGINS: usize = Plugin::Extender as usize + 1;
+
 impl Plugin {
     /// Every plugin, in its order.
     pub const ALL: [Self; 21] = [

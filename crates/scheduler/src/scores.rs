@@ -97,7 +97,11 @@ impl<'p> Scores<'p> {
                 None => Status::Skip,
             };
             let scorer = measure.plugin(*plugin, ExtensionPoint::PreScore, prepare, status);
-            scorers.extend(scorer.map(|scorer| (*plugin, *weight, scorer)));
+            if let Some(scorer) = scorer {
+                measure.answered(*plugin, ExtensionPoint::PreScore, 1);
+                measure.answered(*plugin, ExtensionPoint::Score, feasible.len());
+                scorers.push((*plugin, *weight, scorer));
+            }
         }
         measure.point(ExtensionPoint::PreScore, Status::Success);
         let mut scores = Self { feasible, totals: Vec::new(), parts: SmallVec::new() };

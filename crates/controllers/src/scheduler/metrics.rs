@@ -8,7 +8,8 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use wharf_scheduler::{ExtensionPoint, Measure, Plugin, Status};
+use compact_str::CompactString;
+use wharf_scheduler::{ExtensionPoint, Measure, PLUGINS, Plugin, Status};
 
 use super::queue::Depth;
 use crate::metrics::{Exposition, Histogram};
@@ -48,6 +49,32 @@ impl Outcome {
     }
 }
 
+/// How a wait for devices to be made ready has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Readiness {
+    Success,
+    Failure,
+    Timeout,
+}
+
+impl Readiness {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// The extension points at which it is counted how often plugins are heard.
+const HEARD_AT: [ExtensionPoint; 4] = [
+    ExtensionPoint::PreFilter,
+    ExtensionPoint::Filter,
+    ExtensionPoint::PreScore,
+    ExtensionPoint::Score,
+];
+
 /// How many objects the scheduler keeps.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sizes {
@@ -69,6 +96,13 @@ struct Told {
     /// By extension point, status and profile.
     points: BTreeMap<(ExtensionPoint, Status, usize), Histogram>,
     executions: BTreeMap<(Plugin, ExtensionPoint, Status), Histogram>,
+    /// How often plugins were heard, by profile, point and plugin.
+    answers: Vec<[[u64; PLUGINS]; HEARD_AT.len()]>,
+    /// How pods fared whose devices had to be made ready, by profile, driver and outcome: how long
+    /// they waited.
+    readiness: BTreeMap<(usize, CompactString, Readiness), Histogram>,
+    /// Claims made for extended resources, by whether that went well.
+    claims_made: BTreeMap<bool, u64>,
     /// How long news of the cluster take, by upstream's names for it.
     news: BTreeMap<&'static str, Histogram>,
     /// How often it was looked for room to be made.
@@ -116,6 +150,61 @@ impl Told {
         }
     }
 
+    /// How often plugins were heard.
+    fn write_answers(&self, text: &mut Exposition) {
+        let name = "scheduler_plugin_evaluation_total";
+        let help = "Number of times a plugin was heard of a pod, or of a node for a pod.";
+        text.family(name, "counter", help);
+        for (profile, answers) in self.profiles.iter().zip(&self.answers) {
+            for (point, times) in HEARD_AT.iter().zip(answers) {
+                let plugins = Plugin::ALL.iter().map(|plugin| (plugin, times[*plugin as usize]));
+                for (plugin, times) in plugins.filter(|(_, times)| *times > 0) {
+                    let labels = [
+                        ("extension_point", point.name()),
+                        ("plugin", plugin.name()),
+                        ("profile", profile),
+                    ];
+                    text.sample(name, &labels, times);
+                }
+            }
+        }
+    }
+
+    /// How pods fared that need devices.
+    fn write_devices(&self, text: &mut Exposition) {
+        let counted = "scheduler_dra_bindingconditions_allocations_total";
+        let help = "Number of allocations of devices that had to be made ready, by driver.";
+        text.family(counted, "counter", help);
+        let labels = |(profile, driver, readiness): &(usize, CompactString, Readiness)| {
+            let profile = self.profiles.get(*profile).map_or("", String::as_str).to_owned();
+            [
+                ("driver", driver.to_string()),
+                ("profile", profile),
+                ("status", readiness.name().to_owned()),
+            ]
+        };
+        for (key, waits) in &self.readiness {
+            let labels = labels(key);
+            text.sample(
+                counted,
+                &labels.each_ref().map(|(name, it)| (*name, it.as_str())),
+                waits.count(),
+            );
+        }
+        let timed = "scheduler_dra_bindingconditions_wait_duration_seconds";
+        text.family(timed, "histogram", "Time pods waited for their devices to be made ready.");
+        for (key, waits) in &self.readiness {
+            let labels = labels(key);
+            text.histogram(timed, &labels.each_ref().map(|(name, it)| (*name, it.as_str())), waits);
+        }
+        let name = "scheduler_resourceclaim_creates_total";
+        text.family(name, "counter", "Number of claims made for extended resources.");
+        for (well, count) in &self.claims_made {
+            let status = if *well { "success" } else { "failure" };
+            text.sample(name, &[("status", status)], count);
+        }
+    }
+
     fn point(&mut self, point: ExtensionPoint, status: Status, profile: usize, took: Duration) {
         let new = || Histogram::exponential(0.0001, 2.0, 12);
         let key = (point, status, profile);
@@ -141,7 +230,8 @@ impl fmt::Debug for SchedulerMetrics {
 
 impl SchedulerMetrics {
     pub(super) fn new(profiles: Vec<String>) -> Self {
-        let told = Told { profiles, ..Told::default() };
+        let answers = vec![[[0; PLUGINS]; HEARD_AT.len()]; profiles.len()];
+        let told = Told { profiles, answers, ..Told::default() };
         Self { told: Mutex::new(told), stopwatch: OnceLock::new() }
     }
 
@@ -171,6 +261,31 @@ impl SchedulerMetrics {
         for (plugin, point, status, took) in measure.executions() {
             told.execution(*plugin, *point, *status, *took);
         }
+        let Some(answers) = told.answers.get_mut(profile) else { return };
+        for (plugin, point, times) in measure.answers() {
+            if let Some(at) = HEARD_AT.iter().position(|known| known == point) {
+                answers[at][*plugin as usize] += times;
+            }
+        }
+    }
+
+    /// A pod's wait for a driver's devices to be made ready has ended.
+    pub(super) fn devices_awaited(
+        &self,
+        profile: usize,
+        driver: CompactString,
+        readiness: Readiness,
+        waited: Duration,
+    ) {
+        let new = || Histogram::exponential(0.1, 2.0, 14);
+        let mut told = self.told();
+        let waits = told.readiness.entry((profile, driver, readiness)).or_insert_with(new);
+        waits.observe(waited.as_secs_f64());
+    }
+
+    /// A claim for extended resources was to be made.
+    pub(super) fn claim_made(&self, well: bool) {
+        *self.told().claims_made.entry(well).or_default() += 1;
     }
 
     /// An extension point beyond the decision is done.
@@ -310,6 +425,8 @@ impl SchedulerMetrics {
             text.histogram(name, &[], histogram);
         }
         told.write_times(&mut text);
+        told.write_answers(&mut text);
+        told.write_devices(&mut text);
         let name = "scheduler_pending_pods";
         text.family(name, "gauge", "Number of pending pods, by the part of the queue they are in.");
         for (queue, count) in [

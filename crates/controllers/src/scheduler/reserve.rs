@@ -55,6 +55,11 @@ pub trait Reserver: fmt::Debug + Send {
         None
     }
 
+    /// The drivers for whose devices the pod waits or has waited before its binding.
+    fn drivers_awaited(&self, _pod: &PodInfo, _view: &View) -> Vec<CompactString> {
+        Vec::new()
+    }
+
     /// The pods (uids) in PreBind that a change of this object concerns.
     fn concerned(&self, kind: Kind, key: &ObjectKey) -> Vec<CompactString>;
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use compact_str::CompactString;
 
+use super::found::Found;
 use super::{Decision, Placement, Plan, Rotation, refused_as_a_whole, refused_by_nodes, sample};
 use crate::diagnosis::{Diagnosis, Unschedulable};
 use crate::measure::{ExtensionPoint, Measure, Status};
@@ -83,6 +84,7 @@ pub fn survey(
     };
     let name = |node: &NodeIndex| snapshot.node(*node).facts.name.clone();
     if let Some(node) = plan.nominated().filter(|_| nomination) {
+        Found::one().tell(&plan.filters, measure);
         measure.point(ExtensionPoint::Filter, Status::Success);
         return Survey::Open(Choice { nodes: vec![name(&node)], nominated: true, evaluated: 1 });
     }

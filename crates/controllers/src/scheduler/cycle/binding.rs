@@ -13,7 +13,7 @@ use wharf_ports::view::View;
 use wharf_scheduler::{ExtensionPoint, News, Plugin, Status};
 
 use super::super::assumed::{Assumed, BINDING_MAX, DOUBTED_MAX, Stage};
-use super::super::metrics::Outcome;
+use super::super::metrics::{Outcome, Readiness};
 use super::super::queue::Wake;
 use super::super::reserve::{PreBind, Refusal, Waiting, WriteOutcome};
 use super::super::{Confirmed, Scheduler, writes};
@@ -77,7 +77,20 @@ impl Scheduler {
                 continue;
             };
             let pod = &assumed.entry.pod;
-            match reserver.pre_bind(pod, &assumed.node, &mut self.snapshot, view, now) {
+            let done = reserver.pre_bind(pod, &assumed.node, &mut self.snapshot, view, now);
+            let readiness = match &done {
+                PreBind::Done => Some(Readiness::Success),
+                PreBind::Waits(_) => None,
+                PreBind::Failed(_) => Some(Readiness::Failure),
+            };
+            if let Some(readiness) = readiness {
+                for driver in reserver.drivers_awaited(pod, view) {
+                    let began = if assumed.stage == Stage::PreBind { assumed.since } else { now };
+                    let profile = assumed.entry.profile;
+                    self.metrics.devices_awaited(profile, driver, readiness, now.since(began));
+                }
+            }
+            match done {
                 PreBind::Done => assumed.work.remove(plugin),
                 PreBind::Waits(Waiting { writes, since, event }) => {
                     let own = reserver.patience(profile);
@@ -155,7 +168,15 @@ impl Scheduler {
         if !matches!(write, Write::Update { .. } | Write::Create(_)) {
             return false;
         }
-        self.reservers.iter_mut().fold(false, |awaited, it| it.written(write, outcome) | awaited)
+        let awaited = self
+            .reservers
+            .iter_mut()
+            .fold(false, |awaited, it| it.written(write, outcome) | awaited);
+        if awaited && matches!(write, Write::Create(_)) {
+            // Nothing else is made before a binding but claims for extended resources.
+            self.metrics.claim_made(matches!(outcome, WriteOutcome::Done(_)));
+        }
+        awaited
     }
 
     /// Gives back what pods have left behind, as far as it is clear what has become of it.
@@ -208,7 +229,12 @@ impl Scheduler {
                 Stage::PreBind => {
                     let plugin = assumed.work.iter().next().unwrap_or(Plugin::DefaultBinder);
                     let reserver = self.reservers.iter_mut().find(|it| it.plugin() == plugin);
-                    let pod = &assumed.entry.pod;
+                    let (pod, profile) = (&assumed.entry.pod, assumed.entry.profile);
+                    let drivers =
+                        reserver.iter().flat_map(|it| it.drivers_awaited(pod, context.view));
+                    for driver in drivers {
+                        self.metrics.devices_awaited(profile, driver, Readiness::Timeout, waited);
+                    }
                     let said = reserver.and_then(|it| it.give_up(pod, &mut self.snapshot));
                     let text = match said {
                         Some(text) => text.to_owned(),

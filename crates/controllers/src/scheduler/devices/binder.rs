@@ -49,6 +49,8 @@ struct Pending {
     /// Whether the claim shows what was planned, by claim. Then a difference means that somebody
     /// took it back.
     seen: Vec<bool>,
+    /// Whether all claims had their devices once, so that these only had to be ready.
+    allocated: bool,
     /// Whether it has been told that they are waited for.
     told: bool,
     /// The claim for the pod's extended resources, while it has to be made.
@@ -94,7 +96,9 @@ impl Reserver for DeviceBinder {
         }
         let seen = vec![false; plan.claims.len()];
         let making = if plan.extended.is_some() { Making::Todo } else { Making::Done };
-        self.pods.insert(pod.uid.clone(), Pending { plan, seen, told: false, making, says: None });
+        let (allocated, told, says) = (false, false, None);
+        let pending = Pending { plan, seen, allocated, told, making, says };
+        self.pods.insert(pod.uid.clone(), pending);
         Ok(true)
     }
 
@@ -160,6 +164,22 @@ impl Reserver for DeviceBinder {
 
     fn patience(&self, profile: &Profile) -> Duration {
         profile.arguments.device_binding_timeout
+    }
+
+    fn drivers_awaited(&self, pod: &PodInfo, view: &View) -> Vec<CompactString> {
+        let pending = self.pods.get(&pod.uid).filter(|pending| pending.allocated);
+        let claims = pending.into_iter().flat_map(|pending| &pending.plan.claims);
+        let claims: Vec<&ResourceClaim> = claims.filter_map(|key| view.get(key)).collect();
+        let mut drivers: Vec<CompactString> = claims
+            .into_iter()
+            .filter_map(|claim| claim.status.as_ref()?.allocation.as_ref()?.devices.as_ref())
+            .flat_map(|devices| devices.results.iter().flatten())
+            .filter(|result| result.binding_conditions.as_ref().is_some_and(|all| !all.is_empty()))
+            .map(|result| result.driver.as_str().into())
+            .collect();
+        drivers.sort_unstable();
+        drivers.dedup();
+        drivers
     }
 
     fn concerned(&self, kind: Kind, key: &ObjectKey) -> Vec<CompactString> {
@@ -365,6 +385,7 @@ impl Pending {
 
     /// Whether the claims, which all have their devices, can be used; else what is to be waited for.
     fn is_ready(&mut self, node: &str, view: &View) -> Result<Option<Waiting>, String> {
+        self.allocated = true;
         let mut waiting: Option<Waiting> = None;
         for claim in self.plan.claims.iter().filter_map(|key| view.get::<ResourceClaim>(key)) {
             if binding_conditions(claim)? {

@@ -304,6 +304,17 @@ fn times_are_taken_of_extension_points_and_of_one_in_ten_pods_by_plugin() {
     assert_eq!(plugin("Filter", "TaintToleration", "Success"), "2");
     assert_eq!(plugin("PreScore", "NodeAffinity", "Skip"), "2");
     assert_eq!(plugin("Score", "NodeResourcesFit", "Success"), "2");
+    let heard = |point: &str, plugin: &str| {
+        count(&format!(
+            "scheduler_plugin_evaluation_total{{extension_point=\"{point}\",plugin=\"{plugin}\",profile=\"default-scheduler\"}}"
+        ))
+    };
+    // Of every pod, and of both nodes for each; no node that refuses is scored.
+    assert_eq!(heard("PreFilter", "NodeResourcesFit"), "12");
+    assert_eq!(heard("Filter", "NodeResourcesFit"), "24");
+    assert_eq!(heard("PreScore", "NodeResourcesFit"), "11");
+    assert_eq!(heard("Score", "NodeResourcesFit"), "22");
+    assert!(!text.contains("plugin=\"NodePorts\",profile"), "it had nothing to do");
     assert!(
         !text.contains("extension_point=\"PreFilter\",plugin=\"TaintToleration\""),
         "it has none"

@@ -38,6 +38,8 @@ fn a_claim_is_made_and_the_pod_says_so_before_it_is_bound() {
         json!({"resourceClaimName": name, "requestMappings": [{"containerName": "c",
             "requestName": "container-0-request-1", "resourceName": GPU}]})
     );
+    let told = lab.scheduler.metrics().to_text();
+    assert!(told.contains("scheduler_resourceclaim_creates_total{status=\"success\"} 1\n"));
     lab.pod("q", json!({"cpu": "1", GPU: "1"}), json!({}));
     lab.settle();
     assert!(lab.message("q").unwrap().starts_with(

@@ -37,6 +37,17 @@ impl Lab {
         self.settle();
     }
 
+    /// How often pods' waits for the driver's devices ended so, and how long these took together.
+    fn waits(&self, status: &str) -> Option<(u64, u64)> {
+        let text = self.scheduler.metrics().to_text();
+        let labels = format!("{{driver=\"d\",profile=\"default-scheduler\",status=\"{status}\"}} ");
+        let number = |name: &str| -> Option<u64> {
+            let name = format!("scheduler_dra_bindingconditions_{name}{labels}");
+            text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
+        };
+        Some((number("allocations_total")?, number("wait_duration_seconds_sum")?))
+    }
+
     fn allocated_at(&self) -> Option<Time> {
         let allocation = self.device_claim("c").status?.allocation?;
         allocation.allocation_timestamp.map(|time| Time::from(time.0))
@@ -58,6 +69,8 @@ fn a_pod_waits_until_its_device_is_ready() {
     lab.say("g0", "Attached");
     assert_eq!(lab.node_of("p"), Some("a"));
     assert_eq!(lab.told("BindingConditionsPending"), [PENDING], "told once");
+    assert_eq!(lab.waits("success"), Some((1, 599)));
+    assert_eq!((lab.waits("failure"), lab.waits("timeout")), (None, None));
     lab.check_state();
 }
 
@@ -71,6 +84,7 @@ fn a_device_that_fails_makes_place_for_another() {
             "running PreBind plugin \"DynamicResources\": claim c binding failed: reason=Why, message=\"so\""
         )
     );
+    assert_eq!(lab.waits("failure"), Some((1, 0)));
     lab.wait(Duration::from_secs(2));
     assert!(lab.told("FailedScheduling").iter().any(|text| text.starts_with(
         "0/1 nodes are available: 1 resourceclaim not available on the node. deallocation of ResourceClaim completed, "
@@ -93,6 +107,7 @@ fn a_device_that_takes_too_long_is_given_up() {
         lab.message("p").as_deref(),
         Some("running PreBind plugin \"DynamicResources\": device binding timeout")
     );
+    assert_eq!(lab.waits("timeout"), Some((1, 600)));
     lab.wait(Duration::from_secs(60));
     assert!(lab.told("FailedScheduling").iter().any(|text| text.starts_with(
         "0/1 nodes are available: 1 resourceclaim not available on the node. deallocation of ResourceClaim completed, "
