@@ -395,7 +395,7 @@ impl<'a> Plan<'a> {
                 |plugin| Scorer::prepare(plugin, self.pod, self.profile, self.snapshot, &[]);
             let local = self.profile.scores.iter();
             let local =
-                local.filter(|(plugin, _)| Scorer::is_local(*plugin, self.pod));
+                local.filter(|(plugin, _)| Scorer::is_local(*plugin, self.pod, self.snapshot));
             local
                 .filter_map(|(plugin, weight)| Some((*plugin, *weight, prepare(*plugin)?)))
                 .collect()

@@ -63,6 +63,9 @@ pub struct Memo {
 pub(crate) struct Page {
     shape: Arc<Shape>,
     priority: i32,
+    /// Whether classes of devices stand for resources that the pods ask for: then what is left of
+    /// these is told by more than the node.
+    by_class: bool,
     bookmark: Bookmark,
     /// When it was last used.
     used: u64,
@@ -186,6 +189,10 @@ impl Memo {
             }
         };
         let page = &mut self.pages[place];
+        if page.by_class != plan.snapshot.devices.stand_for(plan.pod) {
+            // Other filters and scorers than before look at nothing but the node.
+            page.begin_anew(plan);
+        }
         page.used = self.uses;
         page.uses = (page.uses + 1).min(USES_COUNTED);
         page.catch_up(plan.snapshot);
@@ -200,7 +207,7 @@ impl Memo {
         let place = self.places.get(&(Arc::as_ptr(&pod.shape).addr(), pod.priority))?;
         let page = &mut self.pages[*place];
         page.catch_up(snapshot);
-        Some(page)
+        (page.by_class == snapshot.devices.stand_for(pod)).then_some(page)
     }
 
     /// Counts a pod of a shape without a page. Tells how many of them there were.
@@ -276,6 +283,7 @@ impl Page {
         let mut page = Self {
             shape: plan.pod.shape.clone(),
             priority: plan.pod.priority,
+            by_class: false,
             bookmark: plan.snapshot.journal().end(),
             used: 0,
             uses: 0,
@@ -295,6 +303,7 @@ impl Page {
     fn begin_anew(&mut self, plan: &Plan<'_>) {
         self.shape = plan.pod.shape.clone();
         self.priority = plan.pod.priority;
+        self.by_class = plan.snapshot.devices.stand_for(plan.pod);
         self.bookmark = plan.snapshot.journal().end();
         self.asked = 0;
         let mut spare = std::mem::take(&mut self.columns).into_iter().map(|column| column.raw);

@@ -85,7 +85,17 @@ pub(crate) fn evaluate_with(
     plugin: Plugin,
 ) -> Vec<i64> {
     let (snapshot, pod) = cluster(nodes, pods, pod);
-    evaluate(&snapshot, &pod, profile)
+    evaluate_in(&snapshot, &pod, profile, plugin)
+}
+
+/// The same in a cluster that is there.
+pub(crate) fn evaluate_in(
+    snapshot: &Snapshot,
+    pod: &PodInfo,
+    profile: &Profile,
+    plugin: Plugin,
+) -> Vec<i64> {
+    evaluate(snapshot, pod, profile)
         .candidates
         .iter()
         .map(|candidate| {

@@ -4,6 +4,7 @@
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceSlice};
 use proptest::prelude::*;
 use serde_json::json;
 use wharf_model::object::ObjectKey;
@@ -22,6 +23,10 @@ enum Event {
     /// The cluster is looked at through a copy from now on.
     Copy,
     OtherProfile,
+    /// A class of devices comes to stand for the extended resource, or no longer does.
+    SetClass(bool),
+    /// A node gets devices.
+    SetDevices(u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -35,6 +40,8 @@ fn event() -> impl Strategy<Value = Event> {
         16 => (0..TEMPLATES, 0..3u8).prop_map(|(template, priority)| Event::Decide(template, priority)),
         1 => Just(Event::Copy),
         1 => Just(Event::OtherProfile),
+        1 => any::<bool>().prop_map(Event::SetClass),
+        1 => any::<u8>().prop_map(Event::SetDevices),
     ]
 }
 
@@ -136,8 +143,29 @@ fn budget(name: u8, allowed: u8) -> PodDisruptionBudget {
     .unwrap()
 }
 
+const GPU: &str = "example.com/gpu";
+
+fn class(stands: bool) -> DeviceClass {
+    let name = stands.then_some(GPU);
+    serde_json::from_value(
+        json!({"metadata": {"name": "gpu"}, "spec": {"extendedResourceName": name}}),
+    )
+    .unwrap()
+}
+
+fn devices(node: &str) -> ResourceSlice {
+    serde_json::from_value(json!({
+        "metadata": {"name": node},
+        "spec": {"driver": "d", "nodeName": node, "devices": [{"name": "0"}, {"name": "1"}],
+            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1}}
+    }))
+    .unwrap()
+}
+
 fn profiles() -> [Profile; 2] {
-    let all = Profile { percentage_of_nodes_to_score: 100, ..Profile::default() };
+    let mut all = Profile { percentage_of_nodes_to_score: 100, ..Profile::default() };
+    all.fit.resources.push((GPU.into(), 3));
+    all.balanced.push(GPU.into());
     [Profile::default(), all]
 }
 
@@ -147,6 +175,7 @@ fn carry_out(snapshot: &mut Snapshot, pod: &Pod, decision: &Decision) {
     match decision {
         Decision::Bind(placement) => {
             let name = snapshot.node(placement.node).facts.name.clone();
+            snapshot.reserve_devices(&info, &name).expect("the filter has just said so");
             snapshot.withdraw_nomination(&info.uid);
             snapshot.place(info, &name);
         }
@@ -200,6 +229,12 @@ proptest! {
                 }
                 Event::Copy => snapshot = snapshot.clone(),
                 Event::OtherProfile => std::mem::swap(&mut profile, &mut other),
+                Event::SetClass(stands) => {
+                    snapshot.set_device_class(&class(stands));
+                }
+                Event::SetDevices(from) => {
+                    snapshot.set_resource_slice(&devices(&name(from)));
+                }
                 Event::Decide(template, priority) => {
                     // A pod that waits for its room asks again now and then.
                     let waiting = (0..index).rev().find(|index| {
@@ -223,6 +258,29 @@ proptest! {
                     carry_out(&mut snapshot, &pod, &decision);
                 }
             }
+        }
+    }
+}
+
+/// A class that comes to stand for a resource changes what nodes answer although none changes.
+#[test]
+fn classes_of_devices_are_heard_of() {
+    let mut snapshot = Snapshot::new();
+    for name in 0..20 {
+        snapshot.set_node(&node(name, 4));
+        snapshot.set_resource_slice(&devices(&format!("n{name}")));
+    }
+    let asking = snapshot.compile(&pod(99, 3, 2));
+    let mut memo = Memo::new();
+    let mut is_placed = |snapshot: &Snapshot| {
+        let (profile, mut rotation) = (Profile::default(), Rotation::default());
+        let decision = schedule_with(&mut memo, snapshot, &asking, &profile, &mut rotation);
+        matches!(decision, Decision::Bind(_))
+    };
+    for stands in [false, true, false, true] {
+        snapshot.set_device_class(&class(stands));
+        for _ in 0..3 {
+            assert_eq!(is_placed(&snapshot), stands, "no node offers the resource itself");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Container, ContainerExtendedResourceRequest, Pod};
 use k8s_openapi::api::resource::v1::{DeviceRequest, ExactDeviceRequest, ResourceClaim};
+use smallvec::SmallVec;
 use wharf_model::object::ObjectKey;
 use wharf_model::pod::is_sidecar;
 use wharf_model::quantity::Quantity;
@@ -16,6 +17,7 @@ use super::Devices;
 use super::objects::Claim;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
+use crate::symbols::Symbols;
 
 /// The names under which a class can always be asked for begin with this.
 const IMPLICIT: &str = "deviceclass.resource.kubernetes.io/";
@@ -234,6 +236,40 @@ impl Devices {
     pub(crate) fn stand_for(&self, pod: &PodInfo) -> bool {
         let extended = pod.extended.as_deref();
         extended.is_some_and(|all| all.names().any(|name| self.class_for(name).is_some()))
+    }
+
+    /// How many devices of the class that stands for a resource a node reaches, and how many of these
+    /// somebody has, for scores. None where no class does, there is no device, or a selector of the
+    /// class fails. As upstream counts, whatever pool and generation they are of.
+    pub(crate) fn totals(
+        &self,
+        resource: &str,
+        node: &NodeInfo,
+        symbols: &Symbols,
+    ) -> Option<(i64, i64)> {
+        let class = self.class(self.class_for(resource)?)?;
+        let (mut all, mut taken) = (0, 0);
+        for slice in self.slices_for(node) {
+            let answers: SmallVec<[_; 4]> = class
+                .selectors
+                .iter()
+                .map(|selector| slice.answers.of(selector, slice.devices.len()))
+                .collect();
+            for (place, device) in slice.devices.iter().enumerate() {
+                if !device.place.reaches(node, symbols) {
+                    continue;
+                }
+                let fits = answers.iter().try_fold(true, |fits, column| {
+                    if fits { column.at(place, &device.variables) } else { Ok(false) }
+                });
+                if fits.ok()? {
+                    let is_taken = self.is_taken(device.id) || self.shares(device.id).is_some();
+                    all += 1;
+                    taken += i64::from(is_taken);
+                }
+            }
+        }
+        (all > 0).then_some((all, taken))
     }
 
     /// What a pod needs of classes on a node: what the node does not offer itself.

@@ -6,21 +6,28 @@ use smallvec::SmallVec;
 use wharf_model::resources::{CPU, EPHEMERAL_STORAGE, MEMORY};
 
 use super::MAX_SCORE;
+use super::node_resources_fit::ByClass;
 use crate::node::NodeInfo;
 use crate::pod::PodInfo;
+use crate::snapshot::Snapshot;
 
 pub(crate) struct State<'a> {
     pod: &'a PodInfo,
     resources: &'a [CompactString],
+    devices: ByClass<'a>,
 }
 
 type Fractions = SmallVec<[f64; 4]>;
 
 impl<'a> State<'a> {
     /// `None` for a pod that asks for none of the resources: it changes no balance.
-    pub(crate) fn new(pod: &'a PodInfo, resources: &'a [CompactString]) -> Option<Self> {
+    pub(crate) fn new(
+        pod: &'a PodInfo,
+        resources: &'a [CompactString],
+        snapshot: &'a Snapshot,
+    ) -> Option<Self> {
         let asks = resources.iter().any(|name| pod.amounts.requests.get(name) != 0);
-        asks.then_some(Self { pod, resources })
+        asks.then(|| Self { pod, resources, devices: ByClass::new(pod, snapshot) })
     }
 
     pub(crate) fn score(&self, node: &NodeInfo) -> i64 {
@@ -29,11 +36,17 @@ impl<'a> State<'a> {
         for name in self.resources {
             let asked = self.pod.amounts.requests.get(name);
             let core = matches!(name.as_str(), CPU | MEMORY | EPHEMERAL_STORAGE);
-            let capacity = node.facts.allocatable.get(name);
-            if capacity == 0 || (asked == 0 && !core) {
+            if asked == 0 && !core {
                 continue;
             }
             let used = node.requested.get(name);
+            let (capacity, used) = match core {
+                true => (node.facts.allocatable.get(name), used),
+                false => self.devices.of(name, node, used),
+            };
+            if capacity == 0 {
+                continue;
+            }
             with.push(fraction(used + asked, capacity));
             without.push(fraction(used, capacity));
         }

@@ -383,10 +383,11 @@ impl<'a> Scorer<'a> {
                 node_affinity::State::for_scores(pod, profile, snapshot).map(Self::NodeAffinity)
             }
             Plugin::NodeResourcesFit => {
-                Some(Self::NodeResourcesFit(node_resources_fit::Scores::new(pod, &profile.fit)))
+                let scores = node_resources_fit::Scores::new(pod, &profile.fit, snapshot);
+                Some(Self::NodeResourcesFit(scores))
             }
             Plugin::NodeResourcesBalancedAllocation => {
-                balanced_allocation::State::new(pod, &profile.balanced)
+                balanced_allocation::State::new(pod, &profile.balanced, snapshot)
                     .map(Self::BalancedAllocation)
             }
             Plugin::PodTopologySpread => {
@@ -406,12 +407,13 @@ impl<'a> Scorer<'a> {
 
     /// Whether all that a plugin takes from a node for the scores of a pod is told by the pod's
     /// [`crate::Shape`], the profile and the node alone. That is remembered.
-    pub(crate) fn is_local(plugin: Plugin, pod: &PodInfo) -> bool {
+    pub(crate) fn is_local(plugin: Plugin, pod: &PodInfo, snapshot: &Snapshot) -> bool {
         match plugin {
-            Plugin::TaintToleration
-            | Plugin::NodeAffinity
-            | Plugin::NodeResourcesFit
-            | Plugin::NodeResourcesBalancedAllocation => true,
+            Plugin::TaintToleration | Plugin::NodeAffinity => true,
+            // How many devices are taken is not told by the node.
+            Plugin::NodeResourcesFit | Plugin::NodeResourcesBalancedAllocation => {
+                !snapshot.devices.stand_for(pod)
+            }
             Plugin::ImageLocality => image_locality::is_tabulated(pod),
             _ => false,
         }

@@ -240,11 +240,38 @@ pub(crate) fn wakes_on_node(
 pub(crate) struct Scores<'a> {
     pod: &'a PodInfo,
     strategy: &'a FitStrategy,
+    devices: ByClass<'a>,
+}
+
+/// What classes of devices have of resources that nodes do not offer themselves.
+#[derive(Clone, Copy)]
+pub(crate) struct ByClass<'a> {
+    /// `None` if no class stands for anything that the pod asks for.
+    snapshot: Option<&'a Snapshot>,
+}
+
+impl<'a> ByClass<'a> {
+    pub(crate) fn new(pod: &PodInfo, snapshot: &'a Snapshot) -> Self {
+        Self { snapshot: snapshot.devices.stand_for(pod).then_some(snapshot) }
+    }
+
+    /// What a node has of a resource and what of that is used: its own or, if it does not offer any,
+    /// the devices of the class.
+    pub(crate) fn of(self, name: &str, node: &NodeInfo, used: i64) -> (i64, i64) {
+        let own = node.facts.allocatable.get(name);
+        match self.snapshot {
+            Some(snapshot) if own == 0 => {
+                let totals = snapshot.devices.totals(name, node, snapshot.symbols());
+                totals.unwrap_or((own, used))
+            }
+            _ => (own, used),
+        }
+    }
 }
 
 impl<'a> Scores<'a> {
-    pub(crate) fn new(pod: &'a PodInfo, strategy: &'a FitStrategy) -> Self {
-        Self { pod, strategy }
+    pub(crate) fn new(pod: &'a PodInfo, strategy: &'a FitStrategy, snapshot: &'a Snapshot) -> Self {
+        Self { pod, strategy, devices: ByClass::new(pod, snapshot) }
     }
 
     pub(crate) fn score(&self, node: &NodeInfo) -> i64 {
@@ -257,15 +284,18 @@ impl<'a> Scores<'a> {
             if asked == 0 && !core {
                 continue;
             }
-            let capacity = node.facts.allocatable.get(name);
-            if capacity == 0 {
-                continue;
-            }
             let used = match name.as_str() {
                 CPU => node.non_zero.cpu_milli,
                 MEMORY => node.non_zero.memory_bytes,
                 name => node.requested.get(name),
             };
+            let (capacity, used) = match core {
+                true => (node.facts.allocatable.get(name), used),
+                false => self.devices.of(name, node, used),
+            };
+            if capacity == 0 {
+                continue;
+            }
             let score = score(&self.strategy.rule, used + asked, capacity);
             let ratio = matches!(self.strategy.rule, FitRule::RequestedToCapacityRatio(_));
             if ratio && score <= 0 {

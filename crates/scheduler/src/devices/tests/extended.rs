@@ -231,3 +231,41 @@ proptest! {
         prop_assert_eq!(counts.values().sum::<i64>(), long + beyond);
     }
 }
+
+#[test]
+fn scores_count_devices_of_the_class_where_nodes_do_not_offer_the_resource() {
+    use wharf_model::resources::CPU;
+
+    use crate::profile::{FitRule, FitStrategy};
+    use crate::testing::evaluate_in;
+
+    let strategy = |rule: FitRule| {
+        let fit = FitStrategy { rule, resources: vec![(GPU.into(), 1)] };
+        Profile { fit, balanced: vec![CPU.into(), GPU.into()], ..Profile::default() }
+    };
+    let asked = crate::testing::pod("p", json!({"cpu": "1", GPU: "1"}));
+    let mut snapshot = named();
+    let of = |snapshot: &mut Snapshot, rule: FitRule, plugin: Plugin| {
+        let info = snapshot.compile(&asked);
+        evaluate_in(snapshot, &info, &strategy(rule), plugin)
+    };
+    let devices = |snapshot: &Snapshot, node: &str| {
+        let node = snapshot.node_named(node).unwrap();
+        snapshot.devices.totals(GPU, node, snapshot.symbols())
+    };
+    let (all, taken) = devices(&snapshot, "a").expect("the node has devices");
+    assert!(all > 1 && taken == 0);
+    let most = of(&mut snapshot, FitRule::MostAllocated, Plugin::NodeResourcesFit);
+    assert_eq!(most[0], 100 / all);
+    let least = of(&mut snapshot, FitRule::LeastAllocated, Plugin::NodeResourcesFit);
+    assert_eq!(least[0], (all - 1) * 100 / all);
+    // Another pod has one on its way.
+    let other = snapshot.compile(&crate::testing::pod("other", json!({GPU: "1"})));
+    snapshot.reserve_devices(&other, "a").expect("there are devices");
+    assert_eq!(devices(&snapshot, "a"), Some((all, 1)));
+    let most = of(&mut snapshot, FitRule::MostAllocated, Plugin::NodeResourcesFit);
+    assert_eq!(most[0], 2 * 100 / all);
+    // Without a class nothing is said of the resource.
+    snapshot.remove_device_class("gpu");
+    assert_eq!(devices(&snapshot, "a"), None);
+}
