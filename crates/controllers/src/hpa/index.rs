@@ -1,23 +1,23 @@
 //! Which pods a selector matches, and which autoscalers' selectors match a pod, without looking at
 //! all there are: ten thousand autoscalers over a hundred thousand pods ask both every 15 s.
 //!
-//! Pods are filed under each of their labels, selectors under one of the labels they ask for. What
+//! Selectors are filed under one of the labels they ask for, as pods are under each of theirs. What
 //! is found there is still held against the selector, so that a clash of hashes does no harm.
 
 use std::collections::BTreeSet;
-use std::hash::{Hash, Hasher};
 
-use compact_str::CompactString;
 use k8s_openapi::api::core::v1::Pod;
-use rustc_hash::{FxHashMap, FxHasher};
-use wharf_model::object::{Header, ObjectKey};
-use wharf_model::selector::{Operator, Selector};
+use rustc_hash::FxHashMap;
+use wharf_model::object::ObjectKey;
+use wharf_model::selector::Selector;
+use wharf_ports::cluster::Change;
 use wharf_ports::view::View;
+
+use crate::pods_by_label::{PodsByLabel, anchors, place};
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Names of pods, sorted, by namespace and label.
-    pods: FxHashMap<u64, BTreeSet<CompactString>>,
+    pods: PodsByLabel,
     /// The selectors of the autoscalers' targets, as last seen.
     selectors: FxHashMap<ObjectKey, Selector>,
     /// Autoscalers by namespace and a label that their selector asks for; those whose selector asks
@@ -27,30 +27,8 @@ pub(super) struct Index {
 
 impl Index {
     /// Takes in a change of a pod.
-    pub(super) fn pod(&mut self, old: Option<&Header>, new: Option<&Header>) {
-        if let (Some(old), Some(new)) = (old, new)
-            && old.labels == new.labels
-            && old.key == new.key
-        {
-            return;
-        }
-        if let Some(old) = old {
-            for (key, value) in &old.labels {
-                let place = place(&old.key.namespace, key, value);
-                if let Some(names) = self.pods.get_mut(&place) {
-                    names.remove(&old.key.name);
-                    if names.is_empty() {
-                        self.pods.remove(&place);
-                    }
-                }
-            }
-        }
-        if let Some(new) = new {
-            for (key, value) in &new.labels {
-                let place = place(&new.key.namespace, key, value);
-                self.pods.entry(place).or_default().insert(new.key.name.clone());
-            }
-        }
+    pub(super) fn pod(&mut self, change: &Change) {
+        self.pods.take(change);
     }
 
     /// The pods that a selector matches, in the order of their names.
@@ -60,19 +38,8 @@ impl Index {
         namespace: &str,
         selector: &Selector,
     ) -> Vec<&'v Pod> {
-        let fewest = anchors(selector)
-            .map(|(key, value)| self.pods.get(&place(namespace, key, value)))
-            .min_by_key(|names| names.map_or(0, BTreeSet::len));
-        let matches = |pod: &&Pod| selector.matches(&pod.metadata.labels);
-        match fewest {
-            None => view.list_in::<Pod>(namespace).filter(matches).collect(),
-            Some(None) => Vec::new(),
-            Some(Some(names)) => names
-                .iter()
-                .filter_map(|name| view.get::<Pod>(&ObjectKey::namespaced(namespace, name)))
-                .filter(matches)
-                .collect(),
-        }
+        let found = self.pods.find(view, namespace, selector);
+        found.into_iter().filter_map(|object| object.typed()).collect()
     }
 
     /// Remembers the selector of an autoscaler's target.
@@ -120,28 +87,9 @@ impl Index {
     }
 }
 
-/// The labels, with their values, that a selector cannot match without.
-fn anchors(selector: &Selector) -> impl Iterator<Item = (&str, &str)> {
-    selector.requirements().iter().filter_map(|requirement| {
-        let mut values = requirement.values();
-        match (requirement.operator(), values.next(), values.next()) {
-            (Operator::Equals | Operator::DoubleEquals | Operator::In, Some(value), None) => {
-                Some((requirement.key(), value))
-            }
-            _ => None,
-        }
-    })
-}
-
 fn filed_under(namespace: &str, selector: &Selector) -> u64 {
     let (key, value) = anchors(selector).next().unwrap_or_default();
     place(namespace, key, value)
-}
-
-fn place(namespace: &str, key: &str, value: &str) -> u64 {
-    let mut hasher = FxHasher::default();
-    (namespace, key, value).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -152,7 +100,6 @@ mod tests {
     use serde_json::json;
     use wharf_model::kinds::Kind;
     use wharf_model::object::Object;
-    use wharf_ports::cluster::Change;
 
     use super::*;
 
@@ -198,8 +145,9 @@ mod tests {
                 if old.is_none() && new.is_none() {
                     continue;
                 }
-                index.pod(old.as_ref().map(|it| it.header()), new.as_ref().map(|it| it.header()));
-                view.apply(&Change { revision, old, new });
+                let change = Change { revision, old, new };
+                index.pod(&change);
+                view.apply(&change);
             }
             for namespace in ["n0", "n1"] {
                 let all: Vec<&Pod> = view.list_in(namespace).collect();

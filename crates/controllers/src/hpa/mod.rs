@@ -177,8 +177,7 @@ impl Controller for HorizontalPodAutoscalers {
 
     fn observe(&mut self, change: &Change, _: &View, queue: &mut Enqueue) {
         if change.kind() == Kind::of::<Pod>() {
-            let (old, new) = (change.old.as_deref(), change.new.as_deref());
-            self.index.pod(old.map(Object::header), new.map(Object::header));
+            self.index.pod(change);
         } else if change.kind() == Kind::of::<VerticalPodAutoscaler>() {
             self.vertical.take(change.old.as_deref(), change.new.as_deref());
         } else if change.kind() == Kind::of::<HorizontalPodAutoscaler>() {

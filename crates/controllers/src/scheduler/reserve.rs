@@ -2,9 +2,11 @@
 //! PreBind extension points.
 
 use std::fmt;
+use std::hash::Hash;
 use std::time::Duration;
 
 use compact_str::CompactString;
+use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{ObjectKey, Revision};
 use wharf_model::time::Time;
@@ -140,4 +142,41 @@ pub enum Refusal {
     Pending(String),
     /// Something went wrong; it is tried again after a while.
     Error(String),
+}
+
+/// Which pods (by uid) wait for which objects: whom a change of one concerns.
+#[derive(Debug)]
+pub(super) struct Concerned<K>(FxHashMap<K, Vec<CompactString>>);
+
+impl<K> Default for Concerned<K> {
+    fn default() -> Self {
+        Self(FxHashMap::default())
+    }
+}
+
+impl<K: Eq + Hash> Concerned<K> {
+    /// A pod waits for an object.
+    pub(super) fn add(&mut self, object: K, pod: &CompactString) {
+        self.0.entry(object).or_default().push(pod.clone());
+    }
+
+    /// It waits for it no more.
+    pub(super) fn remove(&mut self, object: &K, pod: &str) {
+        if let Some(pods) = self.0.get_mut(object) {
+            pods.retain(|uid| uid != pod);
+            if pods.is_empty() {
+                self.0.remove(object);
+            }
+        }
+    }
+
+    /// The pods that wait for an object, in the order in which they came.
+    pub(super) fn of(&self, object: &K) -> &[CompactString] {
+        self.0.get(object).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether nobody waits for anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
-use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
@@ -19,7 +18,7 @@ use wharf_ports::cluster::{Part, Write};
 use wharf_ports::view::View;
 use wharf_scheduler::{Plugin, PodInfo, Profile, Snapshot, VolumePlan};
 
-use super::reserve::{PreBind, Refusal, Reserver, Waiting};
+use super::reserve::{Concerned, PreBind, Refusal, Reserver, Waiting};
 
 /// The plugin's part between decision and binding.
 #[derive(Debug, Default)]
@@ -27,7 +26,7 @@ pub(super) struct VolumeBinder {
     /// Pods with claims that are not bound yet, by uid.
     pods: BTreeMap<CompactString, Pending>,
     /// Which of them a claim or volume concerns.
-    concerned: FxHashMap<(Kind, ObjectKey), Vec<CompactString>>,
+    concerned: Concerned<(Kind, ObjectKey)>,
 }
 
 /// A pod on its way to its volumes.
@@ -70,7 +69,7 @@ impl Reserver for VolumeBinder {
             return Ok(false);
         }
         for object in objects_of(&plan) {
-            self.concerned.entry(object).or_default().push(pod.uid.clone());
+            self.concerned.add(object, &pod.uid);
         }
         let seen = vec![false; plan.claims().count()];
         self.pods.insert(pod.uid.clone(), Pending { node: node.into(), plan, seen });
@@ -80,12 +79,7 @@ impl Reserver for VolumeBinder {
     fn unreserve(&mut self, pod: &PodInfo, snapshot: &mut Snapshot) {
         let Some(pending) = self.pods.remove(&pod.uid) else { return };
         for object in objects_of(&pending.plan) {
-            if let Some(pods) = self.concerned.get_mut(&object) {
-                pods.retain(|uid| *uid != pod.uid);
-                if pods.is_empty() {
-                    self.concerned.remove(&object);
-                }
-            }
+            self.concerned.remove(&object, &pod.uid);
         }
         // Who may have them now hears that the pod is gone.
         snapshot.release_volumes(&pod.uid);
@@ -119,7 +113,7 @@ impl Reserver for VolumeBinder {
         if self.concerned.is_empty() {
             return Vec::new();
         }
-        self.concerned.get(&(kind, key.clone())).cloned().unwrap_or_default()
+        self.concerned.of(&(kind, key.clone())).to_vec()
     }
 
     fn renew(&mut self, snapshot: &mut Snapshot) {

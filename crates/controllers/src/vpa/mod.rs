@@ -6,7 +6,6 @@
 //!
 //! Public contract: <https://github.com/kubernetes/autoscaler/tree/master/vertical-pod-autoscaler/docs>.
 
-mod pods;
 mod recall;
 pub mod recommender;
 mod status;

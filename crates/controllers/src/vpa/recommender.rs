@@ -32,10 +32,10 @@ use wharf_ports::metrics::{Metrics, PodQuery};
 use wharf_ports::reason::{Because, Reason};
 use wharf_ports::view::View;
 
-use super::pods::PodIndex;
 use super::recall::{Recall, feed};
 use super::status::{Found, report};
 use super::{INTERVAL, Storage, lookup};
+use crate::pods_by_label::PodsByLabel;
 use crate::workloads::event;
 
 /// `--checkpoints-gc-interval`: how often checkpoints without an autoscaler are removed.
@@ -52,7 +52,7 @@ const COMPONENT: &str = "vpa-recommender";
 pub struct Recommender {
     metrics: Arc<dyn Metrics>,
     config: Config,
-    pods: PodIndex,
+    pods: PodsByLabel,
     autoscalers: BTreeMap<ObjectKey, Learned>,
     kills: Vec<Kill>,
     /// Whether the checkpoints that there were at the start have been read.
@@ -95,7 +95,7 @@ impl Recommender {
         Self {
             metrics,
             config,
-            pods: PodIndex::default(),
+            pods: PodsByLabel::default(),
             autoscalers: BTreeMap::new(),
             kills: Vec::new(),
             has_loaded: false,
@@ -292,7 +292,7 @@ fn meet(
 fn begin(
     learned: &mut Learned,
     object: &Arc<Object>,
-    index: &PodIndex,
+    index: &PodsByLabel,
     view: &View,
     history: Option<Result<&[PodHistory], &str>>,
     checkpoints: &[(CompactString, Checkpoint)],
@@ -337,7 +337,7 @@ fn begin(
 fn learn(
     learned: &mut Learned,
     key: &ObjectKey,
-    index: &PodIndex,
+    index: &PodsByLabel,
     kills: &BTreeMap<CompactString, Vec<Kill>>,
     metrics: &dyn Metrics,
     view: &View,
@@ -557,7 +557,7 @@ impl Controller for Recommender {
         if change.kind() == Kind::of::<VerticalPodAutoscaler>() {
             queue.after(WorkKey::singleton(ROUND), INTERVAL);
         } else if change.kind() == Kind::of::<Pod>() {
-            self.pods.observe(change);
+            self.pods.take(change);
             if let (Some(old), Some(new)) = (&change.old, &change.new)
                 && view.count(Kind::of::<VerticalPodAutoscaler>()) > 0
             {

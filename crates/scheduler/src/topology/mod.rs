@@ -205,26 +205,22 @@ impl Topology {
 
     /// Counts a pod by domain.
     fn count(&mut self, pod: &PodInfo, index: NodeIndex) {
-        let one = Presence { all: 1, live: u32::from(!pod.terminating) };
-        for matcher in &self.groups.group(pod.group).matchers {
-            for tally in &self.groups.matcher(*matcher).tallies {
-                let tally = &mut self.tallies[tally.0 as usize];
-                if self.scopes.get(tally.scope).counts(index)
-                    && let Some(domain) = self.keys.get(tally.key).domain(index)
-                {
-                    tally.counts.add(domain, one);
-                }
-            }
-        }
-        for term in &pod.terms.carried {
-            let term = &mut self.terms[term.0 as usize];
-            if let Some(domain) = self.keys.get(term.key).domain(index) {
-                term.add(domain);
-            }
-        }
+        self.at_domains(pod, index, DomainCounts::add, CarriedTerm::add);
     }
 
+    /// Takes back what was counted of it.
     fn discount(&mut self, pod: &PodInfo, index: NodeIndex) {
+        self.at_domains(pod, index, DomainCounts::subtract, CarriedTerm::subtract);
+    }
+
+    /// Changes the counts for which a pod on a node matters.
+    fn at_domains(
+        &mut self,
+        pod: &PodInfo,
+        index: NodeIndex,
+        change_tally: impl Fn(&mut DomainCounts, keys::Domain, Presence),
+        change_term: impl Fn(&mut CarriedTerm, keys::Domain),
+    ) {
         let one = Presence { all: 1, live: u32::from(!pod.terminating) };
         for matcher in &self.groups.group(pod.group).matchers {
             for tally in &self.groups.matcher(*matcher).tallies {
@@ -232,14 +228,14 @@ impl Topology {
                 if self.scopes.get(tally.scope).counts(index)
                     && let Some(domain) = self.keys.get(tally.key).domain(index)
                 {
-                    tally.counts.subtract(domain, one);
+                    change_tally(&mut tally.counts, domain, one);
                 }
             }
         }
         for term in &pod.terms.carried {
             let term = &mut self.terms[term.0 as usize];
             if let Some(domain) = self.keys.get(term.key).domain(index) {
-                term.subtract(domain);
+                change_term(term, domain);
             }
         }
     }

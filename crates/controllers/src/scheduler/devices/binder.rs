@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::{Pod, PodExtendedResourceClaimStatus};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, ResourceClaim, ResourceClaimConsumerReference,
 };
-use rustc_hash::FxHashMap;
 use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
@@ -23,7 +22,9 @@ use wharf_scheduler::{
     is_extended_resource_claim,
 };
 
-use super::super::reserve::{PreBind, Refusal, Reserver, Settled, Waiting, WriteOutcome};
+use super::super::reserve::{
+    Concerned, PreBind, Refusal, Reserver, Settled, Waiting, WriteOutcome,
+};
 use super::sent::{SentWrites, Standing};
 
 /// Keeps a claim as long as devices are allocated for it.
@@ -37,7 +38,7 @@ pub(in super::super) struct DeviceBinder {
     /// Pods with claims, by uid.
     pods: BTreeMap<CompactString, Pending>,
     /// Which of them a claim concerns.
-    concerned: FxHashMap<ObjectKey, Vec<CompactString>>,
+    concerned: Concerned<ObjectKey>,
     /// What has been written of it.
     sent: SentWrites,
 }
@@ -92,7 +93,7 @@ impl Reserver for DeviceBinder {
             return Ok(false);
         }
         for claim in &plan.claims {
-            self.concerned.entry(claim.clone()).or_default().push(pod.uid.clone());
+            self.concerned.add(claim.clone(), &pod.uid);
         }
         let seen = vec![false; plan.claims.len()];
         let making = if plan.extended.is_some() { Making::Todo } else { Making::Done };
@@ -105,12 +106,7 @@ impl Reserver for DeviceBinder {
     fn unreserve(&mut self, pod: &PodInfo, snapshot: &mut Snapshot) {
         let Some(pending) = self.pods.remove(&pod.uid) else { return };
         for claim in &pending.plan.claims {
-            if let Some(pods) = self.concerned.get_mut(claim) {
-                pods.retain(|uid| *uid != pod.uid);
-                if pods.is_empty() {
-                    self.concerned.remove(claim);
-                }
-            }
+            self.concerned.remove(claim, &pod.uid);
         }
         // Who may have them now hears that the pod is gone.
         snapshot.release_devices(&pod.uid);
@@ -132,7 +128,7 @@ impl Reserver for DeviceBinder {
         let Some(pending) = self.pods.get_mut(&pod.uid) else { return PreBind::Done };
         match pending.make(pod, snapshot, view) {
             Ok(Made::Here(claim)) => {
-                self.concerned.entry(claim).or_default().push(pod.uid.clone());
+                self.concerned.add(claim, &pod.uid);
             }
             Ok(Made::Waits(writes)) => {
                 return PreBind::Waits(Waiting { writes, ..Waiting::default() });
@@ -194,7 +190,7 @@ impl Reserver for DeviceBinder {
         // What a claim is called that is being made is not known before it is there.
         let making = self.pods.iter().filter(|(_, pending)| pending.making != Making::Done);
         let mut concerned: Vec<_> = making.map(|(uid, _)| uid.clone()).collect();
-        concerned.extend(self.concerned.get(key).into_iter().flatten().cloned());
+        concerned.extend(self.concerned.of(key).iter().cloned());
         concerned
     }
 
