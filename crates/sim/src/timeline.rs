@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use wharf_controllers::event_loop::Recorder;
@@ -29,7 +30,8 @@ use crate::ledger::Line;
 pub struct Entry {
     /// When, in cluster time.
     pub at: Time,
-    /// A word for scripts: `step`, `claim`, `launch`, `node`, `pods`, `disruption`, `gone`.
+    /// A word for scripts: `step`, `claim`, `launch`, `node`, `pods`, `scale`,
+    /// `disruption`, `gone`.
     pub what: &'static str,
     /// The object, `kind/name`.
     pub object: String,
@@ -140,6 +142,20 @@ impl Timeline {
         if settled {
             let text = format!("deployment {key}: {ready}/{wanted} pods ready");
             self.tell(now, "pods", format!("deployment/{}", key.name), text);
+        }
+    }
+
+    fn autoscaler(&mut self, now: Time, old: Option<&Arc<Object>>, new: Option<&Arc<Object>>) {
+        let status = |object: Option<&Arc<Object>>| {
+            object?.typed::<HorizontalPodAutoscaler>()?.status.clone()
+        };
+        let (Some(object), Some(after)) = (new, status(new)) else { return };
+        let before = status(old).and_then(|before| before.last_scale_time);
+        if after.last_scale_time.is_some() && after.last_scale_time != before {
+            let key = object.key();
+            let was = after.current_replicas.unwrap_or_default();
+            let text = format!("hpa {key}: {was} -> {} replicas", after.desired_replicas);
+            self.tell(now, "scale", format!("hpa/{}", key.name), text);
         }
     }
 
@@ -291,6 +307,8 @@ impl Recorder for Timeline {
             self.pod(now, change.object(), new.is_none());
         } else if kind == Kind::of::<Deployment>() {
             self.deployment(now, change.object(), new.is_none());
+        } else if kind == Kind::of::<HorizontalPodAutoscaler>() {
+            self.autoscaler(now, old, new);
         } else if kind == Kind::of::<NodeClaim>() {
             self.node_claim(now, old, new);
         } else if kind == Kind::of::<Instance>() {

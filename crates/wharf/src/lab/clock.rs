@@ -26,6 +26,8 @@ struct State {
     paused: bool,
     /// While set, cluster time moves from wake-up to wake-up until it is reached.
     stepping_to: Option<Time>,
+    /// Where it waits for what is due then to be done.
+    held_at: Option<Time>,
 }
 
 /// What the clock shows.
@@ -44,8 +46,14 @@ pub(crate) struct Reading {
 impl ScaledClock {
     /// A running clock.
     pub(crate) fn starting_at(base: Time, speed: u32) -> Self {
-        let state =
-            State { base, since: machine_instant(), speed, paused: false, stepping_to: None };
+        let state = State {
+            base,
+            since: machine_instant(),
+            speed,
+            paused: false,
+            stepping_to: None,
+            held_at: None,
+        };
         Self { state: Mutex::new(state), changed: watch::channel(0).0 }
     }
 
@@ -90,6 +98,16 @@ impl ScaledClock {
         });
     }
 
+    /// Goes no further than `wake`, when something is due, until this is called again: what is due is
+    /// done at its time even by a machine that comes late to it, and cluster time catches up
+    /// afterwards. So the same happens at any speed.
+    pub(crate) fn hold_at(&self, wake: Option<Time>) {
+        let mut state = self.state.lock();
+        // Never backwards.
+        let now = state.now();
+        state.held_at = wake.map(|wake| wake.max(now));
+    }
+
     /// Waits until a step under way is done.
     pub(crate) async fn stepped(&self) {
         let mut changed = self.changed.subscribe();
@@ -107,7 +125,7 @@ impl ScaledClock {
             return None;
         }
         // One nanosecond more than the exact quotient, so that the clock has really got there.
-        Some(time.since(state.now()) / state.speed + Duration::from_nanos(1))
+        Some(time.since(state.unheld()) / state.speed + Duration::from_nanos(1))
     }
 
     /// Told of every change of speed, pause and step.
@@ -118,9 +136,15 @@ impl ScaledClock {
     fn change(&self, apply: impl FnOnce(&mut State)) {
         {
             let mut state = self.state.lock();
-            state.base = state.now();
+            let (shown, unheld) = (state.now(), state.unheld());
+            state.base = shown;
             state.since = machine_instant();
             apply(&mut state);
+            let is_at_shown = state.base == shown && !state.paused && state.stepping_to.is_none();
+            if is_at_shown {
+                // What it is behind is still to be caught up with.
+                state.base = unheld;
+            }
         }
         self.changed.send_modify(|count| *count += 1);
     }
@@ -134,6 +158,14 @@ impl Clock for ScaledClock {
 
 impl State {
     fn now(&self) -> Time {
+        let unheld = self.unheld();
+        match self.held_at {
+            Some(held) if !self.paused && self.stepping_to.is_none() => unheld.min(held),
+            _ => unheld,
+        }
+    }
+
+    fn unheld(&self) -> Time {
         if self.paused || self.stepping_to.is_some() {
             return self.base;
         }
@@ -185,6 +217,29 @@ mod tests {
         assert_eq!(clock.read().stepping_to, None);
         assert_eq!(clock.now(), target);
         assert!(clock.read().paused, "a step does not end a pause");
+    }
+
+    #[test]
+    fn a_held_clock_waits_and_catches_up() {
+        let clock = ScaledClock::starting_at(Time::from_seconds(100), SPEED_MAX);
+        let wake = Time::from_seconds(100) + Duration::from_nanos(1);
+        clock.hold_at(Some(wake));
+        while clock.real_time_until(wake) != Some(Duration::from_nanos(1)) {
+            std::hint::spin_loop();
+        }
+        assert_eq!(clock.now(), wake, "whatever time has passed");
+        clock.set_speed(1);
+        assert_eq!(clock.now(), wake, "another speed ends no wait");
+        clock.hold_at(Some(wake - Duration::from_secs(1)));
+        assert_eq!(clock.now(), wake, "it never goes back");
+        clock.hold_at(None);
+        assert!(clock.now() > wake);
+        clock.hold_at(Some(clock.now()));
+        clock.set_paused(true);
+        let paused = clock.now();
+        assert_eq!(clock.step(Duration::from_secs(5)), paused + Duration::from_secs(5));
+        clock.advance_to(paused + Duration::from_secs(5));
+        assert_eq!(clock.now(), paused + Duration::from_secs(5), "a step is held by nothing");
     }
 
     #[test]

@@ -105,6 +105,7 @@ impl Run {
             self.recorder.tell();
             if !more {
                 let wake = self.world.next_wake();
+                self.clock.hold_at(wake);
                 let sleep = wake.and_then(|wake| self.clock.real_time_until(wake));
                 let news = wait(&self.store, seen, &self.clock, reading, sleep, &mut self.stop);
                 runtime.block_on(async {
