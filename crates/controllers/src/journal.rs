@@ -99,7 +99,7 @@ impl Journal {
                 told.first, told.reason.by, told.reason.decision
             ));
             for because in &told.reason.because {
-                if let Says::Text(says) = &because.says {
+                if let Says::Text(says) | Says::Told { text: says, .. } = &because.says {
                     text.push_str(&format!("    {}: {says}\n", because.rule));
                 }
             }
@@ -227,7 +227,10 @@ mod tests {
             key: ObjectKey::namespaced("default", name),
             by: "scheduler",
             decision: decision.to_owned(),
-            because: vec![Because::new("NodeResourcesFit", "asked 2, free 1")],
+            because: vec![
+                Because::new("NodeResourcesFit", "asked 2, free 1"),
+                Because::told("share", "half of it", vec![("milli", 500)]),
+            ],
         }
     }
 
@@ -261,7 +264,7 @@ mod tests {
         assert_eq!(
             text,
             "1970-01-01T00:00:05Z  scheduler: no node fits (told 2 times, last at 1970-01-01T00:01:05Z)\n    \
-             NodeResourcesFit: asked 2, free 1\n"
+             NodeResourcesFit: asked 2, free 1\n    share: half of it\n"
         );
     }
 

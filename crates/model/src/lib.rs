@@ -9,6 +9,7 @@ pub mod curve;
 pub mod custom;
 pub mod duration;
 pub mod ebs;
+pub mod gates;
 pub mod instance;
 pub mod instance_type;
 pub mod karpenter;

@@ -6,6 +6,8 @@
 mod board;
 mod meter;
 
+use std::sync::Arc;
+
 use compact_str::CompactString;
 use wharf_model::kinds::Kind;
 use wharf_model::metrics::{NodeMetrics, PodMetrics, Sample};
@@ -36,6 +38,13 @@ pub trait Metrics: Send + Sync {
     /// # Errors
     /// The API's refusal.
     fn samples(&self, query: &MetricQuery<'_>, now: Time) -> Result<Vec<Sample>, String>;
+
+    /// How many questions have been deferred so far: their answers have to be sent for, and were
+    /// refused meanwhile. Whoever asks the same a moment later finds the answer. `None` where
+    /// nothing is ever deferred.
+    fn deferred(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A cluster without metrics: what an API server says to which no metrics server has been added.
@@ -53,8 +62,113 @@ impl Metrics for NoMetrics {
         Err(format!("{NO_RESOURCE} (get nodes.metrics.k8s.io)"))
     }
 
-    fn samples(&self, _: &MetricQuery<'_>, _: Time) -> Result<Vec<Sample>, String> {
-        Err("no known available metric versions found".to_owned())
+    fn samples(&self, query: &MetricQuery<'_>, _: Time) -> Result<Vec<Sample>, String> {
+        Err(match query {
+            MetricQuery::External { metric, .. } => {
+                format!("{NO_RESOURCE} (get {metric}.external.metrics.k8s.io)")
+            }
+            _ => "no custom metrics API (custom.metrics.k8s.io) registered".to_owned(),
+        })
+    }
+}
+
+/// Which metrics APIs a cluster has: most have those of the add-ons that somebody installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsApis {
+    /// `metrics.k8s.io`, which metrics-server brings.
+    pub resource: bool,
+    /// `custom.metrics.k8s.io`, which an adapter brings.
+    pub custom: bool,
+    /// `external.metrics.k8s.io`, which an adapter brings.
+    pub external: bool,
+}
+
+impl MetricsApis {
+    /// All three.
+    pub const ALL: Self = Self { resource: true, custom: true, external: true };
+    /// None of them.
+    pub const NONE: Self = Self { resource: false, custom: false, external: false };
+
+    /// Whether an API group is served; those that are not about metrics are not in question.
+    pub fn serve(self, group: &str) -> bool {
+        match group {
+            "metrics.k8s.io" => self.resource,
+            "custom.metrics.k8s.io" => self.custom,
+            "external.metrics.k8s.io" => self.external,
+            _ => true,
+        }
+    }
+}
+
+impl Default for MetricsApis {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+impl std::str::FromStr for MetricsApis {
+    type Err = String;
+
+    /// `all`, `none`, or some of `resource`, `custom` and `external` with commas between.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut apis = Self::NONE;
+        match text {
+            "all" => return Ok(Self::ALL),
+            "none" => return Ok(apis),
+            _ => {}
+        }
+        for name in text.split(',').map(str::trim) {
+            *match name {
+                "resource" => &mut apis.resource,
+                "custom" => &mut apis.custom,
+                "external" => &mut apis.external,
+                _ => {
+                    return Err(format!(
+                        "there is no metrics API {name:?}; there are resource, custom, external, all and none"
+                    ));
+                }
+            } = true;
+        }
+        Ok(apis)
+    }
+}
+
+/// Metrics of which some are not served: what reads them is told so as by an API server.
+pub struct Served {
+    /// Where the others are.
+    pub metrics: Arc<dyn Metrics>,
+    /// Which ones are served.
+    pub apis: MetricsApis,
+}
+
+impl Metrics for Served {
+    fn pod_metrics(&self, pods: &PodQuery<'_>, now: Time) -> Result<Vec<PodMetrics>, String> {
+        match self.apis.resource {
+            true => self.metrics.pod_metrics(pods, now),
+            false => NoMetrics.pod_metrics(pods, now),
+        }
+    }
+
+    fn node_metrics(&self, now: Time) -> Result<Vec<NodeMetrics>, String> {
+        match self.apis.resource {
+            true => self.metrics.node_metrics(now),
+            false => NoMetrics.node_metrics(now),
+        }
+    }
+
+    fn samples(&self, query: &MetricQuery<'_>, now: Time) -> Result<Vec<Sample>, String> {
+        let served = match query {
+            MetricQuery::External { .. } => self.apis.external,
+            _ => self.apis.custom,
+        };
+        match served {
+            true => self.metrics.samples(query, now),
+            false => NoMetrics.samples(query, now),
+        }
+    }
+
+    fn deferred(&self) -> Option<u64> {
+        self.metrics.deferred()
     }
 }
 
@@ -144,6 +258,25 @@ impl DescribedObject<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_of_the_apis_can_be_left_out() {
+        let apis: MetricsApis = "resource, external".parse().expect("known names");
+        let served = Served { metrics: Board::new(), apis };
+        let everything = Selector::EVERYTHING;
+        let pods = PodQuery { namespace: "default", selector: &everything, names: &[] };
+        assert_eq!(served.pod_metrics(&pods, Time::EPOCH), Ok(vec![]));
+        let of_pods = MetricQuery::Pods { pods, metric: "rps", series: &everything };
+        let absent = "no custom metrics API (custom.metrics.k8s.io) registered".to_owned();
+        assert_eq!(served.samples(&of_pods, Time::EPOCH), Err(absent));
+        let external =
+            MetricQuery::External { namespace: "default", metric: "q", series: &everything };
+        assert_eq!(served.samples(&external, Time::EPOCH), Ok(vec![]));
+        assert!(apis.serve("apps") && !apis.serve("custom.metrics.k8s.io"));
+        assert_eq!("all".parse(), Ok(MetricsApis::ALL));
+        let error = "node".parse::<MetricsApis>().expect_err("a typo");
+        assert!(error.starts_with("there is no metrics API \"node\"; there are "), "{error}");
+    }
 
     #[test]
     fn objects_are_found_by_their_resource() {

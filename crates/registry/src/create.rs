@@ -44,14 +44,14 @@ impl Registry {
             ));
         }
         rules.set_defaults(&mut *object);
-        admission::on_create(&self.store, &mut *object, requester)?;
+        admission::on_create(&self.store, &mut *object, requester, self.gates)?;
         let now = self.now();
         let generated = self.identify(&mut *object, rules.generation());
         rules.prepare_create(&mut *object, now);
 
         // Addresses are taken under a lock that is held until they are stored.
         let _allocation = (kind == Kind::of::<Service>()).then(|| self.allocation.lock());
-        let mut errors = Errors::default();
+        let mut errors = Errors::under(self.gates);
         if let Some(service) = object.as_any_mut().downcast_mut::<Service>() {
             admission::allocate(&self.store, service, None, &mut errors);
         }

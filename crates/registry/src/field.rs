@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use wharf_model::gates::FeatureGates;
 use wharf_model::kinds::Kind;
 use wharf_ports::error::{ApiError, Cause, StatusReason};
 
@@ -101,15 +102,28 @@ pub(crate) struct FieldError {
 
 /// Everything wrong with an object, in the order it was found.
 #[derive(Debug, Default)]
-pub(crate) struct Errors(Vec<FieldError>);
+pub(crate) struct Errors {
+    found: Vec<FieldError>,
+    /// What may be used: some fields are wrong only where their feature is off.
+    gates: FeatureGates,
+}
 
 impl Errors {
+    /// None yet, in a cluster with these features.
+    pub(crate) fn under(gates: FeatureGates) -> Self {
+        Self { found: Vec::new(), gates }
+    }
+
+    pub(crate) fn gates(&self) -> FeatureGates {
+        self.gates
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 
     pub(crate) fn push(&mut self, error: FieldError) {
-        self.0.push(error);
+        self.found.push(error);
     }
 
     pub(crate) fn invalid<V: Shown + ?Sized>(
@@ -196,7 +210,7 @@ impl Errors {
             body.push_str(": ");
             body.push_str(detail);
         }
-        self.0.push(FieldError { reason, field: path.to_string(), body });
+        self.found.push(FieldError { reason, field: path.to_string(), body });
     }
 
     /// The refusal of the whole object, if anything is wrong with it.
@@ -208,7 +222,7 @@ impl Errors {
             return Ok(());
         }
         let mut texts: Vec<String> = Vec::new();
-        for error in &self.0 {
+        for error in &self.found {
             let text = format!("{}: {}", error.field, error.body);
             // Upstream's aggregate tells the same text only once.
             if !texts.contains(&text) {
@@ -228,7 +242,7 @@ impl Errors {
         let mut refusal = ApiError::new(StatusReason::Invalid, message).about(kind, name);
         refusal.kind = kind.kind.to_owned();
         refusal.causes = self
-            .0
+            .found
             .into_iter()
             .map(|error| Cause {
                 reason: error.reason.to_owned(),

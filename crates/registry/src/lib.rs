@@ -28,6 +28,7 @@ use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
+use wharf_model::gates::FeatureGates;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey, Typed};
 use wharf_model::random::Random;
@@ -69,6 +70,7 @@ pub struct Registry {
     /// Held from the choice of an address or port until it is stored, so that none is given twice.
     allocation: Mutex<()>,
     recorder: Mutex<events::Recorder>,
+    gates: FeatureGates,
 }
 
 impl Registry {
@@ -82,7 +84,19 @@ impl Registry {
             random: Mutex::new(Random::for_purpose(seed, "names")),
             allocation: Mutex::new(()),
             recorder: Mutex::new(events::Recorder::default()),
+            gates: FeatureGates::default(),
         }
+    }
+
+    /// The same with these features on.
+    #[must_use]
+    pub fn with_gates(self, gates: FeatureGates) -> Self {
+        Self { gates, ..self }
+    }
+
+    /// The features that are on.
+    pub fn gates(&self) -> FeatureGates {
+        self.gates
     }
 
     /// The store underneath.

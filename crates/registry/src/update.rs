@@ -120,7 +120,7 @@ impl Registry {
         is_versioned: bool,
     ) -> Result<Option<Box<dyn Typed>>, ApiError> {
         let kind = object.kind();
-        let mut errors = Errors::default();
+        let mut errors = Errors::under(self.gates);
         let mut draft = if part == Part::Status {
             status_draft(rules, object, old, is_versioned)
         } else if part == Part::Resize {
@@ -136,7 +136,7 @@ impl Registry {
         keep_identity(&mut *draft, old);
         rules.prepare_update(&mut *draft, old, part);
         if matches!(part, Part::Main | Part::All) {
-            admission::on_update(&self.store, &mut *draft, old)?;
+            admission::on_update(&self.store, &mut *draft, old, self.gates)?;
         }
         let generation = old.meta().generation;
         let started = rules.generation() && rules.starts_generation(&*draft, old);

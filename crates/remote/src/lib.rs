@@ -20,6 +20,7 @@
 //!   success; the outcome says so ([`Timeout`], [`InternalError`], [`ServiceUnavailable`]) and the
 //!   controller must treat it so, as the scheduler does with a binding in doubt.
 //! - Requests keep to a rate ([`Rate`]); Events and leases have limiters of their own.
+//! - [`RemoteMetrics`] is the Metrics port: it asks the cluster's metrics APIs, and never waits either.
 //! - [`Election`] holds a Lease, so that one of several copies acts.
 //!
 //! What this crate does not know: which kinds matter and what is done with them.
@@ -37,6 +38,7 @@ mod election;
 mod limiter;
 mod link;
 mod merge;
+mod metrics;
 mod path;
 mod recorder;
 mod reflector;
@@ -51,6 +53,7 @@ pub use cluster::{RemoteCluster, Settings, StartError};
 pub use connect::{ConnectError, Place, Server};
 pub use election::{Election, LeaseLost, LeaseSettings};
 pub use limiter::Rate;
+pub use metrics::RemoteMetrics;
 pub use told::HistoryLost;
 
 /// Takes a line about the connection, for the program's log.

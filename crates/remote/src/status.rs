@@ -6,6 +6,8 @@ use wharf_ports::error::{ApiError, Cause, StatusReason};
 
 /// Text of a refusal without a `Status` is cut to this length: proxies answer with whole pages.
 const TEXT_LEN_MAX: usize = 300;
+/// How the text of a refusal without a `Status` begins.
+const PLAIN: &str = "the server answered ";
 
 /// The refusal that an answer with an error code tells.
 pub(crate) fn refusal(code: u16, headers: &HeaderMap, body: &[u8]) -> ApiError {
@@ -19,6 +21,11 @@ pub(crate) fn refusal(code: u16, headers: &HeaderMap, body: &[u8]) -> ApiError {
         error.retry_after_seconds = Some(seconds);
     }
     error
+}
+
+/// Whether a refusal came without a `Status`: its text was made here.
+pub(crate) fn is_plain(error: &ApiError) -> bool {
+    error.message.starts_with(PLAIN)
 }
 
 /// The refusal in a watch's `ERROR` event.
@@ -136,9 +143,9 @@ fn plain(code: u16, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
     if text.is_empty() {
-        return format!("the server answered {code}");
+        return format!("{PLAIN}{code}");
     }
-    format!("the server answered {code}: {}", cut(text))
+    format!("{PLAIN}{code}: {}", cut(text))
 }
 
 fn cut(text: &str) -> String {

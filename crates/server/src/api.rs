@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use wharf_model::time::Time;
 use wharf_ports::clock::Clock;
 use wharf_ports::error::{ApiError, StatusReason};
-use wharf_ports::metrics::Board;
+use wharf_ports::metrics::{Board, MetricsApis};
 use wharf_registry::Registry;
 use wharf_store::Store;
 
@@ -102,6 +102,8 @@ pub struct ServerParts {
     pub logs: Arc<dyn PodLogs>,
     /// What is measured of pods and nodes.
     pub metrics: Arc<Board>,
+    /// Which metrics APIs are served.
+    pub metrics_apis: MetricsApis,
     /// Further endpoints.
     pub extra: Arc<dyn Extra>,
     /// Whether the simulated cloud runs in another process, which then writes its machines through
@@ -185,7 +187,9 @@ impl Api {
         body: Bytes,
         user: &Arc<User>,
     ) -> Result<Response<Body>, ApiError> {
+        let apis = self.parts.metrics_apis;
         match route {
+            Route::Resource(path) if !apis.serve(path.group) => Err(status::no_such_path()),
             Route::Resource(path) => {
                 let accepted = negotiate::accepted(&head.headers)?;
                 let call = Call { head, path, query, body, user, accepted };
@@ -205,8 +209,10 @@ impl Api {
     /// Documents that do not depend on what is stored.
     fn document(&self, head: &Parts, route: &Route<'_>) -> Result<Response<Body>, ApiError> {
         let accepted = negotiate::accepted(&head.headers)?;
+        let apis = self.parts.metrics_apis;
         let found = match route {
-            Route::Root => Some(discovery::root().clone()),
+            Route::Group(group) | Route::GroupVersion(group, _) if !apis.serve(group) => None,
+            Route::Root => Some(discovery::root(apis)),
             Route::Api | Route::Apis => return Ok(self.groups(route, accepted)),
             Route::Group(name) => discovery::group(name),
             Route::GroupVersion(handlers::metrics::CUSTOM, version @ ("v1beta1" | "v1beta2")) => {
@@ -223,17 +229,18 @@ impl Api {
 
     fn groups(&self, route: &Route<'_>, accepted: Accepted) -> Response<Body> {
         let core = matches!(route, Route::Api);
+        let apis = self.parts.metrics_apis;
         match accepted.discovery {
             Some(form) => {
                 let mut response = typed_response(
-                    discovery::aggregated(core, form),
+                    discovery::aggregated(core, form, apis),
                     discovery::aggregated_media_type(form),
                 );
                 response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
                 response
             }
             None if core => json(discovery::api_versions().clone()),
-            None => json(discovery::group_list().clone()),
+            None => json(discovery::group_list(apis)),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use wharf_ports::metrics::MetricsApis;
 
 use crate::negotiate::Discovery;
 use crate::resources::{self, Resource, Subresource, group_version};
@@ -41,21 +42,18 @@ pub(crate) fn version() -> &'static Bytes {
 }
 
 /// `/`: the paths there are.
-pub(crate) fn root() -> &'static Bytes {
-    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-        let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].map(String::from).into();
-        for (group, versions) in groups() {
-            paths.push(format!("/apis/{group}"));
-            paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
-        }
-        paths.extend(
-            ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-                .map(String::from),
-        );
-        paths.sort_unstable();
-        encode(&json!({"paths": paths}))
-    });
-    &DOCUMENT
+pub(crate) fn root(apis: MetricsApis) -> Bytes {
+    let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].map(String::from).into();
+    for (group, versions) in groups().filter(|(group, _)| apis.serve(group)) {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    paths.extend(
+        ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            .map(String::from),
+    );
+    paths.sort_unstable();
+    encode(&json!({"paths": paths}))
 }
 
 /// `/api` in the old form.
@@ -71,13 +69,10 @@ pub(crate) fn api_versions() -> &'static Bytes {
 }
 
 /// `/apis` in the old form.
-pub(crate) fn group_list() -> &'static Bytes {
-    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-        let groups: Vec<Value> =
-            groups().map(|(name, versions)| group_entry(name, &versions)).collect();
-        encode(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
-    });
-    &DOCUMENT
+pub(crate) fn group_list(apis: MetricsApis) -> Bytes {
+    let served = groups().filter(|(name, _)| apis.serve(name));
+    let groups: Vec<Value> = served.map(|(name, versions)| group_entry(name, &versions)).collect();
+    encode(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
 /// `/apis/GROUP`.
@@ -160,9 +155,11 @@ fn storage_hash(resource: &Resource) -> String {
 }
 
 /// `/api` (`core`) or `/apis` in the aggregated form.
-pub(crate) fn aggregated(core: bool, form: Discovery) -> Bytes {
-    let groups: Vec<(&str, Vec<&str>)> =
-        if core { vec![("", vec!["v1"])] } else { groups().collect() };
+pub(crate) fn aggregated(core: bool, form: Discovery, apis: MetricsApis) -> Bytes {
+    let groups: Vec<(&str, Vec<&str>)> = match core {
+        true => vec![("", vec!["v1"])],
+        false => groups().filter(|(group, _)| apis.serve(group)).collect(),
+    };
     let items: Vec<Value> = groups
         .iter()
         .map(|(group, versions)| {
@@ -247,7 +244,7 @@ mod tests {
     #[test]
     fn both_forms_name_the_same_resources() {
         for (core, groups) in [(true, &[("", "v1")][..]), (false, resources::groups())] {
-            let aggregated = parse(&aggregated(core, Discovery::V2));
+            let aggregated = parse(&aggregated(core, Discovery::V2, MetricsApis::ALL));
             let items = aggregated["items"].as_array().expect("groups");
             let versions = items.iter().flat_map(|item| item["versions"].as_array().unwrap());
             for ((group, version), new) in groups.iter().zip(versions) {
@@ -262,6 +259,16 @@ mod tests {
                     .sum();
                 assert_eq!(count(&old), count(new) + subresources, "{group}");
             }
+        }
+    }
+
+    #[test]
+    fn metrics_apis_that_are_not_served_are_in_no_document() {
+        let some = MetricsApis { resource: true, ..MetricsApis::NONE };
+        for document in [group_list(some), root(some), aggregated(false, Discovery::V2, some)] {
+            let text = String::from_utf8_lossy(&document).into_owned();
+            assert!(text.contains("\"metrics.k8s.io\"") || text.contains("/apis/metrics.k8s.io"));
+            assert!(!text.contains("custom.metrics") && !text.contains("external.metrics"));
         }
     }
 

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use wharf_controllers::event_loop::NeverAtRest;
 use wharf_model::duration;
+use wharf_model::gates::FeatureGates;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::NodeClaim;
 use wharf_model::kinds::{Kind, Resource};
@@ -47,6 +48,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// How the scheduler is configured.
     pub scheduler: Configuration,
+    /// Which features are on.
+    pub gates: FeatureGates,
 }
 
 /// Why a rehearsal ended early.
@@ -131,13 +134,16 @@ impl Rehearsal {
         let last_step = scenario.steps.last().map_or(Duration::ZERO, |step| step.at);
         let until = options.until.or(scenario.until).unwrap_or(last_step + UNTIL_AFTER_LAST_STEP);
         let clock = Arc::new(VirtualClock::starting_at(START));
-        let registry = Arc::new(Registry::new(Store::rehearsal(), clock.clone(), seed));
+        let registry =
+            Registry::new(Store::rehearsal(), clock.clone(), seed).with_gates(options.gates);
+        let registry = Arc::new(registry);
         let settings = WorldSettings {
             region: region.clone(),
             seed,
             controllers: Controllers::All,
             scheduler: options.scheduler.clone(),
             vpa_storage: Default::default(),
+            metrics_apis: Default::default(),
         };
         let world = World::new(Arc::clone(&registry), &settings)?;
         let mut rehearsal = Self {

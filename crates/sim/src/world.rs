@@ -15,11 +15,12 @@ use wharf_cloud::ec2::{Ec2Settings, SimulatedEc2};
 use wharf_cloud::none::NoCloud;
 use wharf_controllers::cpa::ProportionalAutoscalers;
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
-use wharf_controllers::hpa::HorizontalPodAutoscalers;
+use wharf_controllers::hpa::{self, HorizontalPodAutoscalers};
 use wharf_controllers::karpenter::{self, KarpenterSettings};
 use wharf_controllers::scheduler::{Scheduler, SchedulerMetrics};
 use wharf_controllers::vpa::Storage;
 use wharf_controllers::{storage, vpa, workloads};
+use wharf_model::gates::FeatureGates;
 use wharf_model::labels;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
@@ -31,7 +32,7 @@ use wharf_ports::controller::Controller;
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::extender::ExtenderCalls;
 use wharf_ports::history::HistoryCalls;
-use wharf_ports::metrics::{Board, Metrics};
+use wharf_ports::metrics::{Board, Metrics, MetricsApis, Served};
 use wharf_ports::view::View;
 use wharf_registry::{EmbeddedCluster, Registry};
 use wharf_scheduler::config::Configuration;
@@ -57,6 +58,8 @@ pub struct WorldSettings {
     pub scheduler: Configuration,
     /// With what the Vertical Pod Autoscaler's recommender begins.
     pub vpa_storage: Storage,
+    /// Which metrics APIs there are.
+    pub metrics_apis: MetricsApis,
 }
 
 /// Which controllers run.
@@ -115,6 +118,15 @@ impl Measures {
         let metrics = Arc::clone(board) as Arc<dyn Metrics>;
         Self { board: Arc::clone(board), metrics, storage: Storage::default() }
     }
+
+    /// The same with some of the APIs left out.
+    #[must_use]
+    pub fn served(self, apis: MetricsApis) -> Self {
+        if apis == MetricsApis::ALL {
+            return self;
+        }
+        Self { metrics: Arc::new(Served { metrics: self.metrics, apis }), ..self }
+    }
 }
 
 impl World {
@@ -143,7 +155,8 @@ impl<C: Cluster> World<C> {
         let metrics = scheduler.metrics();
         let board = Board::new();
         let measures = Measures { storage: settings.vpa_storage, ..Measures::on(&board) };
-        let all = controllers(&catalog, scheduler, settings.seed, &measures);
+        let measures = measures.served(settings.metrics_apis);
+        let all = controllers(&catalog, scheduler, settings.seed, &measures, registry.gates());
         let chosen = choose(&settings.controllers, all)?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
@@ -228,6 +241,19 @@ impl Controllers {
         }
     }
 
+    /// Whether the simulated kubelets are among what is chosen.
+    pub fn run_kubelets(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(KUBELET),
+        }
+    }
+
+    /// Whether nothing is chosen.
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::Only(names) if names.is_empty())
+    }
+
     /// Whether the simulated cloud is among what is chosen: it is where Karpenter is, since two of
     /// them would both move the machines on.
     pub fn run_cloud(&self) -> bool {
@@ -254,9 +280,10 @@ pub fn chosen_controllers(
     scheduler: Scheduler,
     seed: u64,
     measures: &Measures,
+    gates: FeatureGates,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let chosen = choose(choice, controllers(&catalog, scheduler, seed, measures))?;
+    let chosen = choose(choice, controllers(&catalog, scheduler, seed, measures, gates))?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
 
@@ -278,14 +305,15 @@ fn controllers(
     scheduler: Scheduler,
     seed: u64,
     measures: &Measures,
+    gates: FeatureGates,
 ) -> Vec<Grouped> {
     let in_group = |group| move |controller| (group, controller);
     let mut controllers: Vec<Grouped> =
         workloads::controllers(NODE_GRACE_PERIOD).into_iter().map(in_group(WORKLOADS)).collect();
-    let autoscaler =
-        HorizontalPodAutoscalers::new(Default::default(), Arc::clone(&measures.metrics));
+    let config = hpa::Config { scale_to_zero: gates.hpa_scale_to_zero, ..Default::default() };
+    let autoscaler = HorizontalPodAutoscalers::new(config, Arc::clone(&measures.metrics));
     controllers.push((AUTOSCALING, Box::new(autoscaler)));
-    let vertical = vpa::controllers(Arc::clone(&measures.metrics), measures.storage);
+    let vertical = vpa::controllers(Arc::clone(&measures.metrics), measures.storage, gates.vpa);
     controllers.extend(vertical.into_iter().map(in_group(AUTOSCALING)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
     let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
@@ -403,7 +431,13 @@ mod tests {
         let all = || {
             let catalog = Arc::new(Catalog::load("us-east-1").expect("there is one"));
             let measures = Measures::on(&Board::new());
-            controllers(&catalog, Scheduler::new(Configuration::default()), 1, &measures)
+            controllers(
+                &catalog,
+                Scheduler::new(Configuration::default()),
+                1,
+                &measures,
+                FeatureGates::default(),
+            )
         };
         let names = |choice: &str| -> Vec<&str> {
             let chosen = choose(&Controllers::named(choice), all()).expect("they are known");

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use wharf_model::gates::FeatureGates;
 use wharf_model::object::ObjectKey;
+use wharf_ports::metrics::MetricsApis;
 use wharf_sim::scenario::read_duration;
 
 use crate::lab::clock::SPEED_MAX;
@@ -106,6 +108,12 @@ pub(crate) struct UpArgs {
     /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
+    /// Which metrics APIs there are: all, none, or names (resource, custom, external)
+    #[arg(long, default_value = "all", value_name = "NAME,…")]
+    pub(crate) metrics_apis: MetricsApis,
+    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace and PerVPAConfig
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME=true,…")]
+    pub(crate) feature_gates: FeatureGates,
     /// Say more on stderr; twice for every change
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -168,6 +176,9 @@ pub(crate) struct RunArgs {
     /// Answer /healthz, /livez, /readyz and /metrics over plain HTTP at this address
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
     pub(crate) health_listen: Option<SocketAddr>,
+    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace and PerVPAConfig
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME=true,…")]
+    pub(crate) feature_gates: FeatureGates,
     /// Say more on stderr: decisions; twice for every change
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
@@ -264,6 +275,9 @@ pub(crate) struct SimulateArgs {
     /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
+    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace and PerVPAConfig
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME=true,…")]
+    pub(crate) feature_gates: FeatureGates,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,

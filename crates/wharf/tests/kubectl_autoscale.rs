@@ -51,6 +51,13 @@ fn autoscalers_are_made_and_told_as_upstreams() {
         let old: Value =
             serde_json::from_str(&kubectl.ok(&format!("get --raw {path}"))).expect("JSON");
         assert_eq!(old["spec"]["targetCPUUtilizationPercentage"], 50);
+        // By its full name an older version is given too. Of a short one (`hpa.v1.autoscaling`) kubectl
+        // itself drops the version since 1.31, and asks for the preferred one.
+        for name in ["v1", "v2"] {
+            let full = format!("get horizontalpodautoscalers.{name}.autoscaling web -o yaml");
+            let shown = kubectl.ok(&full);
+            assert!(shown.starts_with(&format!("apiVersion: autoscaling/{name}\n")), "{shown}");
+        }
         kubectl.ok("get all");
         kubectl.ok("delete hpa web");
     }

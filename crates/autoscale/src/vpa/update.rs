@@ -263,6 +263,13 @@ pub fn resize_under_way(pod: &Pod) -> bool {
     ["PodResizePending", "PodResizeInProgress"].iter().any(|type_| is_true(pod, type_))
 }
 
+/// Whether a pod's node can never give it what it is to be resized to.
+pub fn resize_is_infeasible(pod: &Pod) -> bool {
+    condition(pod, "PodResizePending").is_some_and(|condition| {
+        condition.status == "True" && condition.reason.as_deref() == Some("Infeasible")
+    })
+}
+
 /// What to do about a pod in the mode `InPlaceOrRecreate`; `waited` is for how long a resize of it
 /// has been seen to be under way.
 pub fn in_place(pod: &Pod, budget: &Budget, waited: Duration) -> InPlace {

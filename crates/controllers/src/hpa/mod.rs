@@ -25,7 +25,8 @@ use compact_str::CompactString;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
 use k8s_openapi::api::core::v1::Pod;
 use rustc_hash::FxHashMap;
-use wharf_autoscale::hpa::{self, Config, Memory, Outcome, Pass, begin};
+pub use wharf_autoscale::hpa::Config;
+use wharf_autoscale::hpa::{self, Memory, Outcome, Pass, begin};
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::selector::Selector;
@@ -48,6 +49,8 @@ use target::Target;
 /// The controller's name, upstream's.
 pub const NAME: &str = "horizontal-pod-autoscaler-controller";
 const COMPONENT: &str = "horizontal-pod-autoscaler";
+/// How long a pass is put off whose metrics have been sent for.
+const DEFERRED: Duration = Duration::from_secs(1);
 
 /// The controller.
 pub struct HorizontalPodAutoscalers {
@@ -137,8 +140,17 @@ impl HorizontalPodAutoscalers {
             found: OnceCell::new(),
         };
         let scale = target.as_ref().map(|target| &target.scale).map_err(String::as_str);
+        let deferred = self.metrics.deferred().map(|count| (count, known.memory.clone()));
         let pass = begin(&self.config, &mut known.memory, autoscaler, scale, &seen, now);
         drop(seen);
+        if let Some((count, memory)) = deferred
+            && self.metrics.deferred() != Some(count)
+        {
+            // It did not take place: the one that has its metrics will, in a moment.
+            known.memory = memory;
+            known.next = known.next.min(now + DEFERRED);
+            return Step::done();
+        }
         let mut step = Step::done();
         if let Some(settings) = settings {
             if let Some(proposed) = pass.proposed {

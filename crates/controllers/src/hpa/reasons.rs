@@ -14,6 +14,9 @@ pub(super) fn of_pass(kind: Kind, key: &ObjectKey, pass: &Pass, extra: Vec<Becau
     let current = pass.current();
     let failed = pass.proposals.iter().any(|proposal| proposal.result.is_err());
     let decision = match pass.scale_to {
+        Some(count) if pass.reason.is_empty() => {
+            format!("{current} -> {count}: {}", unspoken(pass.limits.as_ref()))
+        }
         Some(count) => format!("{current} -> {count}: {}", pass.reason),
         None if pass.proposed.is_none() && (failed || pass.failure().is_some()) => {
             let why = pass.failure().unwrap_or("no metric can be told");
@@ -34,6 +37,18 @@ pub(super) fn of_pass(kind: Kind, key: &ObjectKey, pass: &Pass, extra: Vec<Becau
     }
     because.extend(extra);
     Reason { kind, key: key.clone(), by: BY, decision, because }
+}
+
+/// Why a count changes though the metrics ask for none: upstream's Event gives no reason then.
+fn unspoken(limits: Option<&Limits>) -> &'static str {
+    match limits.map(|limits| (limits.stabilization, limits.limit)) {
+        Some(("ScaleDownStabilized", _)) => "stabilization: recent proposals were higher",
+        Some(("ScaleUpStabilized", _)) => "stabilization: recent proposals were lower",
+        Some((_, "TooFewReplicas")) => "less than minReplicas",
+        Some((_, "TooManyReplicas")) => "more than maxReplicas",
+        Some((_, "ScaleUpLimit" | "ScaleDownLimit")) => "a policy limits the change",
+        _ => "no reason is given",
+    }
 }
 
 fn metric(proposal: &Proposal) -> Because {

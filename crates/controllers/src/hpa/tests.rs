@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::{Value, json};
@@ -429,4 +430,91 @@ fn beside_a_vertical_autoscaler_the_count_follows_the_template() {
     let told = lab.world.reasons.iter().rfind(|reason| reason.by == reasons::BY).expect("a reason");
     let told = told.because.iter().find(|because| because.rule == "coordination").expect("told");
     assert!(told.says.to_string().starts_with("vpa/sizes sizes the pods by cpu, too"), "{told:?}");
+}
+
+/// Metrics that have to be sent for: a question is answered when it is asked again.
+struct Distant {
+    load: Arc<Load>,
+    asked: Mutex<Option<Time>>,
+    deferred: AtomicU64,
+}
+
+impl Metrics for Distant {
+    fn pod_metrics(&self, pods: &PodQuery<'_>, now: Time) -> Result<Vec<PodMetrics>, String> {
+        let mut asked = self.asked.lock().unwrap();
+        match *asked {
+            Some(at) if now.since(at) < Duration::from_secs(10) => self.load.pod_metrics(pods, now),
+            _ => {
+                *asked = Some(now);
+                self.deferred.fetch_add(1, Ordering::Relaxed);
+                Err("not yet".to_owned())
+            }
+        }
+    }
+
+    fn node_metrics(&self, now: Time) -> Result<Vec<NodeMetrics>, String> {
+        self.load.node_metrics(now)
+    }
+
+    fn samples(&self, query: &MetricQuery<'_>, now: Time) -> Result<Vec<Sample>, String> {
+        self.load.samples(query, now)
+    }
+
+    fn deferred(&self) -> Option<u64> {
+        Some(self.deferred.load(Ordering::Relaxed))
+    }
+}
+
+#[test]
+fn a_pass_waits_for_metrics_that_are_on_their_way() {
+    let mut lab = Lab::new(&json!({}));
+    lab.load.set(1000);
+    let distant = Arc::new(Distant {
+        load: lab.load.clone(),
+        asked: Mutex::default(),
+        deferred: AtomicU64::default(),
+    });
+    let metrics: Arc<dyn Metrics> = distant.clone();
+    let created = lab.world.now;
+    lab.world.restart(vec![
+        Box::new(HorizontalPodAutoscalers::new(Config::default(), metrics)),
+        Box::new(DeploymentController::new()),
+        Box::new(ReplicaSetController::new()),
+    ]);
+    lab.run(15);
+    assert_eq!(lab.replicas(), 1);
+    assert_eq!(lab.condition("ScalingActive").1, "", "a pass that is put off says nothing");
+    lab.run(2);
+    assert_eq!(lab.replicas(), 4);
+    let scaled = lab.status().last_scale_time.expect("it scaled");
+    assert_eq!(Time::from(&scaled).since(created), Duration::from_secs(16));
+    lab.run(15);
+    assert_eq!(lab.replicas(), 8);
+    let scaled = lab.status().last_scale_time.expect("it scaled");
+    let later = Time::from(&scaled).since(created);
+    assert_eq!(later, Duration::from_secs(31), "the next pass is not moved");
+    assert_eq!(lab.events().len(), 2, "{:?}", lab.events());
+    assert_eq!(distant.deferred(), Some(2), "one question a pass");
+}
+
+#[test]
+fn a_raise_by_stabilization_alone_names_it() {
+    let mut lab = Lab::new(&json!({}));
+    lab.load.set(400);
+    lab.run(31);
+    assert_eq!(lab.replicas(), 4);
+    // Somebody takes pods away; those that are left carry just what they should.
+    let mut deployment =
+        lab.world.get::<Deployment>("default", "web").expect("the deployment").clone();
+    deployment.spec.as_mut().expect("a spec").replicas = Some(2);
+    lab.world.apply(serde_json::to_value(deployment).expect("JSON"));
+    lab.load.set(200);
+    lab.run(15);
+    assert_eq!(lab.replicas(), 4, "four were asked for a moment ago");
+    let last = lab.world.reasons.iter().rfind(|reason| reason.by == reasons::BY);
+    let decision = &last.expect("a reason").decision;
+    assert_eq!(decision, "2 -> 4: stabilization: recent proposals were higher");
+    let events = lab.events();
+    let last = events.last().map(String::as_str);
+    assert_eq!(last, Some("SuccessfulRescale New size: 4; reason: "), "as upstream's");
 }

@@ -14,8 +14,10 @@ pub mod updater;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wharf_autoscale::vpa::Config;
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
+use wharf_model::vpa::validation::Gates;
 use wharf_ports::controller::Controller;
 use wharf_ports::metrics::Metrics;
 use wharf_ports::view::View;
@@ -26,9 +28,15 @@ use updater::Updater;
 /// `--recommender-interval` and `--updater-interval`.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Both controllers. Usage is read from `metrics`; `storage` says with what the recommender begins.
-pub fn controllers(metrics: Arc<dyn Metrics>, storage: Storage) -> Vec<Box<dyn Controller>> {
-    let recommender = Recommender::new(metrics).with_storage(storage);
+/// Both controllers. Usage is read from `metrics`; `storage` says with what the recommender begins,
+/// `gates` which of upstream's features are on.
+pub fn controllers(
+    metrics: Arc<dyn Metrics>,
+    storage: Storage,
+    gates: Gates,
+) -> Vec<Box<dyn Controller>> {
+    let config = Config { per_vpa_config: gates.per_vpa_config, ..Config::default() };
+    let recommender = Recommender::with_config(metrics, config).with_storage(storage);
     vec![Box::new(recommender), Box::new(Updater::default())]
 }
 
@@ -42,6 +50,18 @@ pub enum Storage {
     /// nothing, checkpoints count.
     Prometheus,
 }
+
+/// What both look at: autoscalers with what they have learned, pods, and what is above pods.
+const READS: &[(&str, &str)] = &[
+    ("autoscaling.k8s.io", "verticalpodautoscalers"),
+    ("autoscaling.k8s.io", "verticalpodautoscalercheckpoints"),
+    ("autoscaling", "horizontalpodautoscalers"),
+    ("", "pods"),
+    ("", "replicationcontrollers"),
+    ("apps", "deployments"),
+    ("apps", "replicasets"),
+    ("apps", "statefulsets"),
+];
 
 /// Finds objects in a view.
 fn lookup(view: &View) -> impl Fn(Kind, &ObjectKey) -> Option<Arc<Object>> + '_ {

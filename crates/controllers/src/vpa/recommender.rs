@@ -34,7 +34,7 @@ use wharf_ports::view::View;
 
 use super::recall::{Recall, feed};
 use super::status::{Found, report};
-use super::{INTERVAL, Storage, lookup};
+use super::{INTERVAL, READS, Storage, lookup};
 use crate::pods_by_label::PodsByLabel;
 use crate::workloads::event;
 
@@ -47,6 +47,9 @@ const OLD_INTERVAL: Duration = Duration::from_secs(3600);
 const CHECKPOINTS_MAX: usize = 3000;
 const ROUND: &str = "recommender";
 const COMPONENT: &str = "vpa-recommender";
+/// How long a round is put off whose metrics have been sent for, and how often: then it takes place
+/// with those that there are.
+const DEFERRED: (Duration, u32) = (Duration::from_secs(1), 9);
 
 /// The recommender named `default`.
 pub struct Recommender {
@@ -63,6 +66,8 @@ pub struct Recommender {
     recall: Option<Recall>,
     orphans_at: Time,
     old_at: Time,
+    /// How often the present round has been put off.
+    put_off: u32,
 }
 
 /// What is known of one autoscaler's pods.
@@ -103,6 +108,7 @@ impl Recommender {
             recall: None,
             orphans_at: Time::EPOCH,
             old_at: Time::EPOCH,
+            put_off: 0,
         }
     }
 
@@ -184,6 +190,26 @@ impl Recommender {
             objects.is_empty() && view.count(Kind::of::<VerticalPodAutoscalerCheckpoint>()) == 0;
         step.again = (!is_idle).then_some(INTERVAL);
         step
+    }
+
+    /// Sends for the metrics of a round where that takes time; says whether to wait for them.
+    fn awaits_metrics(&mut self, view: &View, now: Time) -> bool {
+        let Some(count) = self.metrics.deferred() else { return false };
+        for object in view.objects(Kind::of::<VerticalPodAutoscaler>()) {
+            let Some(autoscaler) = object.typed::<VerticalPodAutoscaler>() else { continue };
+            let namespace = object.key().namespace.as_str();
+            if let Ok(selector) = selector(autoscaler, namespace, &lookup(view))
+                && autoscaler.has_default_recommender()
+                && !self.pods.find(view, namespace, &selector).is_empty()
+            {
+                let query = PodQuery { namespace, selector: &selector, names: &[] };
+                // The answer is for the round.
+                let _ = self.metrics.pod_metrics(&query, now);
+            }
+        }
+        let waits = self.metrics.deferred() != Some(count) && self.put_off < DEFERRED.1;
+        self.put_off = if waits { self.put_off + 1 } else { 0 };
+        waits
     }
 
     /// Reads the checkpoints that there are at the start, and none later.
@@ -553,6 +579,10 @@ impl Controller for Recommender {
         "vpa-recommender"
     }
 
+    fn reads(&self) -> Option<&'static [(&'static str, &'static str)]> {
+        Some(READS)
+    }
+
     fn observe(&mut self, change: &Change, view: &View, queue: &mut Enqueue) {
         if change.kind() == Kind::of::<VerticalPodAutoscaler>() {
             queue.after(WorkKey::singleton(ROUND), INTERVAL);
@@ -578,6 +608,9 @@ impl Controller for Recommender {
     }
 
     fn step(&mut self, _key: &WorkKey, context: &mut Context<'_>) -> Step {
+        if self.awaits_metrics(context.view, context.now) {
+            return Step { again: Some(DEFERRED.0), ..Step::default() };
+        }
         self.round(context)
     }
 

@@ -6,7 +6,7 @@
 //! were. Here admission is part of the API server and cannot be away.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use wharf_autoscale::coordinate;
-use wharf_autoscale::vpa::admit::{PodPatch, patch};
+use wharf_autoscale::vpa::admit::{ContainerPatch, PodPatch, patch};
 use wharf_autoscale::vpa::target::{Controller as Target, precedence, selector, topmost};
 use wharf_autoscale::vpa::update::{
     Budget, Cause, InPlace, Priority, UpdaterConfig, in_place, judge, may_be_evicted,
-    resize_under_way,
+    resize_is_infeasible, resize_under_way,
 };
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
@@ -34,7 +34,7 @@ use wharf_ports::event::EventType;
 use wharf_ports::reason::{Because, Reason};
 use wharf_ports::view::View;
 
-use super::{INTERVAL, lookup};
+use super::{INTERVAL, READS, lookup};
 use crate::workloads::event;
 
 const COMPONENT: &str = "vpa-updater";
@@ -50,6 +50,8 @@ pub struct Updater {
     decided: BTreeMap<ObjectKey, Decided>,
     /// Since when resizes have been seen to be under way.
     resizing: BTreeMap<ObjectKey, (CompactString, Time)>,
+    /// What was recommended for pods, by uid, whose nodes can never give it to them.
+    infeasible: BTreeMap<CompactString, Vec<ContainerPatch>>,
 }
 
 /// What is to be done about a pod.
@@ -67,6 +69,8 @@ enum Action {
     Evict,
     /// Resize it; if that is refused, evict it.
     Resize,
+    /// Say that what its node could not give is still recommended.
+    Skip,
     /// Mark it, once it is resized.
     Mark,
 }
@@ -152,7 +156,9 @@ impl Updater {
             .iter()
             .filter(|(object, pod)| {
                 let budget = owner_uid(object).and_then(|uid| budgets.get(&uid));
-                budget.is_some_and(|budget| phase(pod) == "Pending" || budget.allows())
+                // What never evicts disrupts little enough: upstream does not count it.
+                let is_free = never_evicts || phase(pod) == "Pending";
+                budget.is_some_and(|budget| is_free || budget.allows())
             })
             .filter_map(|(object, pod)| {
                 let (priority, cause) = judge(autoscaler, pod, now, &self.config)?;
@@ -169,15 +175,18 @@ impl Updater {
                 continue;
             };
             let is_pending = phase(pod) == "Pending";
-            let verdict = if is_in_place {
+            let verdict = if is_in_place && !never_evicts {
                 in_place(pod, budget, self.resizing_for(pod_object, pod, now))
             } else {
                 InPlace::Evict
             };
             let action = match verdict {
+                _ if never_evicts => match self.only_in_place(autoscaler, pod_object, pod) {
+                    Some(action) => action,
+                    None => continue,
+                },
                 InPlace::Wait => continue,
                 InPlace::Resize => Action::Resize,
-                InPlace::Evict if never_evicts => continue,
                 InPlace::Evict if is_pending || budget.allows() => Action::Evict,
                 InPlace::Evict => continue,
             };
@@ -188,6 +197,39 @@ impl Updater {
             let decided = Decided { uid, autoscaler, action, priority, cause };
             self.decided.insert(pod_object.key().clone(), decided);
         }
+    }
+
+    /// What to do about a pod in the mode `InPlace`: it is resized however its last resize stands,
+    /// but for one that its node can never give it. That is tried again once less is recommended.
+    fn only_in_place(
+        &mut self,
+        autoscaler: &VerticalPodAutoscaler,
+        object: &Object,
+        pod: &Pod,
+    ) -> Option<Action> {
+        if !resize_is_infeasible(pod) {
+            self.infeasible.remove(object.uid());
+            return Some(Action::Resize);
+        }
+        let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice());
+        let targets = patch(autoscaler, containers.unwrap_or_default()).containers;
+        let Some(known) = self.infeasible.get_mut(object.uid()) else {
+            self.infeasible.insert(object.uid().into(), targets);
+            return None;
+        };
+        let is_lower = targets.iter().any(|target| {
+            let before = known.iter().find(|known| known.index == target.index);
+            before.is_some_and(|before| {
+                let (new, old) = (target.requests, before.requests);
+                new.cpu.zip(old.cpu).is_some_and(|(new, old)| new < old)
+                    || new.memory.zip(old.memory).is_some_and(|(new, old)| new < old)
+            })
+        });
+        if !is_lower {
+            return Some(Action::Skip);
+        }
+        *known = targets;
+        Some(Action::Resize)
     }
 
     /// The budget of each direct controller of some pods, by its uid. A controller with too few pods
@@ -229,6 +271,11 @@ impl Updater {
     }
 
     fn forget_resizes(&mut self, view: &View) {
+        let live: BTreeSet<&str> = match self.infeasible.is_empty() {
+            true => BTreeSet::new(),
+            false => view.objects(Kind::of::<Pod>()).map(|object| object.uid()).collect(),
+        };
+        self.infeasible.retain(|uid, _| live.contains(uid.as_str()));
         self.resizing.retain(|key, (uid, _)| {
             let object = view.object(Kind::of::<Pod>(), key);
             object.is_some_and(|object| {
@@ -267,6 +314,17 @@ impl Updater {
                 step.enqueue.push((WorkKey::object(object.kind(), key), Duration::from_secs(1)));
                 let next = Decided { action: Action::Mark, ..decided.clone() };
                 self.decided.insert(key.clone(), next);
+            }
+            Action::Skip => {
+                let text = "Previously recorded in-place update was infeasible, current recommendation is not lower than previous, skipping resize";
+                step.write(event(
+                    object,
+                    EventType::Normal,
+                    COMPONENT,
+                    "InPlaceResizeSkipped",
+                    text,
+                ));
+                return step;
             }
             Action::Mark => {
                 let mut pod = pod.clone();
@@ -409,7 +467,9 @@ fn resized(autoscaler: &VerticalPodAutoscaler, pod: &Pod) -> Option<Pod> {
 fn reason(pod: &Object, autoscaler: &Object, decided: &Decided) -> Reason {
     let (what, how) = match decided.action {
         Action::Evict => ("evicts it", "so that a new one asks for what is recommended"),
-        Action::Resize | Action::Mark => ("resizes it in place", "to what is recommended"),
+        Action::Resize | Action::Mark | Action::Skip => {
+            ("resizes it in place", "to what is recommended")
+        }
     };
     let cause = match decided.cause {
         Cause::OutOfRange => "it asks for what is out of the recommended range",
@@ -432,6 +492,10 @@ fn reason(pod: &Object, autoscaler: &Object, decided: &Decided) -> Reason {
 impl Controller for Updater {
     fn name(&self) -> &'static str {
         "vpa-updater"
+    }
+
+    fn reads(&self) -> Option<&'static [(&'static str, &'static str)]> {
+        Some(READS)
     }
 
     fn observe(&mut self, change: &Change, _view: &View, queue: &mut Enqueue) {

@@ -18,9 +18,10 @@ use wharf_store::Store;
 pub(super) fn admit(
     autoscaler: &mut VerticalPodAutoscaler,
     old: Option<&VerticalPodAutoscaler>,
+    gates: Gates,
 ) -> Result<(), ApiError> {
     let errors: Vec<String> =
-        review(autoscaler, old, Gates::default()).errors.iter().map(ToString::to_string).collect();
+        review(autoscaler, old, gates).errors.iter().map(ToString::to_string).collect();
     let errors = match errors.as_slice() {
         [] => {
             autoscaler.spec.update_policy.get_or_insert_with(|| UpdatePolicy {

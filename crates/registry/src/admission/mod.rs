@@ -10,6 +10,7 @@ mod storage;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use wharf_model::gates::FeatureGates;
 use wharf_model::object::Typed;
 use wharf_model::taints::add_default_toleration_seconds;
 use wharf_model::vpa::VerticalPodAutoscaler;
@@ -34,6 +35,7 @@ pub(crate) fn on_create(
     store: &Store,
     object: &mut dyn Typed,
     requester: Requester,
+    gates: FeatureGates,
 ) -> Result<(), ApiError> {
     if object.kind().namespaced {
         namespace_lifecycle::admit(store, object)?;
@@ -53,7 +55,7 @@ pub(crate) fn on_create(
     } else if let Some(volume) = object.as_any_mut().downcast_mut::<PersistentVolume>() {
         storage::on_volume_create(volume);
     } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
-        autoscaler::admit(vpa, None)?;
+        autoscaler::admit(vpa, None, gates.vpa)?;
     }
     Ok(())
 }
@@ -63,13 +65,14 @@ pub(crate) fn on_update(
     store: &Store,
     object: &mut dyn Typed,
     old: &dyn Typed,
+    gates: FeatureGates,
 ) -> Result<(), ApiError> {
     if object.as_any().is::<Pod>() {
         on_pod_update(object, old);
     } else if let Some(claim) = object.as_any().downcast_ref::<PersistentVolumeClaim>() {
         storage::on_claim_update(store, claim, strategy::typed(old))?;
     } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
-        autoscaler::admit(vpa, Some(strategy::typed(old)))?;
+        autoscaler::admit(vpa, Some(strategy::typed(old)), gates.vpa)?;
     }
     Ok(())
 }

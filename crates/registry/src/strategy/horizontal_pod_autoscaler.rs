@@ -90,8 +90,9 @@ fn spec(
     old: Option<&HorizontalPodAutoscalerSpec>,
     errors: &mut Errors,
 ) {
-    let had_zero = old.is_some_and(|old| old.min_replicas == Some(0));
-    let lowest = if had_zero { 0 } else { 1 };
+    let may_be_zero =
+        errors.gates().hpa_scale_to_zero || old.is_some_and(|old| old.min_replicas == Some(0));
+    let lowest = if may_be_zero { 0 } else { 1 };
     if let Some(least) = spec.min_replicas.filter(|least| *least < lowest) {
         let detail = format!("must be greater than or equal to {lowest}");
         errors.invalid(&SPEC.child("minReplicas"), &least, detail);
@@ -123,7 +124,7 @@ fn spec(
         metric(&path.index(index), spec, errors);
     }
     if spec.min_replicas == Some(0)
-        && had_zero
+        && may_be_zero
         && !metrics.iter().any(|metric| matches!(&*metric.type_, "Object" | "External"))
     {
         let detail = "must specify at least one Object or External metric to support scaling to zero replicas";

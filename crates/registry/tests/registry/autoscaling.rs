@@ -1,6 +1,7 @@
 //! Autoscalers and the scale of what they scale.
 
 use serde_json::{Value, json};
+use wharf_model::gates::FeatureGates;
 use wharf_ports::cluster::Part;
 
 use crate::{Cluster, key, kind_of, with};
@@ -171,4 +172,27 @@ fn everything_with_replicas_has_a_scale() {
         let scale = cluster.registry.set_scale(kind, &key(kind, "x"), &scale, &options).unwrap();
         assert_eq!(scale.spec.and_then(|spec| spec.replicas), Some(5));
     }
+}
+
+/// Without the feature gate `HPAScaleToZero` at least one replica is asked for; with it none may be,
+/// if something tells of work without a pod.
+#[test]
+fn no_replica_at_all_takes_a_gate_and_a_metric_of_something_else() {
+    let gates = FeatureGates { hpa_scale_to_zero: true, ..FeatureGates::default() };
+    let open = Cluster::with_gates(gates);
+    let external = json!([{"type": "External", "external": {"metric": {"name": "queue"},
+        "target": {"type": "Value", "value": "1"}}}]);
+    let zero = with(autoscaler(), "spec.minReplicas", json!(0));
+    let refusal = open.create(zero.clone()).unwrap_err();
+    let says = "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas";
+    assert!(refusal.message.ends_with(says), "{refusal}");
+    let below = with(autoscaler(), "spec.minReplicas", json!(-1));
+    let refusal = open.create(below).unwrap_err();
+    let says = "spec.minReplicas: Invalid value: -1: must be greater than or equal to 0";
+    assert!(refusal.message.ends_with(says), "{refusal}");
+    let good = with(zero, "spec.metrics", external);
+    assert_eq!(open.create(good.clone()).unwrap()["spec"]["minReplicas"], 0);
+    let refusal = Cluster::new().create(good).unwrap_err();
+    let says = "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1";
+    assert!(refusal.message.ends_with(says), "{refusal}");
 }

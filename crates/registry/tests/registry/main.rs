@@ -40,8 +40,13 @@ pub(crate) const START: Time = Time::from_seconds(1_795_255_200);
 
 impl Cluster {
     pub(crate) fn new() -> Self {
+        Self::with_gates(Default::default())
+    }
+
+    pub(crate) fn with_gates(gates: wharf_model::gates::FeatureGates) -> Self {
         let clock = Arc::new(VirtualClock::starting_at(START));
-        let registry = Arc::new(Registry::new(Store::ephemeral(), clock.clone(), 1));
+        let registry = Registry::new(Store::ephemeral(), clock.clone(), 1).with_gates(gates);
+        let registry = Arc::new(registry);
         registry.bootstrap().expect("an empty store takes the first objects");
         Self { registry, clock }
     }

@@ -17,12 +17,15 @@ use tokio::sync::watch;
 use wharf_model::kinds::{Kind, Resource, built_in};
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::time::Time;
-use wharf_ports::clock::VirtualClock;
+use wharf_ports::clock::{Clock as _, VirtualClock};
 use wharf_ports::cluster::{Cluster as _, ClusterEvent, Delete, Write, WriteId};
 use wharf_ports::error::ApiError;
+use wharf_ports::metrics::Board;
 use wharf_ports::view::View;
 use wharf_registry::Registry;
-use wharf_remote::{Election, LeaseSettings, Rate, RemoteCluster, Server, Settings, StartError};
+use wharf_remote::{
+    Election, LeaseSettings, Rate, RemoteCluster, RemoteMetrics, Server, Settings, StartError,
+};
 use wharf_server::{Api, NoExtra, ServerParts, SilentPods, Tokens, User};
 use wharf_store::Store;
 
@@ -62,6 +65,17 @@ impl Fault {
         Self::Answer(404, None, json!("404 page not found"))
     }
 
+    /// The custom metrics API in these versions, the first one preferred.
+    pub(crate) fn custom_metrics(versions: &[&str]) -> Self {
+        let versions: Vec<Value> = versions.iter().map(|v| json!({"version": v})).collect();
+        Self::Answer(200, None, json!({"preferredVersion": versions[0], "versions": versions}))
+    }
+
+    /// What the aggregator says of an API whose server is away.
+    pub(crate) fn unavailable() -> Self {
+        Self::Answer(503, None, json!("service unavailable"))
+    }
+
     pub(crate) fn forbidden() -> Self {
         let message = "pods is forbidden: User \"x\" cannot list resource \"pods\"";
         Self::status(403, "Forbidden", message)
@@ -76,6 +90,7 @@ struct Between {
     seen: Mutex<Vec<(String, String, Bytes)>>,
     holds_watches: AtomicBool,
     refuses: AtomicBool,
+    held: Mutex<Option<&'static str>>,
 }
 
 /// An API server with a client.
@@ -83,6 +98,8 @@ pub(crate) struct Lab {
     api: Arc<Api>,
     registry: Arc<Registry>,
     clock: Arc<VirtualClock>,
+    /// What is measured.
+    pub(crate) board: Arc<Board>,
     between: Arc<Between>,
     /// Counts the cuts: a watch ends when it changes.
     cuts: watch::Sender<u64>,
@@ -95,19 +112,48 @@ impl Lab {
         let registry = Arc::new(Registry::new(Store::ephemeral(), clock.clone(), 7));
         registry.bootstrap().expect("the first objects");
         let (stop, stopped) = watch::channel(false);
+        let board = Board::new();
         let api = Api::new(ServerParts {
             registry: Arc::clone(&registry),
             clock: clock.clone(),
             wall: clock.clone(),
             tokens: Tokens::new(&[1; 32]),
             logs: Arc::new(SilentPods),
-            metrics: wharf_ports::metrics::Board::new(),
+            metrics: Arc::clone(&board),
+            metrics_apis: Default::default(),
             extra: Arc::new(NoExtra),
             cloud_is_elsewhere: false,
             stop: stopped,
         });
         let between = Arc::new(Between::default());
-        Self { api, registry, clock, between, cuts: watch::channel(0).0, _stop: stop }
+        Self { api, registry, clock, board, between, cuts: watch::channel(0).0, _stop: stop }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    /// Lets cluster time pass.
+    pub(crate) fn advance(&self, by: Duration) {
+        self.clock.advance_to(self.clock.now() + by);
+    }
+
+    /// The paths of the requests so far that begin so.
+    pub(crate) fn requests(&self, start: &str) -> Vec<String> {
+        let seen = self.between.seen.lock();
+        seen.iter()
+            .map(|(_, path, _)| path.clone())
+            .filter(|path| path.starts_with(start))
+            .collect()
+    }
+
+    /// Requests whose path begins so are never answered.
+    pub(crate) fn hold(&self, start: &'static str) {
+        *self.between.held.lock() = Some(start);
+    }
+
+    pub(crate) async fn metrics(&self) -> RemoteMetrics {
+        RemoteMetrics::new(&self.server().await, self.clock.clone())
     }
 
     pub(crate) fn create(&self, object: impl Resource) {
@@ -274,6 +320,10 @@ async fn serve(
     between.seen.lock().push((method.clone(), path.clone(), body.clone()));
     if between.refuses.load(Ordering::SeqCst) {
         return Err("connection refused".into());
+    }
+    let held = *between.held.lock();
+    if held.is_some_and(|start| path.starts_with(start)) {
+        std::future::pending::<()>().await;
     }
     let is_watch = path.contains("watch=1");
     while is_watch && between.holds_watches.load(Ordering::SeqCst) {

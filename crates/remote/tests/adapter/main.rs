@@ -2,6 +2,7 @@
 //! are no longer held, refusals, lost answers.
 
 mod harness;
+mod metrics;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -107,6 +107,7 @@ impl Cluster {
             tokens: Tokens::new(&[1; 32]),
             logs: logs.clone(),
             metrics: Arc::clone(&board),
+            metrics_apis: Default::default(),
             extra: Arc::new(NoExtra),
             cloud_is_elsewhere: false,
             stop: stopped,

@@ -90,6 +90,7 @@ impl Trial {
             controllers: Controllers::All,
             scheduler,
             vpa_storage: Default::default(),
+            metrics_apis: Default::default(),
         };
         let world = world(&registry, &settings, &mut random, faults);
         let invariants = Invariants::default();

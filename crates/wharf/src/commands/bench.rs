@@ -79,6 +79,7 @@ fn startup(runs: u32, objects: u32, format: Output) -> Result<(), Failure> {
 
 fn simulate(file: &Path, runs: u32, format: Output) -> Result<(), Failure> {
     let args = SimulateArgs {
+        feature_gates: Default::default(),
         file: file.to_owned(),
         until: None,
         seed: None,

@@ -27,8 +27,15 @@ use crate::lab::REGION_DEFAULT;
 fn controllers(names: &str) -> Result<Controllers, Failure> {
     let choice = Controllers::named(names);
     let measures = Measures::on(&Board::new());
-    chosen_controllers(REGION_DEFAULT, &choice, Scheduler::default(), 0, &measures)
-        .map_err(|error| Failure::bad_input(format!("{error}, all and none")))?;
+    chosen_controllers(
+        REGION_DEFAULT,
+        &choice,
+        Scheduler::default(),
+        0,
+        &measures,
+        Default::default(),
+    )
+    .map_err(|error| Failure::bad_input(format!("{error}, all and none")))?;
     Ok(choice)
 }
 

@@ -20,9 +20,10 @@ use wharf_model::object::ObjectKey;
 use wharf_ports::clock::Clock;
 use wharf_ports::cloud::Cloud;
 use wharf_ports::controller::Controller;
-use wharf_ports::metrics::{Board, NoMetrics};
+use wharf_ports::metrics::Board;
 use wharf_remote::{
-    ConnectError, Election, LeaseSettings, Log, Place, Rate, RemoteCluster, Server, Settings,
+    ConnectError, Election, LeaseSettings, Log, Place, Rate, RemoteCluster, RemoteMetrics, Server,
+    Settings,
 };
 use wharf_scheduler::config::Configuration;
 use wharf_sim::world::{Measures, chosen_controllers, simulated_cloud};
@@ -68,17 +69,7 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     metrics.measure_with(|| process_start().elapsed());
     let board = Board::new();
     let sources = args.prometheus.sources()?;
-    let mut measures = Measures::on(&board);
-    measures.storage = args.prometheus.storage();
-    if args.cloud != Some(CloudChoice::Sim) {
-        measures.metrics = Arc::new(NoMetrics);
-    }
-    if let Some(source) = &sources.metrics {
-        measures.metrics = source.over(Arc::clone(&measures.metrics), &board);
-    }
-    let controllers = chosen_controllers(&args.region, &choice, scheduler, args.seed, &measures)
-        .map_err(Failure::bad_input)?;
-    if controllers.is_empty() {
+    if choice.is_none() {
         return Err(Failure::bad_input("--only names no controller; there is nothing to run"));
     }
 
@@ -104,6 +95,24 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
         false => server,
     };
     let cloud = cloud(&args, &server, &clock).await?;
+    let mut measures = Measures::on(&board);
+    measures.storage = args.prometheus.storage();
+    if !choice.run_kubelets() {
+        // What is measured is elsewhere.
+        measures.metrics = Arc::new(RemoteMetrics::new(&server, clock.clock()));
+    }
+    if let Some(source) = &sources.metrics {
+        measures.metrics = source.over(Arc::clone(&measures.metrics), &board);
+    }
+    let controllers = chosen_controllers(
+        &args.region,
+        &choice,
+        scheduler,
+        args.seed,
+        &measures,
+        args.feature_gates,
+    )
+    .map_err(Failure::bad_input)?;
 
     let log = log();
     let mut election = election(&args, &configuration, &server, &scheduler_name, &log);

@@ -22,7 +22,8 @@ pub(crate) fn rehearse(args: &SimulateArgs) -> Result<Report, Failure> {
     let scenario = scenario::load(&args.file).map_err(Failure::bad_input)?;
     let scheduler = super::scheduler_config(args.scheduler_config.as_deref())?;
     super::without_extenders(&scheduler)?;
-    let options = Options { until: args.until, seed: args.seed, scheduler };
+    let options =
+        Options { until: args.until, seed: args.seed, scheduler, gates: args.feature_gates };
     let rehearsal = Rehearsal::new(scenario, &options).map_err(to_failure)?;
     rehearsal.run().map_err(to_failure)
 }

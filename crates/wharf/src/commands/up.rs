@@ -42,6 +42,8 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
         verbose: args.verbose,
         controllers,
         vpa_storage: args.prometheus.storage(),
+        metrics_apis: args.metrics_apis,
+        gates: args.feature_gates,
     };
     let sources = args.prometheus.sources()?;
     let mut lab = Lab::start(&options, sources).await?;

@@ -21,7 +21,9 @@ use tokio::sync::{Notify, watch};
 use wharf_cloud::catalog::Catalog;
 use wharf_controllers::journal::Journal;
 use wharf_controllers::vpa::Storage;
+use wharf_model::gates::FeatureGates;
 use wharf_ports::clock::Clock;
+use wharf_ports::metrics::MetricsApis;
 use wharf_registry::Registry;
 use wharf_scheduler::config::Configuration;
 use wharf_server::{Api, Pki, ServerParts, Tokens, serve};
@@ -58,6 +60,10 @@ pub(crate) struct LabOptions {
     pub(crate) controllers: Controllers,
     /// With what the Vertical Pod Autoscaler's recommender begins.
     pub(crate) vpa_storage: Storage,
+    /// Which metrics APIs are served.
+    pub(crate) metrics_apis: MetricsApis,
+    /// Which features are on.
+    pub(crate) gates: FeatureGates,
 }
 
 /// A running lab.
@@ -101,17 +107,16 @@ impl Lab {
 
         let start = store.clock_at_open().unwrap_or_else(clock::machine_time);
         let clock = Arc::new(ScaledClock::starting_at(start, options.speed));
-        let registry = Arc::new(Registry::new(
-            store.clone(),
-            Arc::clone(&clock) as Arc<dyn Clock>,
-            settings.seed,
-        ));
+        let registry =
+            Registry::new(store.clone(), Arc::clone(&clock) as Arc<dyn Clock>, settings.seed);
+        let registry = Arc::new(registry.with_gates(options.gates));
         let world_settings = WorldSettings {
             region: settings.region.clone(),
             seed: settings.seed,
             controllers: options.controllers.clone(),
             scheduler: options.scheduler.clone(),
             vpa_storage: options.vpa_storage,
+            metrics_apis: options.metrics_apis,
         };
         let mut world =
             World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
@@ -160,6 +165,7 @@ impl Lab {
                 Arc::clone(&clock) as Arc<dyn Clock>,
             )),
             metrics: Arc::clone(&board),
+            metrics_apis: options.metrics_apis,
             extra: Arc::new(endpoints::LabEndpoints {
                 registry: Arc::clone(&registry),
                 clock: Arc::clone(&clock),

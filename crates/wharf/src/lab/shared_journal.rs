@@ -13,14 +13,16 @@ use wharf_ports::reason::{Because, Reason, Says};
 /// Where a lab takes it, below `/wharf/v1/`.
 pub(crate) const NAME: &str = "journal";
 /// Who decides, as reasons name them. Others are told as the last.
-const DECIDERS: [&str; 8] = [
+const DECIDERS: [&str; 10] = [
     "scheduler",
     "provisioner",
     "disruption",
     "expiration",
     "kubelet",
+    "horizontal-pod-autoscaler",
     "vpa-recommender",
     "vpa-updater",
+    "cluster-proportional-autoscaler",
     "controller",
 ];
 

@@ -132,4 +132,8 @@ impl Metrics for Ruled {
             self.others.samples(query, now)
         }
     }
+
+    fn deferred(&self) -> Option<u64> {
+        self.others.deferred()
+    }
 }

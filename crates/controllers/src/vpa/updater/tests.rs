@@ -136,6 +136,44 @@ fn an_infeasible_resize_ends_in_an_eviction() {
 }
 
 #[test]
+fn in_place_alone_minds_no_budget_and_never_evicts() {
+    let mut world = hamsters(4, &json!({"updateMode": "InPlace"}));
+    world.run_for(Duration::from_secs(70));
+    let once = ("InPlaceResizedByVPA".to_owned(), "Pod was resized in place by VPA Updater.");
+    assert_eq!(told(&world), vec![once; 4]);
+
+    let mut world = hamsters(2, &json!({"updateMode": "InPlace"}));
+    let pods: Vec<ObjectKey> =
+        world.list::<Pod>().iter().map(|pod| ObjectKey::of(&pod.metadata)).collect();
+    for key in &pods {
+        world.edit::<Pod>(key, |pod| {
+            let pending =
+                json!({"type": "PodResizePending", "status": "True", "reason": "Infeasible"});
+            let status = pod.status.get_or_insert_default();
+            status.conditions = Some(vec![serde_json::from_value(pending).expect("a condition")]);
+        });
+    }
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(told(&world), [], "what cannot be given is remembered");
+    world.run_for(Duration::from_secs(60));
+    let skipped = (
+        "InPlaceResizeSkipped".to_owned(),
+        "Previously recorded in-place update was infeasible, current recommendation is not lower than previous, skipping resize",
+    );
+    assert_eq!(told(&world), vec![skipped.clone(); 2]);
+    world.edit::<VerticalPodAutoscaler>(&ObjectKey::namespaced("default", "v"), |autoscaler| {
+        let one = json!({"containerName": "c", "target": {"cpu": "550m", "memory": "262144k"},
+            "lowerBound": {"cpu": "500m", "memory": "250Mi"}});
+        autoscaler.status.recommendation =
+            serde_json::from_value(json!({"containerRecommendations": [one]})).expect("valid");
+    });
+    world.run_for(Duration::from_secs(60));
+    let resized = ("InPlaceResizedByVPA".to_owned(), "Pod was resized in place by VPA Updater.");
+    assert_eq!(told(&world)[2..], [resized.clone(), resized], "less is recommended now");
+    assert_eq!(evictions(&world), 0);
+}
+
+#[test]
 fn the_older_of_two_autoscalers_has_the_say() {
     let mut world = hamsters(4, &json!({"updateMode": "Recreate"}));
     world.run_for(Duration::from_secs(1));

@@ -77,6 +77,8 @@ pub(super) fn run(workload: &Workload, size: &Size, options: &Options) -> Result
             seed: None,
             verbose: 0,
             controllers: Controllers::Only(workload.controllers()),
+            metrics_apis: Default::default(),
+            gates: Default::default(),
             vpa_storage: Default::default(),
         },
         Sources::default(),
