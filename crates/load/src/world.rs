@@ -270,6 +270,11 @@ impl Load {
         self.nodes.get(node).map(|state| (state.node, state.told))
     }
 
+    /// Requests a second that are answered, by the host that they are for and the namespace of who asks.
+    pub fn answered(&self) -> impl Iterator<Item = (&CompactString, &Target, f64)> {
+        self.routes.iter().map(|((namespace, target), state)| (namespace, target, state.answered))
+    }
+
     /// Requests a second that are answered and that fail, over all routes.
     pub fn requests(&self) -> (f64, f64) {
         let sum = |(answered, failed), state: &RouteState| {

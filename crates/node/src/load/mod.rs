@@ -7,6 +7,7 @@
 mod pressure;
 mod profile;
 mod routes;
+mod services;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use wharf_ports::view::View;
 
 use crate::program::Program;
 use pressure::Candidate;
+use services::Services;
 pub(crate) use values::{Values, tells_values};
 
 /// Modelled: what kubelet, container runtime and system use of a node.
@@ -44,6 +46,7 @@ pub(crate) struct Loads {
     due: Option<Time>,
     /// Whether requests may go elsewhere now.
     routes_changed: bool,
+    services: Services,
     pressed: BTreeMap<CompactString, Pressed>,
     /// The pods that read a curve from a ConfigMap, by its key.
     readers: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
@@ -78,6 +81,7 @@ impl Loads {
             board,
             due: None,
             routes_changed: false,
+            services: Services::default(),
             pressed: BTreeMap::new(),
             readers: BTreeMap::new(),
         }
@@ -200,20 +204,24 @@ impl Loads {
     /// Solves the model for all moments up to `now` that are due.
     pub(crate) fn tick(&mut self, view: &View, now: Time) -> Vec<Order> {
         let mut orders = Vec::new();
-        if self.routes_changed && self.has_clients() {
+        if self.routes_changed && (self.has_clients() || !self.services.is_empty()) {
             self.touched(now);
         }
         while let Some(at) = self.due.filter(|due| *due <= now) {
             if std::mem::take(&mut self.routes_changed) {
                 let routes: Vec<(CompactString, Target)> =
                     self.load.routes().map(|(ns, target)| (ns.clone(), target.clone())).collect();
+                let mut services = BTreeMap::new();
                 for (namespace, target) in routes {
-                    let found = routes::endpoints(view, &namespace, &target);
+                    let (service, found) = routes::endpoints(view, &namespace, &target);
                     self.load.set_endpoints(&namespace, &target, found);
+                    services.extend(service.map(|service| ((namespace, target), service)));
                 }
+                self.services.lead(services, view, &self.board);
             }
             let outcome = self.load.tick(at);
             self.tell(at, &outcome);
+            self.services.tell(&self.load, &self.board, at);
             self.due = self.load.next().map(|next| next.max(at + Duration::from_secs(1)));
             for id in outcome.killed {
                 self.load.stop(&id);

@@ -8,38 +8,46 @@ use wharf_model::pod::{condition, is_terminal};
 use wharf_model::selector::Selector;
 use wharf_ports::view::View;
 
-/// The containers that answer requests of a namespace's clients to a host, in the order of their
-/// pods. Empty if there is no such host, port or ready pod.
-pub(super) fn endpoints(view: &View, namespace: &str, target: &Target) -> Vec<Id> {
+/// Whom requests of a namespace's clients to a host are for: the Service, if it is one, and the
+/// containers that answer, in the order of their pods. None if there is no such host, port or ready
+/// pod.
+pub(super) fn endpoints(
+    view: &View,
+    namespace: &str,
+    target: &Target,
+) -> (Option<ObjectKey>, Vec<Id>) {
+    const NOWHERE: (Option<ObjectKey>, Vec<Id>) = (None, Vec::new());
     if target.host.parse::<std::net::Ipv4Addr>().is_ok() {
         return by_address(view, target);
     }
     let mut names = target.host.split('.');
-    let (Some(name), own) = (names.next(), names.next()) else { return Vec::new() };
+    let (Some(name), own) = (names.next(), names.next()) else { return NOWHERE };
     // `web`, `web.shop`, `web.shop.svc`, `web.shop.svc.cluster.local`.
     let rest: Vec<&str> = names.collect();
     if !["", "svc", "svc.cluster.local"].contains(&rest.join(".").as_str()) {
-        return Vec::new();
+        return NOWHERE;
     }
     let key = ObjectKey::namespaced(own.unwrap_or(namespace), name);
-    let service = view.get::<Service>(&key);
-    service.map_or_else(Vec::new, |service| of_service(view, &key.namespace, service, target.port))
+    let Some(service) = view.get::<Service>(&key) else { return NOWHERE };
+    let found = of_service(view, &key.namespace, service, target.port);
+    (Some(key), found)
 }
 
-fn by_address(view: &View, target: &Target) -> Vec<Id> {
+fn by_address(view: &View, target: &Target) -> (Option<ObjectKey>, Vec<Id>) {
     let is_it = |address: Option<&str>| address == Some(target.host.as_str());
     let service = view
         .list::<Service>()
         .find(|service| is_it(service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref())));
     if let Some(service) = service {
         let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-        return of_service(view, namespace, service, target.port);
+        let found = of_service(view, namespace, service, target.port);
+        return (Some(ObjectKey::of(&service.metadata)), found);
     }
     let pod = view
         .list::<Pod>()
         .find(|pod| is_it(pod.status.as_ref().and_then(|status| status.pod_ip.as_deref())));
     let container = pod.and_then(|pod| id_of(pod, &IntOrString::Int(i32::from(target.port))));
-    container.into_iter().collect()
+    (None, container.into_iter().collect())
 }
 
 fn of_service(view: &View, namespace: &str, service: &Service, port: u16) -> Vec<Id> {
@@ -155,7 +163,13 @@ mod tests {
             ("default", "10.0.0.98", 8080, "b/web"),
             ("default", "10.9.9.9", 80, ""),
         ] {
-            let found = endpoints(&view, namespace, &Target { host: host.into(), port });
+            let target = Target { host: host.into(), port };
+            let (service, found) = endpoints(&view, namespace, &target);
+            // A Service is one even if nothing is behind that port.
+            let is_service =
+                host == "10.100.0.7" || host.starts_with("web.shop") || namespace == "shop";
+            let is_service = is_service && !host.contains("example");
+            assert_eq!(service.is_some(), is_service, "{namespace} {host}:{port}");
             let found: Vec<String> =
                 found.iter().map(|id| format!("{}/{}", id.pod.name, id.container)).collect();
             assert_eq!(found.join(" "), expected, "{namespace} {host}:{port}");

@@ -305,7 +305,7 @@ mod tests {
 
     use serde_json::{Value, json};
     use wharf_model::selector::Selector;
-    use wharf_ports::metrics::{Board, MetricQuery, Metrics, PodQuery};
+    use wharf_ports::metrics::{Board, DescribedObject, MetricQuery, Metrics, PodQuery};
 
     use super::*;
     use crate::harness::{World, instance};
@@ -440,10 +440,28 @@ mod tests {
             MetricQuery::Pods { pods, metric: "http_requests_per_second", series: &everything };
         let samples = lab.board.samples(&query, lab.world.now).expect("a board");
         assert!((4_000..5_000).contains(&samples[0].value.milli_value_ceil()), "{samples:?}");
+        let of_service = |lab: &Lab| {
+            let object = DescribedObject {
+                namespace: "default",
+                api_version: "v1",
+                kind: "Service",
+                name: "php-apache",
+            };
+            let metric = "http_requests_per_second";
+            let query = MetricQuery::Object { object, metric, series: &Selector::EVERYTHING };
+            let found = lab.board.samples(&query, lab.world.now)?;
+            Ok::<i64, String>(found[0].value.milli_value_ceil())
+        };
+        let each: i64 = samples.iter().map(|sample| sample.value.milli_value_ceil()).sum();
+        assert!(of_service(&lab).is_ok_and(|all| (all - each).abs() <= 1), "the sum of both");
         // The generator is gone: the server rests.
         lab.world.remove::<Pod>(&ObjectKey::namespaced("default", "load-generator"));
         lab.run(60);
         assert_eq!(lab.usage("php-1").as_deref(), Some("1m 12Mi"));
+        assert_eq!(of_service(&lab), Ok(0), "nobody asks, which is not to say that nobody knows");
+        lab.world.remove::<Service>(&ObjectKey::namespaced("default", "php-apache"));
+        lab.run(60);
+        assert!(of_service(&lab).is_err(), "{:?}", of_service(&lab));
     }
 
     #[test]
