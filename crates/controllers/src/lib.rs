@@ -10,7 +10,6 @@ pub mod hpa;
 pub mod journal;
 pub mod karpenter;
 pub mod metrics;
-mod pods_by_label;
 pub mod scheduler;
 pub mod storage;
 pub mod vpa;

@@ -165,6 +165,19 @@ impl Selector {
         !self.nothing && self.requirements.is_empty()
     }
 
+    /// The labels, with their values, without which it matches nothing.
+    pub fn anchors(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.requirements().iter().filter_map(|requirement| {
+            let mut values = requirement.values();
+            match (requirement.operator(), values.next(), values.next()) {
+                (Operator::Equals | Operator::DoubleEquals | Operator::In, Some(value), None) => {
+                    Some((requirement.key(), value))
+                }
+                _ => None,
+            }
+        })
+    }
+
     /// Whether this matches nothing because there was no selector.
     pub fn is_nothing(&self) -> bool {
         self.nothing

@@ -1,5 +1,5 @@
-//! Which pods a selector matches, and which autoscalers' selectors match a pod, without looking at
-//! all there are: ten thousand autoscalers over a hundred thousand pods ask both every 15 s.
+//! Which autoscalers' selectors match a pod, without looking at all there are: ten thousand autoscalers
+//! over a hundred thousand pods ask it every 15 s.
 //!
 //! Selectors are filed under one of the labels they ask for, as pods are under each of theirs. What
 //! is found there is still held against the selector, so that a clash of hashes does no harm.
@@ -10,14 +10,10 @@ use k8s_openapi::api::core::v1::Pod;
 use rustc_hash::FxHashMap;
 use wharf_model::object::ObjectKey;
 use wharf_model::selector::Selector;
-use wharf_ports::cluster::Change;
-use wharf_ports::view::View;
-
-use crate::pods_by_label::{PodsByLabel, anchors, place};
+use wharf_ports::view::place;
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    pods: PodsByLabel,
     /// The selectors of the autoscalers' targets, as last seen.
     selectors: FxHashMap<ObjectKey, Selector>,
     /// Autoscalers by namespace and a label that their selector asks for; those whose selector asks
@@ -26,22 +22,6 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Takes in a change of a pod.
-    pub(super) fn pod(&mut self, change: &Change) {
-        self.pods.take(change);
-    }
-
-    /// The pods that a selector matches, in the order of their names.
-    pub(super) fn pods<'v>(
-        &self,
-        view: &'v View,
-        namespace: &str,
-        selector: &Selector,
-    ) -> Vec<&'v Pod> {
-        let found = self.pods.find(view, namespace, selector);
-        found.into_iter().filter_map(|object| object.typed()).collect()
-    }
-
     /// Remembers the selector of an autoscaler's target.
     pub(super) fn watch(&mut self, autoscaler: &ObjectKey, selector: Selector) {
         if self.selectors.get(autoscaler) == Some(&selector) {
@@ -88,7 +68,7 @@ impl Index {
 }
 
 fn filed_under(namespace: &str, selector: &Selector) -> u64 {
-    let (key, value) = anchors(selector).next().unwrap_or_default();
+    let (key, value) = selector.anchors().next().unwrap_or_default();
     place(namespace, key, value)
 }
 
@@ -100,6 +80,8 @@ mod tests {
     use serde_json::json;
     use wharf_model::kinds::Kind;
     use wharf_model::object::Object;
+    use wharf_ports::cluster::Change;
+    use wharf_ports::view::View;
 
     use super::*;
 
@@ -145,9 +127,7 @@ mod tests {
                 if old.is_none() && new.is_none() {
                     continue;
                 }
-                let change = Change { revision, old, new };
-                index.pod(&change);
-                view.apply(&change);
+                view.apply(&Change { revision, old, new });
             }
             for namespace in ["n0", "n1"] {
                 let all: Vec<&Pod> = view.list_in(namespace).collect();
@@ -158,8 +138,9 @@ mod tests {
                         .filter(|pod| selector.matches(&pod.metadata.labels))
                         .map(|pod| pod.metadata.name.clone())
                         .collect();
-                    let found = index.pods(&view, namespace, &selector);
-                    let found: Vec<_> = found.iter().map(|pod| pod.metadata.name.clone()).collect();
+                    let found = view.pods_matching(namespace, &selector);
+                    let found: Vec<_> =
+                        found.iter().map(|pod| Some(pod.key().name.to_string())).collect();
                     prop_assert_eq!(found, scanned);
                 }
                 let expected: Vec<String> = SELECTORS

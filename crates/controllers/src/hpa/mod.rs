@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
-use k8s_openapi::api::core::v1::Pod;
 use rustc_hash::FxHashMap;
 pub use wharf_autoscale::hpa::Config;
 use wharf_autoscale::hpa::{self, Memory, Outcome, Pass, begin};
@@ -188,9 +187,7 @@ impl Controller for HorizontalPodAutoscalers {
     }
 
     fn observe(&mut self, change: &Change, _: &View, queue: &mut Enqueue) {
-        if change.kind() == Kind::of::<Pod>() {
-            self.index.pod(change);
-        } else if change.kind() == Kind::of::<VerticalPodAutoscaler>() {
+        if change.kind() == Kind::of::<VerticalPodAutoscaler>() {
             self.vertical.take(change.old.as_deref(), change.new.as_deref());
         } else if change.kind() == Kind::of::<HorizontalPodAutoscaler>() {
             if change.new.is_none() {

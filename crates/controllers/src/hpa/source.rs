@@ -31,7 +31,8 @@ pub(super) struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn found(&self, selector: &Selector) -> &[&'a Pod] {
         let found = self.found.get_or_init(|| {
-            (selector.clone(), self.index.pods(self.view, self.namespace, selector))
+            let pods = self.view.pods_matching(self.namespace, selector);
+            (selector.clone(), pods.into_iter().filter_map(|pod| pod.typed()).collect())
         });
         &found.1
     }

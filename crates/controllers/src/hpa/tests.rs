@@ -2,6 +2,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use wharf_model::metrics::{ContainerUsage, NodeMetrics, PodMetrics, Sample};
 use wharf_model::quantity::Quantity;

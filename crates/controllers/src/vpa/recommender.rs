@@ -35,7 +35,6 @@ use wharf_ports::view::View;
 use super::recall::{Recall, feed};
 use super::status::{Found, report};
 use super::{INTERVAL, READS, Storage, lookup};
-use crate::pods_by_label::PodsByLabel;
 use crate::workloads::event;
 
 /// `--checkpoints-gc-interval`: how often checkpoints without an autoscaler are removed.
@@ -55,7 +54,6 @@ const DEFERRED: (Duration, u32) = (Duration::from_secs(1), 9);
 pub struct Recommender {
     metrics: Arc<dyn Metrics>,
     config: Config,
-    pods: PodsByLabel,
     autoscalers: BTreeMap<ObjectKey, Learned>,
     kills: Vec<Kill>,
     /// Whether the checkpoints that there were at the start have been read.
@@ -100,7 +98,6 @@ impl Recommender {
         Self {
             metrics,
             config,
-            pods: PodsByLabel::default(),
             autoscalers: BTreeMap::new(),
             kills: Vec::new(),
             has_loaded: false,
@@ -156,9 +153,9 @@ impl Recommender {
             let Some(learned) = self.autoscalers.get_mut(object.key()) else { continue };
             if is_new {
                 let checkpoints = self.kept.remove(object.key()).unwrap_or_default();
-                begin(learned, object, &self.pods, view, history, &checkpoints, &mut step);
+                begin(learned, object, view, history, &checkpoints, &mut step);
             }
-            learn(learned, object.key(), &self.pods, &kills, &*self.metrics, view, now);
+            learn(learned, object.key(), &kills, &*self.metrics, view, now);
             if forgets {
                 learned.model.forget_old(now);
             }
@@ -200,7 +197,7 @@ impl Recommender {
             let namespace = object.key().namespace.as_str();
             if let Ok(selector) = selector(autoscaler, namespace, &lookup(view))
                 && autoscaler.has_default_recommender()
-                && !self.pods.find(view, namespace, &selector).is_empty()
+                && !view.pods_matching(namespace, &selector).is_empty()
             {
                 let query = PodQuery { namespace, selector: &selector, names: &[] };
                 // The answer is for the round.
@@ -318,7 +315,6 @@ fn meet(
 fn begin(
     learned: &mut Learned,
     object: &Arc<Object>,
-    index: &PodsByLabel,
     view: &View,
     history: Option<Result<&[PodHistory], &str>>,
     checkpoints: &[(CompactString, Checkpoint)],
@@ -334,7 +330,7 @@ fn begin(
         });
     };
     if let Some(Ok(kept)) = history {
-        let live = index.find(view, &object.key().namespace, &learned.selector);
+        let live = view.pods_matching(&object.key().namespace, &learned.selector);
         let fed = feed(&mut learned.model, &learned.selector, &live, kept);
         if let (Some(first), Some(last)) = (fed.first, fed.last) {
             let (samples, pods) = (fed.samples, fed.pods);
@@ -363,14 +359,13 @@ fn begin(
 fn learn(
     learned: &mut Learned,
     key: &ObjectKey,
-    index: &PodsByLabel,
     kills: &BTreeMap<CompactString, Vec<Kill>>,
     metrics: &dyn Metrics,
     view: &View,
     now: Time,
 ) {
     let namespace = key.namespace.as_str();
-    let mut pods = index.find(view, namespace, &learned.selector);
+    let mut pods = view.pods_matching(namespace, &learned.selector);
     // Upstream does not look at pods that wait.
     pods.retain(|pod| pod.typed::<Pod>().is_some_and(|pod| phase(pod) != "Pending"));
     let names: Vec<&str> = pods.iter().map(|pod| pod.key().name.as_str()).collect();
@@ -587,7 +582,6 @@ impl Controller for Recommender {
         if change.kind() == Kind::of::<VerticalPodAutoscaler>() {
             queue.after(WorkKey::singleton(ROUND), INTERVAL);
         } else if change.kind() == Kind::of::<Pod>() {
-            self.pods.take(change);
             if let (Some(old), Some(new)) = (&change.old, &change.new)
                 && view.count(Kind::of::<VerticalPodAutoscaler>()) > 0
             {

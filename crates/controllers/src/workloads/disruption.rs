@@ -156,8 +156,8 @@ fn covered_pods<'v>(
 ) -> Vec<(&'v Object, &'v Pod)> {
     let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
     let Ok(selector) = Selector::from_api(selector) else { return Vec::new() };
-    view.objects_in(Kind::of::<Pod>(), namespace)
-        .filter(|object| selector.matches_with(|key| object.header().label(key)))
+    view.pods_matching(namespace, &selector)
+        .into_iter()
         .filter_map(|object| Some((object.as_ref(), object.typed::<Pod>()?)))
         .filter(|(_, pod)| !is_terminal(pod))
         .collect()

@@ -65,8 +65,9 @@ fn of_service(view: &View, namespace: &str, service: &Service, port: u16) -> Vec
     };
     let selector = Selector::from_map(labels);
     let unready_too = spec.publish_not_ready_addresses == Some(true);
-    view.list_in::<Pod>(namespace)
-        .filter(|pod| selector.matches(&pod.metadata.labels))
+    view.pods_matching(namespace, &selector)
+        .into_iter()
+        .filter_map(|object| object.typed::<Pod>())
         .filter(|pod| unready_too || takes_requests(pod))
         .filter_map(|pod| id_of(pod, &to))
         .collect()

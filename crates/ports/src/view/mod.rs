@@ -1,6 +1,8 @@
 //! The cached world that decisions read: every object the cluster has told of, with the indexes
 //! that decisions need. Changed only by applying changes in order.
 
+mod labels;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use wharf_model::kinds::{Kind, Resource};
 use wharf_model::object::{Object, ObjectKey, Revision};
 
 use crate::cluster::Change;
+use labels::PodsByLabel;
+pub use labels::place;
 
 type Objects = BTreeMap<ObjectKey, Arc<Object>>;
 
@@ -20,6 +24,7 @@ pub struct View {
     kinds: Vec<Objects>,
     by_owner: FxHashMap<CompactString, BTreeSet<(Kind, ObjectKey)>>,
     pods_by_node: FxHashMap<CompactString, BTreeSet<ObjectKey>>,
+    pods_by_label: PodsByLabel,
     nodes_by_provider_id: FxHashMap<CompactString, BTreeSet<ObjectKey>>,
     /// Per kind, the newest change applied: each kind is one ordered stream.
     revisions: Vec<Revision>,
@@ -174,6 +179,9 @@ impl View {
         for owner in &object.header().owners {
             self.by_owner.entry(owner.uid.clone()).or_default().insert((kind, key.clone()));
         }
+        if kind == Kind::of::<Pod>() {
+            self.pods_by_label.add(object);
+        }
         if let Some(node) = node_of(object) {
             self.pods_by_node.entry(node.into()).or_default().insert(key.clone());
         } else if let Some(id) = provider_id_of(object) {
@@ -185,6 +193,9 @@ impl View {
         for owner in &object.header().owners {
             let entry = (object.kind(), object.key().clone());
             remove(&mut self.by_owner, &owner.uid, &entry);
+        }
+        if object.kind() == Kind::of::<Pod>() {
+            self.pods_by_label.remove(object);
         }
         if let Some(node) = node_of(object) {
             remove(&mut self.pods_by_node, node, object.key());
@@ -199,6 +210,7 @@ fn are_indexed_alike(old: &Object, new: &Object) -> bool {
     old.header().owners == new.header().owners
         && node_of(old) == node_of(new)
         && provider_id_of(old) == provider_id_of(new)
+        && (old.kind() != Kind::of::<Pod>() || old.header().labels == new.header().labels)
 }
 
 fn remove<V: Ord>(map: &mut FxHashMap<CompactString, BTreeSet<V>>, key: &str, value: &V) {
