@@ -93,25 +93,41 @@ fn filed(object: &Object) -> Option<((CompactString, CompactString, CompactStrin
     Some((place, key.clone()))
 }
 
-/// How an autoscaler wants to be forecast; `None` if it does not. What cannot be read counts as
-/// not said.
-pub(super) fn settings(autoscaler: &HorizontalPodAutoscaler) -> Option<Settings> {
-    let annotations = autoscaler.metadata.annotations.as_ref()?;
-    if annotations.get(PREDICT).map(String::as_str) != Some("true") {
-        return None;
+/// How an autoscaler wants to be forecast, `None` if it does not; and what is wrong with what it says
+/// of that. What cannot be read counts as not said.
+pub(super) fn settings(autoscaler: &HorizontalPodAutoscaler) -> (Option<Settings>, Option<String>) {
+    let Some(annotations) = &autoscaler.metadata.annotations else { return (None, None) };
+    let mut problem = None;
+    match annotations.get(PREDICT).map(String::as_str) {
+        None | Some("false") => return (None, None),
+        Some("true") => {}
+        Some(other) => {
+            let text =
+                format!("annotation {PREDICT} is {other:?}; allowed are \"true\" and \"false\"");
+            return (None, Some(text));
+        }
     }
     let standard = Settings::default();
-    let said = |name: &str| {
-        let nanos = duration::parse(annotations.get(name)?).ok()?;
-        u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+    let mut said = |name: &str, otherwise: Duration| {
+        let Some(text) = annotations.get(name) else { return otherwise };
+        let nanos = duration::parse(text).ok().and_then(|nanos| u64::try_from(nanos).ok());
+        nanos.filter(|nanos| *nanos > 0).map(Duration::from_nanos).unwrap_or_else(|| {
+            let counts = duration::human(i64::try_from(otherwise.as_nanos()).unwrap_or(i64::MAX));
+            problem.get_or_insert_with(|| {
+                format!("annotation {name} is {text:?}; allowed are spans such as 24h or 5m, and {counts} counts")
+            });
+            otherwise
+        })
     };
-    let season = said(PREDICT_SEASON).unwrap_or(standard.season);
-    Some(Settings {
+    let season = said(PREDICT_SEASON, standard.season);
+    let ahead = said(PREDICT_AHEAD, standard.ahead);
+    let settings = Settings {
         season,
         bucket: (season / BUCKETS).max(BUCKET_MIN),
-        ahead: said(PREDICT_AHEAD).unwrap_or(standard.ahead),
+        ahead,
         seasons_max: standard.seasons_max,
-    })
+    };
+    (Some(settings), problem)
 }
 
 /// What was asked for of an autoscaler's workload, and how far that is on the object.

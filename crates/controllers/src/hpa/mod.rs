@@ -48,6 +48,8 @@ use target::Target;
 /// The controller's name, upstream's.
 pub const NAME: &str = "horizontal-pod-autoscaler-controller";
 const COMPONENT: &str = "horizontal-pod-autoscaler";
+/// The reason of Events about annotations that cannot be read.
+const INVALID: &str = "InvalidPrediction";
 /// How long a pass is put off whose metrics have been sent for.
 const DEFERRED: Duration = Duration::from_secs(1);
 
@@ -74,6 +76,8 @@ struct Known {
     failed: Option<(Pass, Time)>,
     /// What was asked for before, if it is to be forecast.
     remembered: Remembered,
+    /// What was said to be wrong with its annotations.
+    problem: Option<String>,
 }
 
 /// A write of a pass that was refused.
@@ -115,7 +119,9 @@ impl HorizontalPodAutoscalers {
             failed.came_about(&mut known.memory, autoscaler, at);
         }
         let mut extra = Vec::new();
-        let settings = beside::settings(autoscaler);
+        let (settings, problem) = beside::settings(autoscaler);
+        let is_news = problem.is_some() && problem != known.problem;
+        known.problem = problem;
         let remembered = &mut known.remembered;
         let forecast = settings.and_then(|settings| {
             remembered.read(autoscaler, &settings, now);
@@ -151,6 +157,9 @@ impl HorizontalPodAutoscalers {
             return Step::done();
         }
         let mut step = Step::done();
+        if let Some(problem) = known.problem.as_ref().filter(|_| is_news) {
+            step.write(event(object, EventType::Warning, COMPONENT, INVALID, problem.clone()));
+        }
         if let Some(settings) = settings {
             if let Some(proposed) = pass.proposed {
                 known.remembered.observe(autoscaler, &settings, now, proposed, floor);
@@ -276,6 +285,7 @@ impl Known {
             refused: None,
             failed: None,
             remembered: Remembered::default(),
+            problem: None,
         }
     }
 }

@@ -369,6 +369,32 @@ impl Lab {
 }
 
 #[test]
+fn annotations_that_cannot_be_read_are_told_once() {
+    for (name, value, told) in [
+        (PREDICT, "yes", "annotation autoscaling.wharf.dev/predict is \"yes\"; allowed are"),
+        (
+            PREDICT_SEASON,
+            "tomorrow",
+            "annotation autoscaling.wharf.dev/predict-season is \"tomorrow\"; allowed are spans such as 24h or 5m, and 24h counts",
+        ),
+    ] {
+        let mut lab = seasonal();
+        lab.world.edit::<HorizontalPodAutoscaler>(
+            &ObjectKey::namespaced("default", "web"),
+            |hpa| {
+                let annotations = hpa.metadata.annotations.get_or_insert_default();
+                annotations.insert(name.to_owned(), value.to_owned());
+            },
+        );
+        lab.run(100);
+        let events = lab.events();
+        let said: Vec<_> = events.iter().filter(|text| text.starts_with(INVALID)).collect();
+        assert_eq!(said.len(), 1, "{events:?}");
+        assert!(said[0].contains(told), "{said:?}");
+    }
+}
+
+#[test]
 fn a_forecast_survives_a_restart() {
     let mut lab = seasonal();
     assert_eq!(lab.run_seasons(0..590), [1]);
