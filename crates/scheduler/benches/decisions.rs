@@ -55,6 +55,8 @@ const WORKLOADS: &[(&str, Workload)] = &[
     ("curve/1000 nodes", || basic(1_000, 10_000, every_node())),
     ("curve/10000 nodes", || basic(10_000, 5_000, every_node())),
     ("curve/50000 nodes", || basic(50_000, 2_000, every_node())),
+    ("devices/500 nodes of ten", || devices(500, 2_500, sampled())),
+    ("devices/500 nodes of ten, all scored", || devices(500, 2_500, every_node())),
     ("update/100 nodes", || updates(100)),
     ("update/5000 nodes", || updates(5_000)),
     ("update/50000 nodes", || updates(50_000)),
@@ -130,6 +132,44 @@ fn basic_compiled(nodes: usize, pods: usize) -> Vec<Duration> {
     timed(&pods, |pod| {
         let pod = core.snapshot.compile(pod);
         core.bind(pod);
+    })
+}
+
+/// Every pod claims one of the devices of a class.
+fn devices(nodes: usize, pods: usize, profile: Profile) -> Vec<Duration> {
+    let mut core = Core::new(nodes, 110, profile);
+    let class = json!({"metadata": {"name": "c"},
+        "spec": {"selectors": [{"cel": {"expression": "device.driver == 'd.example.com'"}}]}});
+    core.snapshot.set_device_class(&serde_json::from_value(class).unwrap());
+    for index in 0..nodes {
+        let name = format!("node-{index}");
+        let devices: Vec<_> = (0..10).map(|at| json!({"name": format!("d{at}")})).collect();
+        let slice = json!({"metadata": {"name": name}, "spec": {
+            "driver": "d.example.com", "nodeName": name, "devices": devices,
+            "pool": {"name": name, "generation": 1, "resourceSliceCount": 1}}});
+        core.snapshot.set_resource_slice(&serde_json::from_value(slice).unwrap());
+    }
+    let pods = (0..pods).map(|index| {
+        let name = format!("pod-{index}");
+        let request = json!({"name": "r", "exactly": {"deviceClassName": "c"}});
+        let claim = json!({"metadata": {"name": name, "namespace": "default", "uid": name},
+            "spec": {"devices": {"requests": [request]}}});
+        core.snapshot.set_resource_claim(&serde_json::from_value(claim).unwrap());
+        with_spec(
+            &name,
+            json!({
+                "resourceClaims": [{"name": "d", "resourceClaimName": name}],
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": "100m"}}}],
+            }),
+        )
+    });
+    let pods: Vec<_> = pods.collect();
+    let pods = core.compile(pods);
+    timed(pods, |pod| {
+        let Decision::Bind(placement) = core.decide(&pod) else { panic!("{} fits", pod.key) };
+        let node = core.snapshot.node(placement.node).facts.name.clone();
+        core.snapshot.reserve_devices(&pod, &node).unwrap();
+        core.snapshot.place(pod, &node);
     })
 }
 

@@ -249,6 +249,14 @@ impl Controllers {
         }
     }
 
+    /// Whether the scheduler is among what is chosen.
+    pub fn run_scheduler(&self) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(SCHEDULER),
+        }
+    }
+
     /// Whether nothing is chosen.
     pub fn is_none(&self) -> bool {
         matches!(self, Self::Only(names) if names.is_empty())

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wharf_model::gates::FeatureGates;
+use wharf_model::names;
 use wharf_model::object::ObjectKey;
 use wharf_ports::metrics::MetricsApis;
 use wharf_sim::scenario::read_duration;
@@ -145,7 +146,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME,…", required_unless_present = "cloud")]
     pub(crate) only: Option<String>,
     /// The pods to schedule are those with this spec.schedulerName [default: default-scheduler]
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    #[arg(long, value_name = "NAME", conflicts_with = "config", value_parser = scheduler_name)]
     pub(crate) scheduler_name: Option<String>,
     /// A KubeSchedulerConfiguration file
     #[arg(long, value_name = "FILE")]
@@ -566,6 +567,14 @@ fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A name under which a scheduler can stand in Events, which is all that limits it.
+fn scheduler_name(text: &str) -> Result<String, String> {
+    match names::qualified_name(text).into_iter().next() {
+        None => Ok(text.to_owned()),
+        Some(wrong) => Err(wrong),
+    }
+}
+
 fn object_key(text: &str) -> Result<ObjectKey, String> {
     match text.split_once('/') {
         Some((namespace, name))
@@ -635,6 +644,8 @@ mod tests {
             "wharf up --listen nowhere",
             "wharf run",
             "wharf run --only scheduler --config f --scheduler-name n",
+            "wharf run --only scheduler --scheduler-name ",
+            "wharf run --only scheduler --scheduler-name mine!",
             "wharf run --only scheduler --lease wharf",
             "wharf run --only scheduler --qps -1",
             "wharf clock step soon",

@@ -15,9 +15,9 @@ const NODES_LISTED: usize = 5;
 pub struct Telling<'a> {
     /// Whether every node is listed, however many there are.
     pub every_node: bool,
-    /// The machines that could be bought for the pod; `None` where nobody buys any.
+    /// The machines that there are to buy; `None` where no cloud is known.
     pub catalog: Option<&'a Catalog>,
-    /// What provisioning would do for a pod that no node takes.
+    /// What provisioning would do for a pod that no node takes; `None` where nothing buys machines.
     pub outlook: Option<&'a Outlook>,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn text(review: &Review, telling: Telling<'_>) -> String {
         text.push_str(&groups(review));
     }
     for beyond in &review.beyond {
-        text.push_str(&too_much(beyond, telling.catalog));
+        text.push_str(&too_much(beyond, telling));
     }
     text.push_str(&bought(telling.outlook));
     if let Some(eviction) = &review.eviction {
@@ -156,7 +156,7 @@ fn remedies(review: &Review) -> String {
     table(&rows, 0..0)
 }
 
-fn too_much(beyond: &Beyond, catalog: Option<&Catalog>) -> String {
+fn too_much(beyond: &Beyond, telling: Telling<'_>) -> String {
     let Beyond { resource, node, .. } = beyond;
     let asked = beyond.asked_text();
     let most = beyond.most_text();
@@ -168,15 +168,15 @@ fn too_much(beyond: &Beyond, catalog: Option<&Catalog>) -> String {
         }
         None => format!("it asks for {asked} of {resource}, which no node has"),
     };
-    if let Some(catalog) = catalog {
-        text.push_str(&largest_machine(beyond, catalog));
+    if let Some(catalog) = telling.catalog {
+        text.push_str(&largest_machine(beyond, catalog, telling.outlook.is_some()));
     }
     text.push('\n');
     text
 }
 
-/// Whether a machine could be bought that has as much.
-fn largest_machine(beyond: &Beyond, catalog: &Catalog) -> String {
+/// Whether a machine could be bought that has as much, if anybody bought any.
+fn largest_machine(beyond: &Beyond, catalog: &Catalog, anybody_buys: bool) -> String {
     let region = catalog.region().name;
     let types = catalog.instance_types(&NodeSettings::default());
     let most = types.iter().max_by_key(|machine| machine.allocatable.get(&beyond.resource));
@@ -185,7 +185,8 @@ fn largest_machine(beyond: &Beyond, catalog: &Catalog) -> String {
     };
     let has = most.allocatable.get(&beyond.resource);
     if has >= beyond.asked {
-        return format!("; machine types of {region} have up to {}", amount(beyond, has));
+        let but = if anybody_buys { "" } else { ", but there is no NodePool to buy one" };
+        return format!("; machine types of {region} have up to {}{but}", amount(beyond, has));
     }
     format!(
         "; nor has any machine type of {region}: {} has the most, {}. It can never run",
@@ -332,7 +333,11 @@ what would make it fit, the smallest change first:
         assert!(never.contains("It can never run"), "{never}");
         let dear = told(&nodes, &[], &pod("p", None, "64", json!({})), telling);
         assert!(dear.contains("; machine types of us-east-1 have up to "), "{dear}");
+        assert!(dear.contains(", but there is no NodePool to buy one\n"), "{dear}");
         assert!(!dear.contains("never"), "{dear}");
+        let telling = Telling { outlook: Some(&Outlook::default()), ..telling };
+        let bought = told(&nodes, &[], &pod("p", None, "64", json!({})), telling);
+        assert!(!bought.contains("no NodePool"), "{bought}");
     }
 
     #[test]

@@ -75,11 +75,11 @@ fn refused(pool: &PoolReview, refusal: &Refusal) -> String {
                 let limit = pool.limits.iter().find(|limit| limit.resource == one.resource);
                 let text = |amount| amount_text(&one.resource, amount);
                 format!(
-                    "{} {}, and of the limit of {} {} is left",
+                    "{} {}, where {} is left of the limit of {}",
                     one.resource,
                     text(one.has),
-                    text(limit.map_or(0, |limit| limit.limit)),
-                    text(one.left.max(0))
+                    text(one.left.max(0)),
+                    text(limit.map_or(0, |limit| limit.limit))
                 )
             });
             let exceeded: Vec<String> = exceeded.collect();
@@ -99,7 +99,9 @@ fn refused(pool: &PoolReview, refusal: &Refusal) -> String {
 
 fn exclusion(exclusion: &Exclusion) -> String {
     match exclusion {
-        Exclusion::NodePool { requirement } => format!("its requirement {requirement} excludes it"),
+        Exclusion::NodePool { requirement } => {
+            format!("the pool's requirement {requirement} excludes it")
+        }
         Exclusion::Pod { requirement } => format!("the pod asks for {requirement}"),
         Exclusion::Offerings => "it is not sold in the zones and ways that are left".to_owned(),
     }
@@ -180,7 +182,7 @@ mod tests {
                     ],
                     shortages: vec![short(1_930, Some("c7i.large"))],
                 },
-                "c7i.24xlarge would hold it, but its requirement \
+                "c7i.24xlarge would hold it, but the pool's requirement \
                  karpenter.k8s.aws/instance-size In [large] excludes it, and the pod asks for zone \
                  In [a], and it is not sold in the zones and ways that are left; of what is left: \
                  cpu: asks 64, c7i.large has the most for pods, 1930m",
@@ -190,7 +192,7 @@ mod tests {
                     instance_type: "c7i.24xlarge".into(),
                     exceeded: vec![Exceeded { resource: "cpu".into(), has: 96_000, left: 20_000 }],
                 },
-                "its limits: c7i.24xlarge would hold it and has cpu 96, and of the limit of 100 20 is left",
+                "its limits: c7i.24xlarge would hold it and has cpu 96, where 20 is left of the limit of 100",
             ),
             (Hindrance::Nodes, "its limits: it has as many nodes as it may, 4"),
             (

@@ -72,6 +72,12 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
     if choice.is_none() {
         return Err(Failure::bad_input("--only names no controller; there is nothing to run"));
     }
+    let schedules = choice.run_scheduler();
+    if args.scheduler_name.is_some() && !schedules {
+        return Err(Failure::bad_input(
+            "--scheduler-name is the scheduler's, which --only leaves out; add it there",
+        ));
+    }
 
     let place =
         Place { kubeconfig: kubeconfig(&args, &configuration), context: args.context.clone() };
@@ -146,7 +152,6 @@ async fn serve(args: RunArgs) -> Result<Exit, Failure> {
         }
     };
     let arrivals = cluster.arrivals();
-    let schedules = controllers.iter().any(|controller| controller.name() == "scheduler");
     if clock.is_labs() {
         journal::share_board(&server, &board);
     }

@@ -134,7 +134,7 @@ impl LabEndpoints {
                 .then(|| review(&view, &self.catalog, KarpenterSettings::default(), pod, now));
             let telling = Telling {
                 every_node: request.query.get("nodes") == Some("all"),
-                catalog: buys.then_some(&*self.catalog),
+                catalog: Some(&self.catalog),
                 outlook: outlook.as_ref(),
             };
             let waits = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
