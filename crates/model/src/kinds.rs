@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, Sta
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ConfigMap, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
     ReplicationController, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -152,6 +152,7 @@ kinds! {
     VerticalPodAutoscaler: 33 namespaced Typed, "verticalpodautoscaler", ["vpa"], [];
     VerticalPodAutoscalerCheckpoint: 34 namespaced Typed, "verticalpodautoscalercheckpoint", ["vpacheckpoint"], [];
     HorizontalPodAutoscaler: 35 namespaced Typed, "horizontalpodautoscaler", ["hpa"], ["all"];
+    LimitRange: 36 namespaced Typed, "limitrange", ["limits"], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

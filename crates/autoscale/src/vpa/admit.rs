@@ -1,8 +1,8 @@
 //! What admission does to a new pod under an autoscaler: its containers get the recommended
 //! requests, their limits stay in proportion, and two annotations tell of it.
 //!
-//! Namespaces here have no LimitRange, so that only an autoscaler's policy and, where limits are
-//! left alone, a container's limit cut a recommendation.
+//! The namespace's LimitRanges cut a recommendation first, then the autoscaler's policy, which so may
+//! go beyond them, and where limits are left alone a container's limit.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use wharf_model::quantity::Quantity;
 use wharf_model::vpa::{ContainerPolicy, VerticalPodAutoscaler, amount};
 
-use super::{Recommended, api};
+use super::{LimitRanges, Recommended, api};
 
 /// The annotation that names the containers a pod had when admission saw it.
 pub const OBSERVED_CONTAINERS: &str = "vpaObservedContainers";
 /// The annotation that tells what admission changed.
 pub const UPDATES: &str = "vpaUpdates";
 
-type List = BTreeMap<String, ApiQuantity>;
+pub(super) type List = BTreeMap<String, ApiQuantity>;
 
 /// What is changed in a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,13 +53,18 @@ pub struct Capped {
     pub notes: Vec<String>,
 }
 
-/// What an autoscaler changes in a pod with these containers.
-pub fn patch(autoscaler: &VerticalPodAutoscaler, containers: &[Container]) -> PodPatch {
+/// What an autoscaler changes in a pod with these containers, in a namespace with these ranges.
+pub fn patch(
+    autoscaler: &VerticalPodAutoscaler,
+    containers: &[Container],
+    ranges: &LimitRanges,
+) -> PodPatch {
     let mut patch = PodPatch::default();
     let mut told = Vec::new();
-    for (index, container) in containers.iter().enumerate() {
+    let all = capped(autoscaler, containers, ranges);
+    for (index, (container, capped)) in containers.iter().zip(all).enumerate() {
         let (requests, limits) = requests_and_limits(container);
-        let (one, mut notes) = container_patch(autoscaler, index, container);
+        let (one, mut notes) = container_patch(autoscaler, index, container, capped, ranges);
         let is_changed = one != ContainerPatch { index, ..ContainerPatch::default() };
         // Upstream fills in an empty `resources` where there is none, and tells of that too.
         if !is_changed && (requests.is_some() || limits.is_some()) {
@@ -83,9 +88,9 @@ pub fn patch(autoscaler: &VerticalPodAutoscaler, containers: &[Container]) -> Po
 }
 
 /// Does to a new pod what its autoscaler says.
-pub fn admit(autoscaler: &VerticalPodAutoscaler, pod: &mut Pod) {
+pub fn admit(autoscaler: &VerticalPodAutoscaler, pod: &mut Pod, ranges: &LimitRanges) {
     let Some(spec) = &mut pod.spec else { return };
-    let patch = patch(autoscaler, &spec.containers);
+    let patch = patch(autoscaler, &spec.containers, ranges);
     patch.apply(&mut spec.containers);
     let names: Vec<&str> =
         spec.containers.iter().map(|container| container.name.as_str()).collect();
@@ -120,9 +125,11 @@ fn container_patch(
     autoscaler: &VerticalPodAutoscaler,
     index: usize,
     container: &Container,
+    capped: Option<Capped>,
+    ranges: &LimitRanges,
 ) -> (ContainerPatch, Vec<String>) {
     let mut patch = ContainerPatch { index, ..ContainerPatch::default() };
-    let Some(capped) = capped(autoscaler, container) else { return (patch, Vec::new()) };
+    let Some(capped) = capped else { return (patch, Vec::new()) };
     let mut notes = capped.notes;
     patch.requests = capped.target;
     if autoscaler.policy_of(&container.name).is_some_and(ContainerPolicy::leaves_limits) {
@@ -131,8 +138,9 @@ fn container_patch(
     let (requests, limits) = requests_and_limits(container);
     let mut limit_notes = Vec::new();
     let mut limit = |name: &str, target: Option<Quantity>| {
-        let (limit, note) =
-            proportional_limit(name, get(limits, name), get(requests, name), target);
+        let own = get(limits, name).filter(|limit| !limit.is_zero());
+        let limit = own.or_else(|| ranges.default_limit(name));
+        let (limit, note) = proportional_limit(name, limit, get(requests, name), target);
         limit_notes.extend(note);
         limit
     };
@@ -147,10 +155,64 @@ fn container_patch(
     (patch, notes)
 }
 
-/// What is recommended for a container of a pod, within its autoscaler's policy and, where limits
-/// are left alone, not above its limit. `None` if nothing is.
-pub fn capped(autoscaler: &VerticalPodAutoscaler, container: &Container) -> Option<Capped> {
-    let found = autoscaler.recommendation_for(&container.name)?;
+/// What is recommended for each container of a pod, within its namespace's ranges, its autoscaler's
+/// policy and, where limits are left alone, not above its limit. `None` if nothing is.
+pub fn capped(
+    autoscaler: &VerticalPodAutoscaler,
+    containers: &[Container],
+    ranges: &LimitRanges,
+) -> Vec<Option<Capped>> {
+    let found = containers.iter().map(|container| {
+        let found = autoscaler.recommendation_for(&container.name)?;
+        let lists = [&found.target, &found.lower_bound, &found.upper_bound];
+        Some(lists.map(api::recommended))
+    });
+    let mut found: Vec<Option<[Recommended; 3]>> = found.collect();
+    if ranges.bound_pods() {
+        within_pod(containers, &mut found, ranges);
+    }
+    let one = |(container, found): (&Container, Option<_>)| {
+        Some(capped_container(autoscaler, container, found?, ranges))
+    };
+    containers.iter().zip(found).map(one).collect()
+}
+
+/// Brings targets, lower and upper bounds within what is allowed to whole pods. What a container
+/// without a recommendation asks for counts as its target.
+fn within_pod(
+    containers: &[Container],
+    found: &mut [Option<[Recommended; 3]>],
+    ranges: &LimitRanges,
+) {
+    for (container, found) in containers.iter().zip(found.iter_mut()) {
+        let (requests, _) = requests_and_limits(container);
+        if found.is_none() && requests.is_some_and(|requests| !requests.is_empty()) {
+            let (cpu, memory) = (get(requests, "cpu"), get(requests, "memory"));
+            *found = Some([Recommended { cpu, memory }, <_>::default(), <_>::default()]);
+        }
+    }
+    for which in 0..3 {
+        for name in ["cpu", "memory"] {
+            let amount = |found: &Option<[Recommended; 3]>| found.as_ref()?[which].of(name);
+            let mut amounts: Vec<Option<Quantity>> = found.iter().map(amount).collect();
+            ranges.of_pod(name, containers, &mut amounts);
+            for (found, amount) in found.iter_mut().zip(amounts) {
+                let Some(found) = found else { continue };
+                match name {
+                    "cpu" => found[which].cpu = amount,
+                    _ => found[which].memory = amount,
+                }
+            }
+        }
+    }
+}
+
+fn capped_container(
+    autoscaler: &VerticalPodAutoscaler,
+    container: &Container,
+    [target, lower, upper]: [Recommended; 3],
+    ranges: &LimitRanges,
+) -> Capped {
     let policy = autoscaler.policy_of(&container.name);
     let (_, limits) = requests_and_limits(container);
     let leaves_limits = policy.is_some_and(ContainerPolicy::leaves_limits);
@@ -180,24 +242,24 @@ pub fn capped(autoscaler: &VerticalPodAutoscaler, container: &Container) -> Opti
             Some(amount)
         };
         let mut own = Vec::new();
-        let amounts = Recommended {
-            cpu: cap("cpu", amounts.cpu, &mut own),
-            memory: cap("memory", amounts.memory, &mut own),
+        let mut range = |name, amount: Option<Quantity>| {
+            Some(ranges.of_container(name, amount?, container, &mut own))
         };
+        let (cpu, memory) = (range("cpu", amounts.cpu), range("memory", amounts.memory));
+        let amounts =
+            Recommended { cpu: cap("cpu", cpu, &mut own), memory: cap("memory", memory, &mut own) };
         if told {
             notes = own;
         }
         amounts
     };
-    let target = cut(api::recommended(&found.target), true);
-    let lower = cut(api::recommended(&found.lower_bound), false);
-    let upper = cut(api::recommended(&found.upper_bound), false);
-    Some(Capped { target, lower, upper, notes })
+    let (target, lower, upper) = (cut(target, true), cut(lower, false), cut(upper, false));
+    Capped { target, lower, upper, notes }
 }
 
 /// The limit that stands to the target as the container's limit stands to its request, with what
 /// there is to say of it.
-fn proportional_limit(
+pub(super) fn proportional_limit(
     name: &str,
     limit: Option<Quantity>,
     request: Option<Quantity>,
@@ -234,7 +296,8 @@ fn proportional_limit(
     (Some(scaled), note)
 }
 
-fn requests_and_limits(container: &Container) -> (Option<&List>, Option<&List>) {
+/// What a container asks for, and its limits.
+pub(super) fn requests_and_limits(container: &Container) -> (Option<&List>, Option<&List>) {
     let resources = container.resources.as_ref();
     (
         resources.and_then(|resources| resources.requests.as_ref()),
@@ -285,7 +348,7 @@ mod tests {
         let mut pod = pod(resources);
         let mut policy = policy;
         policy["containerName"] = json!("*");
-        admit(&autoscaler(target, policy), &mut pod);
+        admit(&autoscaler(target, policy), &mut pod, &LimitRanges::default());
         let annotations = pod.metadata.annotations.unwrap_or_default();
         assert_eq!(annotations[OBSERVED_CONTAINERS], "hamster, side");
         let container = &pod.spec.expect("a spec").containers[0];
@@ -342,6 +405,62 @@ mod tests {
     }
 
     #[test]
+    fn ranges_of_the_namespace_cut_before_the_policy() {
+        let range = |limits: Value| -> LimitRanges {
+            let range = json!({"spec": {"limits": limits}});
+            LimitRanges::of([&serde_json::from_value(range).expect("it decodes")])
+        };
+        let target = json!({"cpu": "2", "memory": "200M"});
+        let resources = json!({"requests": {"cpu": "1", "memory": "1G"}, "limits": {"cpu": "1", "memory": "1G"}});
+        let container =
+            json!([{"type": "Container", "max": {"cpu": "1"}, "min": {"memory": "500M"}}]);
+        let default = json!([{"type": "Container", "max": {"cpu": "8"}, "default": {"cpu": "4"}}]);
+        let bare = json!({"requests": {"cpu": "1"}});
+        let pod_max = json!([{"type": "Pod", "max": {"cpu": "1500m"}}]);
+        for (limits, resources, policy, expected, told) in [
+            (
+                &container,
+                &resources,
+                json!({}),
+                json!({"requests": {"cpu": "1", "memory": "500M"}, "limits": {"cpu": "1", "memory": "500M"}}),
+                "cpu capped to fit Max in container LimitRange, memory capped to fit Min in container LimitRange, cpu request, memory request, cpu limit, memory limit",
+            ),
+            (
+                &container,
+                &resources,
+                json!({"minAllowed": {"cpu": "1500m"}}),
+                json!({"requests": {"cpu": "1500m", "memory": "500M"}, "limits": {"cpu": "1500m", "memory": "500M"}}),
+                "cpu capped to fit Max in container LimitRange, memory capped to fit Min in container LimitRange, cpu capped to minAllowed, cpu request, memory request, cpu limit, memory limit",
+            ),
+            (
+                &default,
+                &bare,
+                json!({}),
+                json!({"requests": {"cpu": "2", "memory": "200M"}, "limits": {"cpu": "8"}}),
+                "memory: limit NOT set since originalLimit is nil or 0, cpu request, memory request, cpu limit",
+            ),
+            (
+                &pod_max,
+                &resources,
+                json!({}),
+                json!({"requests": {"cpu": "1500m", "memory": "200M"}, "limits": {"cpu": "1500m", "memory": "200M"}}),
+                "cpu request, memory request, cpu limit, memory limit",
+            ),
+        ] {
+            let mut pod = pod(resources.clone());
+            let mut policy = policy;
+            policy["containerName"] = json!("*");
+            let autoscaler = autoscaler(target.clone(), policy);
+            admit(&autoscaler, &mut pod, &range(limits.clone()));
+            let found = &pod.spec.as_ref().expect("a spec").containers[0].resources;
+            assert_eq!(serde_json::to_value(found).expect("JSON"), expected, "{limits}");
+            let updates = &pod.metadata.annotations.expect("annotations")[UPDATES];
+            let start = format!("Pod resources updated by hamster-vpa: container 0: {told}");
+            assert!(updates.starts_with(&start), "{updates}");
+        }
+    }
+
+    #[test]
     fn a_limit_that_cannot_be_counted_is_cut() {
         let resources = json!({"requests": {"memory": "1"}, "limits": {"memory": "4Ei"}});
         let (found, told) = admitted(resources, json!({"memory": "1Gi"}), json!({}));
@@ -355,7 +474,7 @@ mod tests {
     fn a_pod_without_a_recommendation_is_only_marked() {
         let mut pod = pod(json!({"requests": {"cpu": "1"}}));
         let before = pod.spec.clone();
-        admit(&VerticalPodAutoscaler::default(), &mut pod);
+        admit(&VerticalPodAutoscaler::default(), &mut pod, &LimitRanges::default());
         assert_eq!(pod.spec, before);
         let annotations = pod.metadata.annotations.expect("annotations");
         assert_eq!(annotations.keys().collect::<Vec<_>>(), [OBSERVED_CONTAINERS]);
@@ -383,7 +502,8 @@ mod tests {
                 "maxAllowed": {"cpu": format!("{}m", least + more)}});
             let autoscaler = autoscaler(json!({"cpu": format!("{target}m")}), policy);
             let container = Container { name: "hamster".to_owned(), ..Container::default() };
-            let cpu = capped(&autoscaler, &container).and_then(|capped| capped.target.cpu);
+            let cpu = capped(&autoscaler, &[container], &LimitRanges::default());
+            let cpu = cpu[0].as_ref().and_then(|capped| capped.target.cpu);
             let cpu = cpu.expect("a target").milli_value_ceil();
             prop_assert!(cpu >= least && (least + more == 0 || cpu <= least + more));
             prop_assert!(target < least || (target > least + more && least + more > 0) || cpu == target);

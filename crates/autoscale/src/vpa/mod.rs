@@ -11,6 +11,7 @@ pub mod cases;
 mod container;
 mod estimate;
 mod histogram;
+mod limit_range;
 mod model;
 mod policy;
 mod state;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use wharf_model::quantity::Quantity;
 
 pub use histogram::HistogramCheckpoint;
+pub use limit_range::LimitRanges;
 pub use model::{Model, ObservedContainer, ObservedPod, Target};
 pub use policy::{Capping, Limits, Policies, Policy};
 pub use state::Checkpoint;

@@ -13,6 +13,7 @@ use wharf_model::quantity::Quantity;
 use wharf_model::time::Time;
 use wharf_model::vpa::{ContainerPolicy, EvictionRequirement, VerticalPodAutoscaler};
 
+use super::LimitRanges;
 use super::admit::{Capped, OBSERVED_CONTAINERS, capped, get};
 
 /// The updater's flags; the defaults are upstream's.
@@ -81,8 +82,9 @@ pub fn judge(
     pod: &Pod,
     now: Time,
     config: &UpdaterConfig,
+    ranges: &LimitRanges,
 ) -> Option<(Priority, Cause)> {
-    let found = priority(autoscaler, pod);
+    let found = priority(autoscaler, pod, ranges);
     let is_quick = was_killed_quickly(autoscaler, pod, config.quick_kill);
     let cause = if found.is_out_of_range {
         Cause::OutOfRange
@@ -103,11 +105,11 @@ pub fn judge(
 }
 
 /// How much a pod is in need of what is recommended.
-pub fn priority(autoscaler: &VerticalPodAutoscaler, pod: &Pod) -> Priority {
+pub fn priority(autoscaler: &VerticalPodAutoscaler, pod: &Pod, ranges: &LimitRanges) -> Priority {
     let mut priority = Priority::default();
     let mut sums = [(0_i64, 0_i64); 2];
     let mut any = [false; 2];
-    for (container, capped) in observed(autoscaler, pod) {
+    for (container, capped) in observed(autoscaler, pod, ranges) {
         for (index, name) in ["cpu", "memory"].into_iter().enumerate() {
             let Some(target) = capped.target.of(name) else { continue };
             any[index] = true;
@@ -136,12 +138,12 @@ pub fn priority(autoscaler: &VerticalPodAutoscaler, pod: &Pod) -> Priority {
 fn observed<'p>(
     autoscaler: &'p VerticalPodAutoscaler,
     pod: &'p Pod,
-) -> impl Iterator<Item = (&'p Container, Capped)> {
+    ranges: &LimitRanges,
+) -> impl Iterator<Item = (&'p Container, Capped)> + use<'p> {
     let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    containers
-        .iter()
-        .filter(|container| is_observed(pod, &container.name))
-        .filter_map(|container| Some((container, capped(autoscaler, container)?)))
+    let all = containers.iter().zip(capped(autoscaler, containers, ranges));
+    all.filter(|(container, _)| is_observed(pod, &container.name))
+        .filter_map(|(container, capped)| Some((container, capped?)))
 }
 
 /// Whether admission saw a container; it did of a pod that it said nothing of.
@@ -177,21 +179,20 @@ fn was_killed_quickly(autoscaler: &VerticalPodAutoscaler, pod: &Pod, soon: Durat
 
 /// Whether an autoscaler's requirements let a pod be evicted: all of them have to hold, each for
 /// any of its resources, for any container.
-pub fn may_be_evicted(autoscaler: &VerticalPodAutoscaler, pod: &Pod) -> bool {
+pub fn may_be_evicted(autoscaler: &VerticalPodAutoscaler, pod: &Pod, ranges: &LimitRanges) -> bool {
     let policy = autoscaler.spec.update_policy.as_ref();
     let Some(requirements) = policy.and_then(|policy| policy.eviction_requirements.as_deref())
     else {
         return true;
     };
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    containers.filter_map(|container| Some((container, capped(autoscaler, container)?))).any(
-        |(container, capped)| {
-            let names = ["cpu", "memory"];
-            // One that lacks a request is to get it.
-            names.iter().any(|name| request(pod, container, name).is_none())
-                || requirements.iter().all(|one| requirement_holds(one, pod, container, &capped))
-        },
-    )
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let all = containers.iter().zip(capped(autoscaler, containers, ranges));
+    all.filter_map(|(container, capped)| Some((container, capped?))).any(|(container, capped)| {
+        let names = ["cpu", "memory"];
+        // One that lacks a request is to get it.
+        names.iter().any(|name| request(pod, container, name).is_none())
+            || requirements.iter().all(|one| requirement_holds(one, pod, container, &capped))
+    })
 }
 
 fn requirement_holds(
@@ -363,7 +364,13 @@ mod tests {
             ("killed soon, with the target", fits, killed_after(1), None),
         ] {
             let pod = pod(requests, status);
-            let found = judge(&autoscaler(Value::Null), &pod, NOW, &UpdaterConfig::default());
+            let found = judge(
+                &autoscaler(Value::Null),
+                &pod,
+                NOW,
+                &UpdaterConfig::default(),
+                &LimitRanges::default(),
+            );
             assert_eq!(found.map(|(_, cause)| cause), expected, "{name}");
         }
     }
@@ -374,7 +381,7 @@ mod tests {
         status["containerStatuses"] = json!([{"name": "c", "image": "", "imageID": "", "ready": true,
             "restartCount": 0, "resources": {"requests": {"cpu": "50m", "memory": "100Mi"}}}]);
         let pod = pod(json!({"cpu": "200m", "memory": "100Mi"}), status);
-        let found = priority(&autoscaler(Value::Null), &pod);
+        let found = priority(&autoscaler(Value::Null), &pod, &LimitRanges::default());
         assert!(found.is_out_of_range && found.grows);
         assert_eq!(found.difference, 3.0);
     }
@@ -382,10 +389,28 @@ mod tests {
     #[test]
     fn containers_that_admission_did_not_see_do_not_count() {
         let mut pod = pod(json!({}), started(0));
-        assert!(judge(&autoscaler(Value::Null), &pod, NOW, &UpdaterConfig::default()).is_some());
+        assert!(
+            judge(
+                &autoscaler(Value::Null),
+                &pod,
+                NOW,
+                &UpdaterConfig::default(),
+                &LimitRanges::default()
+            )
+            .is_some()
+        );
         let seen = (OBSERVED_CONTAINERS.to_owned(), "a, b".to_owned());
         pod.metadata.annotations = Some([seen].into());
-        assert_eq!(judge(&autoscaler(Value::Null), &pod, NOW, &UpdaterConfig::default()), None);
+        assert_eq!(
+            judge(
+                &autoscaler(Value::Null),
+                &pod,
+                NOW,
+                &UpdaterConfig::default(),
+                &LimitRanges::default()
+            ),
+            None
+        );
     }
 
     #[test]
@@ -413,7 +438,11 @@ mod tests {
                 true,
             ),
         ] {
-            assert_eq!(may_be_evicted(&autoscaler(policy.clone()), &pod), expected, "{policy}");
+            assert_eq!(
+                may_be_evicted(&autoscaler(policy.clone()), &pod, &LimitRanges::default()),
+                expected,
+                "{policy}"
+            );
         }
     }
 

@@ -14,7 +14,8 @@ pub mod updater;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wharf_autoscale::vpa::Config;
+use k8s_openapi::api::core::v1::LimitRange;
+use wharf_autoscale::vpa::{Config, LimitRanges};
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::vpa::validation::Gates;
@@ -57,11 +58,21 @@ const READS: &[(&str, &str)] = &[
     ("autoscaling.k8s.io", "verticalpodautoscalercheckpoints"),
     ("autoscaling", "horizontalpodautoscalers"),
     ("", "pods"),
+    ("", "limitranges"),
     ("", "replicationcontrollers"),
     ("apps", "deployments"),
     ("apps", "replicasets"),
     ("apps", "statefulsets"),
 ];
+
+/// What a namespace's LimitRanges allow.
+fn limit_ranges(view: &View, namespace: &str) -> LimitRanges {
+    if view.count(Kind::of::<LimitRange>()) == 0 {
+        return LimitRanges::default();
+    }
+    let ranges = view.list::<LimitRange>();
+    LimitRanges::of(ranges.filter(|range| range.metadata.namespace.as_deref() == Some(namespace)))
+}
 
 /// Finds objects in a view.
 fn lookup(view: &View) -> impl Fn(Kind, &ObjectKey) -> Option<Arc<Object>> + '_ {

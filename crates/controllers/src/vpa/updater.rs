@@ -15,6 +15,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use wharf_autoscale::coordinate;
+use wharf_autoscale::vpa::LimitRanges;
 use wharf_autoscale::vpa::admit::{ContainerPatch, PodPatch, patch};
 use wharf_autoscale::vpa::target::{Controller as Target, precedence, selector, topmost};
 use wharf_autoscale::vpa::update::{
@@ -34,7 +35,7 @@ use wharf_ports::event::EventType;
 use wharf_ports::reason::{Because, Reason};
 use wharf_ports::view::View;
 
-use super::{INTERVAL, READS, lookup};
+use super::{INTERVAL, READS, limit_ranges, lookup};
 use crate::workloads::event;
 
 const COMPONENT: &str = "vpa-updater";
@@ -149,6 +150,7 @@ impl Updater {
         view: &View,
         now: Time,
     ) {
+        let ranges = limit_ranges(view, &object.key().namespace);
         let mut budgets = self.budgets(autoscaler, pods, view);
         let is_in_place = autoscaler.update_mode() != UpdateMode::Recreate;
         let never_evicts = autoscaler.update_mode() == UpdateMode::InPlace;
@@ -161,8 +163,12 @@ impl Updater {
                 budget.is_some_and(|budget| is_free || budget.allows())
             })
             .filter_map(|(object, pod)| {
-                let (priority, cause) = judge(autoscaler, pod, now, &self.config)?;
-                may_be_evicted(autoscaler, pod).then_some((priority, cause, (*object, *pod)))
+                let (priority, cause) = judge(autoscaler, pod, now, &self.config, &ranges)?;
+                may_be_evicted(autoscaler, pod, &ranges).then_some((
+                    priority,
+                    cause,
+                    (*object, *pod),
+                ))
             })
             .collect();
         // Upstream leaves ties to chance; here the first name goes first.
@@ -181,7 +187,8 @@ impl Updater {
                 InPlace::Evict
             };
             let action = match verdict {
-                _ if never_evicts => match self.only_in_place(autoscaler, pod_object, pod) {
+                _ if never_evicts => match self.only_in_place(autoscaler, pod_object, pod, &ranges)
+                {
                     Some(action) => action,
                     None => continue,
                 },
@@ -206,13 +213,14 @@ impl Updater {
         autoscaler: &VerticalPodAutoscaler,
         object: &Object,
         pod: &Pod,
+        ranges: &LimitRanges,
     ) -> Option<Action> {
         if !resize_is_infeasible(pod) {
             self.infeasible.remove(object.uid());
             return Some(Action::Resize);
         }
         let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice());
-        let targets = patch(autoscaler, containers.unwrap_or_default()).containers;
+        let targets = patch(autoscaler, containers.unwrap_or_default(), ranges).containers;
         let Some(known) = self.infeasible.get_mut(object.uid()) else {
             self.infeasible.insert(object.uid().into(), targets);
             return None;
@@ -300,7 +308,9 @@ impl Updater {
             Action::Evict if spec.update_mode() == UpdateMode::InPlace => return step,
             Action::Evict => evict(object, autoscaler, &mut step),
             Action::Resize => {
-                let Some(resized) = resized(spec, pod) else { return step };
+                let Some(resized) = resized(spec, pod, &limit_ranges(view, &key.namespace)) else {
+                    return step;
+                };
                 step.write(Write::Update { object: Box::new(resized), part: Part::Resize });
                 let text = "Pod was resized in place by VPA Updater.";
                 step.write(event(
@@ -455,10 +465,10 @@ fn evict(pod: &Object, autoscaler: &Object, step: &mut Step) {
 }
 
 /// The pod with what is recommended; `None` if that changes nothing.
-fn resized(autoscaler: &VerticalPodAutoscaler, pod: &Pod) -> Option<Pod> {
+fn resized(autoscaler: &VerticalPodAutoscaler, pod: &Pod, ranges: &LimitRanges) -> Option<Pod> {
     let mut resized = pod.clone();
     let spec = resized.spec.as_mut()?;
-    let PodPatch { containers, .. } = patch(autoscaler, &spec.containers);
+    let PodPatch { containers, .. } = patch(autoscaler, &spec.containers, ranges);
     PodPatch { containers, updates: None }.apply(&mut spec.containers);
     resized.metadata.resource_version = None;
     (resized.spec != pod.spec).then_some(resized)

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
-use wharf_autoscale::vpa::admit;
+use k8s_openapi::api::core::v1::{LimitRange, Pod};
 use wharf_autoscale::vpa::target::{Controller, precedence, selector, topmost};
+use wharf_autoscale::vpa::{LimitRanges, admit};
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::vpa::validation::{Gates, review};
@@ -62,6 +62,8 @@ pub(super) fn admit_pod(store: &Store, pod: &mut Pod) {
     };
     let chosen = autoscalers.iter().filter(is_about).min_by_key(|object| precedence(object));
     if let Some(autoscaler) = chosen.and_then(|object| object.typed::<VerticalPodAutoscaler>()) {
-        admit::admit(autoscaler, pod);
+        let (ranges, _) = store.list(Kind::of::<LimitRange>(), Some(&namespace));
+        let ranges = ranges.iter().filter_map(|object| object.typed::<LimitRange>());
+        admit::admit(autoscaler, pod, &LimitRanges::of(ranges));
     }
 }

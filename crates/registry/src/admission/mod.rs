@@ -3,6 +3,7 @@
 
 mod addresses;
 mod autoscaler;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod priority;
 mod service_account;
@@ -45,13 +46,16 @@ pub(crate) fn on_create(
         let spec = pod.spec.get_or_insert_default();
         add_default_toleration_seconds(spec.tolerations.get_or_insert_default());
         priority::admit(store, pod)?;
+        limit_ranger::fill_in(store, pod);
         autoscaler::admit_pod(store, pod);
+        limit_ranger::check_pod(store, pod)?;
     } else if let Some(class) = object.as_any().downcast_ref::<PriorityClass>()
         && requester == Requester::Client
     {
         priority::refuse_reserved(class)?;
     } else if let Some(claim) = object.as_any_mut().downcast_mut::<PersistentVolumeClaim>() {
         storage::on_claim_create(store, claim);
+        limit_ranger::check_claim(store, claim)?;
     } else if let Some(volume) = object.as_any_mut().downcast_mut::<PersistentVolume>() {
         storage::on_volume_create(volume);
     } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
@@ -71,6 +75,7 @@ pub(crate) fn on_update(
         on_pod_update(object, old);
     } else if let Some(claim) = object.as_any().downcast_ref::<PersistentVolumeClaim>() {
         storage::on_claim_update(store, claim, strategy::typed(old))?;
+        limit_ranger::check_claim(store, claim)?;
     } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
         autoscaler::admit(vpa, Some(strategy::typed(old)), gates.vpa)?;
     }

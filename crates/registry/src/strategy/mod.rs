@@ -9,6 +9,7 @@ mod devices;
 mod event;
 mod horizontal_pod_autoscaler;
 mod lease;
+mod limit_range;
 mod namespace;
 mod node;
 pub(crate) mod pod;
@@ -29,7 +30,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, Sta
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ConfigMap, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
     ReplicationController, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -167,6 +168,7 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         VerticalPodAutoscaler,
         VerticalPodAutoscalerCheckpoint,
         HorizontalPodAutoscaler,
+        LimitRange,
     );
     None
 }

@@ -85,6 +85,7 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         storage::CSIStorageCapacity,
         storage::VolumeAttachment,
         core::ReplicationController,
+        core::LimitRange,
         apps::StatefulSet,
         apps::ControllerRevision,
         resource::ResourceClaim,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Namespace, Secret, Service, ServiceAccount, ServiceSpec,
+    ConfigMap, Event, LimitRange, Namespace, Secret, Service, ServiceAccount, ServiceSpec,
 };
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::{Value, json};
@@ -180,6 +180,12 @@ pub(super) fn service_account(account: &ServiceAccount, now: Time) -> Vec<Value>
         json!(account.metadata.name),
         json!(age(account.metadata.creation_timestamp.as_ref(), now)),
     ]
+}
+
+pub(super) const LIMIT_RANGE: &[Column] = &[Column::text("Name"), Column::text("Created At")];
+
+pub(super) fn limit_range(range: &LimitRange, _now: Time) -> Vec<Value> {
+    vec![json!(range.metadata.name), json!(range.metadata.creation_timestamp)]
 }
 
 pub(super) const LEASE: &[Column] =

@@ -161,6 +161,7 @@ impl Printer {
             ("", "ConfigMap") => printer!(core::CONFIG_MAP, core::config_map),
             ("", "Secret") => printer!(core::SECRET, core::secret),
             ("", "ServiceAccount") => printer!(core::SERVICE_ACCOUNT, core::service_account),
+            ("", "LimitRange") => printer!(core::LIMIT_RANGE, core::limit_range),
             ("coordination.k8s.io", "Lease") => printer!(core::LEASE, core::lease),
             ("scheduling.k8s.io", "PriorityClass") => {
                 printer!(core::PRIORITY_CLASS, core::priority_class)
@@ -369,6 +370,7 @@ pub(super) mod tests {
             ("Deployment", "Name|Ready|Up-to-date|Available|Age|Containers*|Images*|Selector*"),
             ("ConfigMap", "Name|Data|Age"),
             ("Lease", "Name|Holder|Age"),
+            ("LimitRange", "Name|Created At"),
             ("PriorityClass", "Name|Value|Global-Default|Age|PreemptionPolicy"),
             (
                 "ReplicationController",
