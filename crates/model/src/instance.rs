@@ -58,6 +58,31 @@ pub struct InstanceSpec {
     /// What the boot script tells the kubelet.
     #[serde(default)]
     pub kubelet: KubeletArguments,
+    /// For a micro-VM of Fargate: whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_vm: Option<MicroVm>,
+}
+
+/// A micro-VM of Fargate: a machine for one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MicroVm {
+    /// The pod's namespace.
+    pub pod_namespace: String,
+    /// The pod's name.
+    pub pod_name: String,
+    /// The pod's uid.
+    pub pod_uid: String,
+    /// The Fargate profile.
+    pub profile: String,
+    /// The subnet.
+    pub subnet: String,
+    /// What is provisioned, `0.5vCPU 1GB`.
+    pub size: String,
+    /// Ephemeral storage provisioned.
+    pub storage_gib: u32,
+    /// `kubernetes.io/hostname` of the node: its name without `fargate-`.
+    pub host_name: String,
 }
 
 /// What the boot script (user data) tells the kubelet of the new machine.
@@ -126,6 +151,7 @@ impl InstanceStatus {
     }
 }
 
+/// A type whose JSON is always the same text.
 macro_rules! constant_text {
     ($name:ident, $text:literal) => {
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,6 +168,8 @@ macro_rules! constant_text {
         }
     };
 }
+pub(crate) use constant_text;
+
 constant_text!(ApiVersion, "sim.wharf.dev/v1");
 constant_text!(KindName, "Instance");
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -23,9 +24,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::fargate::FargateProfile;
 use crate::instance::Instance;
 use crate::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use crate::object::Typed;
+use crate::subnet::Subnet;
 use crate::vpa::{VerticalPodAutoscaler, VerticalPodAutoscalerCheckpoint};
 
 /// A kind of API object: a row of the table of kinds. Cheap to copy and compare.
@@ -153,6 +156,9 @@ kinds! {
     VerticalPodAutoscalerCheckpoint: 34 namespaced Typed, "verticalpodautoscalercheckpoint", ["vpacheckpoint"], [];
     HorizontalPodAutoscaler: 35 namespaced Typed, "horizontalpodautoscaler", ["hpa"], ["all"];
     LimitRange: 36 namespaced Typed, "limitrange", ["limits"], [];
+    FargateProfile: 37 namespaced Typed, "fargateprofile", [], [];
+    Subnet: 38 cluster Typed, "subnet", [], [];
+    MutatingWebhookConfiguration: 39 cluster Json, "mutatingwebhookconfiguration", [], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

@@ -25,7 +25,7 @@ pub(crate) fn schema() -> Value {
                 "properties": {
                     "instanceType": text("EC2 instance type."),
                     "capacityType": {
-                        "type": "string", "enum": ["on-demand", "spot", "reserved"],
+                        "type": "string", "enum": ["on-demand", "spot", "reserved", "fargate"],
                         "description": "How the capacity was bought.",
                     },
                     "region": text("Region."),
@@ -59,6 +59,21 @@ pub(crate) fn schema() -> Value {
                             },
                             "capacity": texts("Capacity the kubelet finds, as quantities."),
                             "allocatable": texts("Allocatable the kubelet reports, as quantities."),
+                        },
+                    },
+                    "microVm": {
+                        "type": "object",
+                        "description": "For a micro-VM of Fargate: whose it is.",
+                        "properties": {
+                            "podNamespace": text("The pod's namespace."),
+                            "podName": text("The pod's name."),
+                            "podUid": text("The pod's uid."),
+                            "profile": text("The Fargate profile."),
+                            "subnet": text("The subnet."),
+                            "size": text("What is provisioned, 0.5vCPU 1GB."),
+                            "storageGib": {"type": "integer", "format": "int32",
+                                "description": "Ephemeral storage provisioned."},
+                            "hostName": text("The node's name without fargate-."),
                         },
                     },
                 },
@@ -108,6 +123,7 @@ mod tests {
         instance.spec.kubelet.capacity.insert(text("cpu"), text("1"));
         instance.spec.kubelet.allocatable.insert(text("cpu"), text("1"));
         instance.spec.kubelet.taints.push(k8s_openapi::api::core::v1::Taint::default());
+        instance.spec.micro_vm = Some(wharf_model::instance::MicroVm::default());
         instance.status.shutting_down_at_nanos = Some(1);
         instance.status.terminated_at_nanos = Some(1);
         check("", &schema(), &serde_json::to_value(instance).unwrap());

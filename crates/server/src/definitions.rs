@@ -127,10 +127,12 @@ fn idle_watch(api: &Api, options: &ListOptions, definitions: Vec<Value>) -> Resp
     crate::handlers::stream(receiver)
 }
 
-/// All definitions, in the order of their names.
+/// All definitions, in the order of their names. The simulated cloud's own kinds are none of a cluster's
+/// definitions.
 fn all(created: Time) -> Vec<Value> {
     let mut all: Vec<Value> = built_in()
         .iter()
+        .filter(|kind| kind.group != "sim.wharf.dev")
         .filter_map(|kind| Some(definition(*kind, custom::schema(kind.kind)?, created)))
         .collect();
     all.sort_by(|a, b| a["metadata"]["name"].as_str().cmp(&b["metadata"]["name"].as_str()));
@@ -260,6 +262,7 @@ mod tests {
             names,
             [
                 "ec2nodeclasses.karpenter.k8s.aws",
+                "fargateprofiles.eks.services.k8s.aws",
                 "nodeclaims.karpenter.sh",
                 "nodepools.karpenter.sh",
                 "verticalpodautoscalercheckpoints.autoscaling.k8s.io",

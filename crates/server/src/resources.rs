@@ -141,6 +141,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("autoscaling", "v1"),
         ("policy", "v1"),
         ("storage.k8s.io", "v1"),
+        ("admissionregistration.k8s.io", "v1"),
         ("apiextensions.k8s.io", "v1"),
         ("scheduling.k8s.io", "v1"),
         ("scheduling.k8s.io", "v1alpha2"),
@@ -153,6 +154,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("autoscaling.k8s.io", "v1"),
         ("karpenter.sh", "v1"),
         ("karpenter.k8s.aws", "v1"),
+        ("eks.services.k8s.aws", "v1alpha1"),
         ("sim.wharf.dev", "v1"),
     ]
 }
@@ -291,6 +293,7 @@ fn stored(kind: Kind) -> Resource {
         | ("resource.k8s.io", "ResourceClaim")
         | ("scheduling.k8s.io", "PodGroup")
         | ("autoscaling.k8s.io", "VerticalPodAutoscaler")
+        | ("eks.services.k8s.aws", "FargateProfile")
         | ("karpenter.sh" | "karpenter.k8s.aws", _) => vec![own("status", CHANGE)],
         _ => Vec::new(),
     };

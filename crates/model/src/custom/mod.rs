@@ -2,9 +2,10 @@
 //! printed columns, and amounts kept as they were written.
 //!
 //! A custom resource is a kind that a CustomResourceDefinition would bring into a cluster:
-//! Karpenter's three, the Vertical Pod Autoscaler's two and Wharf's own. Its objects are decoded
-//! by the rules of structural schemas rather than by Go's types. This is the one place that knows
-//! which kinds these are; what is theirs alone is in [`crate::karpenter`] and [`crate::vpa`].
+//! Karpenter's three, the Vertical Pod Autoscaler's two, Fargate's profile and Wharf's own. Its objects
+//! are decoded by the rules of structural schemas rather than by Go's types. This is the one place that
+//! knows which kinds these are; what is theirs alone is in [`crate::karpenter`], [`crate::vpa`] and
+//! [`crate::fargate`].
 
 pub(crate) mod build;
 mod int_or_quantity;
@@ -15,19 +16,22 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::{karpenter, vpa};
+use crate::{fargate, karpenter, subnet, vpa};
 
 pub use int_or_quantity::IntOrQuantity;
 
 /// Whether the kinds of an API group are custom resources.
 pub fn is_custom_group(group: &str) -> bool {
-    matches!(group, karpenter::GROUP | karpenter::AWS_GROUP | vpa::GROUP)
+    matches!(group, karpenter::GROUP | karpenter::AWS_GROUP | vpa::GROUP | fargate::GROUP)
         || group.ends_with("wharf.dev")
 }
 
 /// The OpenAPI v3 schema of a custom resource with a definition, by the name of its kind.
 pub fn schema(kind: &str) -> Option<&'static Value> {
-    karpenter::schema::by_kind(kind).or_else(|| vpa::schema::by_kind(kind))
+    karpenter::schema::by_kind(kind)
+        .or_else(|| vpa::schema::by_kind(kind))
+        .or_else(|| fargate::schema::by_kind(kind))
+        .or_else(|| subnet::schema(kind))
 }
 
 /// Fills in what the definition of a kind says; other kinds stay as they are.
@@ -41,12 +45,17 @@ pub fn apply_defaults(kind: &str, value: &mut Value) {
 pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = karpenter::validation::validate(kind, new, old);
     errors.extend(vpa::schema::validate(kind, new, old));
+    errors.extend(fargate::schema::validate(kind, new, old));
+    errors.extend(subnet::validate(kind, new, old));
     errors
 }
 
 /// The columns that `kubectl get` prints after the name.
 pub fn columns(kind: &str) -> Option<&'static [Column]> {
-    karpenter::columns::by_kind(kind).or_else(|| vpa::columns::by_kind(kind))
+    karpenter::columns::by_kind(kind)
+        .or_else(|| vpa::columns::by_kind(kind))
+        .or_else(|| fargate::columns::by_kind(kind))
+        .or_else(|| subnet::columns(kind))
 }
 
 /// One printed column; `NAME` comes first by itself.

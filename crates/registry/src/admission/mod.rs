@@ -3,6 +3,7 @@
 
 mod addresses;
 mod autoscaler;
+mod fargate;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod priority;
@@ -11,6 +12,7 @@ mod storage;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use wharf_model::fargate::FargateProfile;
 use wharf_model::gates::FeatureGates;
 use wharf_model::object::Typed;
 use wharf_model::taints::add_default_toleration_seconds;
@@ -47,6 +49,8 @@ pub(crate) fn on_create(
         add_default_toleration_seconds(spec.tolerations.get_or_insert_default());
         priority::admit(store, pod)?;
         limit_ranger::fill_in(store, pod);
+        // Webhooks are called in the order of their configurations' names.
+        fargate::admit_pod(store, pod);
         autoscaler::admit_pod(store, pod);
         limit_ranger::check_pod(store, pod)?;
     } else if let Some(class) = object.as_any().downcast_ref::<PriorityClass>()
@@ -60,6 +64,8 @@ pub(crate) fn on_create(
         storage::on_volume_create(volume);
     } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
         autoscaler::admit(vpa, None, gates.vpa)?;
+    } else if let Some(profile) = object.as_any_mut().downcast_mut::<FargateProfile>() {
+        fargate::on_profile_create(store, profile)?;
     }
     Ok(())
 }
@@ -78,6 +84,8 @@ pub(crate) fn on_update(
         limit_ranger::check_claim(store, claim)?;
     } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
         autoscaler::admit(vpa, Some(strategy::typed(old)), gates.vpa)?;
+    } else if let Some(profile) = object.as_any().downcast_ref::<FargateProfile>() {
+        fargate::on_profile_update(profile, strategy::typed(old))?;
     }
     Ok(())
 }

@@ -5,13 +5,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wharf_model::custom;
+use wharf_model::fargate::FargateProfile;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::Resource;
+use wharf_model::subnet::{Cidr, Subnet};
 use wharf_model::time::Time;
 use wharf_model::vpa::{VerticalPodAutoscaler, VerticalPodAutoscalerCheckpoint};
 
 use super::Rules;
-use crate::field::{Errors, FieldError};
+use crate::field::{Errors, FieldError, Path};
 
 macro_rules! custom_resource {
     ($($type:ty),*) => {
@@ -45,7 +47,22 @@ macro_rules! custom_resource {
         })*
     };
 }
-custom_resource!(NodePool, NodeClaim, EC2NodeClass, VerticalPodAutoscaler);
+custom_resource!(NodePool, NodeClaim, EC2NodeClass, VerticalPodAutoscaler, FargateProfile);
+
+/// A subnet is what it was made as, and goes with the cluster.
+impl Rules for Subnet {
+    fn validate(&self, errors: &mut Errors) {
+        validate_by_schema(self, None, errors);
+        if let Err(error) = self.spec.cidr_block.parse::<Cidr>() {
+            let path = Path::root("spec");
+            errors.invalid(&path.child("cidrBlock"), &self.spec.cidr_block, error.to_string());
+        }
+    }
+
+    fn validate_update(&self, old: &Self, errors: &mut Errors) {
+        errors.immutable(&Path::root("spec"), &self.spec, &old.spec);
+    }
+}
 
 /// Its definition has no status subresource: the status is written with the rest.
 impl Rules for VerticalPodAutoscalerCheckpoint {

@@ -22,10 +22,12 @@ mod service;
 mod simulated;
 mod stateful_set;
 pub(crate) mod storage;
+mod webhook;
 mod workloads;
 
 use std::marker::PhantomData;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -42,11 +44,13 @@ use k8s_openapi::api::scheduling::v1alpha2::{PodGroup, Workload};
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
+use wharf_model::fargate::FargateProfile;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::{Kind, Resource, built_in};
 use wharf_model::names;
 use wharf_model::object::Typed;
+use wharf_model::subnet::Subnet;
 use wharf_model::time::Time;
 use wharf_model::vpa::{VerticalPodAutoscaler, VerticalPodAutoscalerCheckpoint};
 use wharf_ports::cluster::Part;
@@ -169,6 +173,9 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         VerticalPodAutoscalerCheckpoint,
         HorizontalPodAutoscaler,
         LimitRange,
+        FargateProfile,
+        Subnet,
+        MutatingWebhookConfiguration,
     );
     None
 }

@@ -10,6 +10,7 @@ mod deletion;
 mod embedded;
 mod events;
 mod eviction;
+mod fargate;
 mod limit_ranges;
 mod properties;
 mod resize;

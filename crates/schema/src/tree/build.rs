@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::autoscaling::{v1 as autoscaling_v1, v2 as autoscaling};
 use k8s_openapi::api::coordination::v1 as coordination;
@@ -95,6 +96,7 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         scheduling_alpha::PodGroup,
         scheduling_alpha::Workload,
         autoscaling::HorizontalPodAutoscaler,
+        admissionregistration::MutatingWebhookConfiguration,
     );
     let mut definitions: BTreeMap<String, Value> =
         generator.take_definitions(false).into_iter().collect();

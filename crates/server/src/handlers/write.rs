@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use wharf_model::object::{Object, Typed};
 use wharf_model::vpa::VerticalPodAutoscaler;
 use wharf_model::vpa::validation::{self, Gates};
@@ -175,6 +176,9 @@ pub(super) fn body_object(
 
 /// What admission has to say about an object that it lets in.
 fn warnings_about(object: &dyn Typed, old: Option<&Object>) -> Vec<String> {
+    if object.as_any().is::<MutatingWebhookConfiguration>() {
+        return vec!["no webhook is called here: the configuration has no effect".to_owned()];
+    }
     let Some(vpa) = object.as_any().downcast_ref::<VerticalPodAutoscaler>() else {
         return Vec::new();
     };

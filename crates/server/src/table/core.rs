@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, LimitRange, Namespace, Secret, Service, ServiceAccount, ServiceSpec,
@@ -186,6 +187,20 @@ pub(super) const LIMIT_RANGE: &[Column] = &[Column::text("Name"), Column::text("
 
 pub(super) fn limit_range(range: &LimitRange, _now: Time) -> Vec<Value> {
     vec![json!(range.metadata.name), json!(range.metadata.creation_timestamp)]
+}
+
+pub(super) const WEBHOOKS: &[Column] =
+    &[Column::text("Name"), Column::number("Webhooks"), Column::text("Age")];
+
+pub(super) fn mutating_webhooks(
+    configuration: &MutatingWebhookConfiguration,
+    now: Time,
+) -> Vec<Value> {
+    vec![
+        json!(configuration.metadata.name),
+        json!(configuration.webhooks.as_ref().map_or(0, Vec::len)),
+        json!(age(configuration.metadata.creation_timestamp.as_ref(), now)),
+    ]
 }
 
 pub(super) const LEASE: &[Column] =

@@ -166,6 +166,9 @@ impl Printer {
             ("scheduling.k8s.io", "PriorityClass") => {
                 printer!(core::PRIORITY_CLASS, core::priority_class)
             }
+            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => {
+                printer!(core::WEBHOOKS, core::mutating_webhooks)
+            }
             (_, "Instance") => printer!(custom::INSTANCE, custom::instance),
             _ => match custom::paths(kind) {
                 Some((columns, paths)) => Self::Custom(columns, paths),
@@ -405,6 +408,9 @@ pub(super) mod tests {
             ("Workload", "Name|Age"),
             ("HorizontalPodAutoscaler", "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age"),
             ("NodePool", "Name|NodeClass|Nodes|Ready|Age|Weight*|CPU*|Memory*"),
+            ("MutatingWebhookConfiguration", "Name|Webhooks|Age"),
+            ("FargateProfile", "Name|CLUSTER|STATUS|PODEXECUTIONROLEARN*|Synced|Age"),
+            ("Subnet", "Name|CIDR|Zone|Public|Age"),
             ("Instance", "Name|Type|Capacity|Zone|State|Price|Age"),
         ] {
             let kind = *built_in().iter().find(|row| row.kind == kind).expect("a kind");

@@ -147,7 +147,7 @@ async fn discovery_comes_in_the_form_that_is_asked_for() {
     assert_eq!(cluster.get("/api").await.json()["versions"], json!(["v1"]));
     assert_eq!(cluster.get("/apis/apps").await.json()["preferredVersion"]["version"], "v1");
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    assert_eq!(cluster.get(definitions).await.names().len(), 5);
+    assert_eq!(cluster.get(definitions).await.names().len(), 6);
     let one = cluster.get(&format!("{definitions}/nodepools.karpenter.sh")).await;
     assert_eq!(one.json()["spec"]["names"]["kind"], "NodePool");
 }
