@@ -16,11 +16,11 @@ impl Cloud for NoCloud {
             CloudRequest::Launch(request) => CloudEvent::LaunchFailed {
                 token: request.token,
                 node_claim: request.node_claim,
-                error: LaunchError::Api {
-                    code: "NoCloud".to_owned(),
-                    message: "this program runs without a cloud".to_owned(),
-                },
+                error: no_cloud(),
             },
+            CloudRequest::LaunchMicroVm(request) => {
+                CloudEvent::MicroVmFailed { pod: request.pod, error: no_cloud() }
+            }
             CloudRequest::Terminate { instance_id } => CloudEvent::Terminated { instance_id },
         });
     }
@@ -31,6 +31,13 @@ impl Cloud for NoCloud {
 
     fn next_wake(&self) -> Option<Time> {
         (!self.answers.is_empty()).then_some(Time::EPOCH)
+    }
+}
+
+fn no_cloud() -> LaunchError {
+    LaunchError::Api {
+        code: "NoCloud".to_owned(),
+        message: "this program runs without a cloud".to_owned(),
     }
 }
 

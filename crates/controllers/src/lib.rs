@@ -6,6 +6,7 @@
 
 pub mod cpa;
 pub mod event_loop;
+pub mod fargate;
 pub mod hpa;
 pub mod journal;
 pub mod karpenter;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use wharf_model::instance::KubeletArguments;
 use wharf_model::money::Price;
+use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 
 use crate::cluster::Write;
@@ -14,6 +15,8 @@ use crate::view::View;
 pub enum CloudRequest {
     /// Launch one machine.
     Launch(Box<LaunchRequest>),
+    /// Start a micro-VM of Fargate.
+    LaunchMicroVm(Box<MicroVmRequest>),
     /// Terminate the machine with this instance id. Repeats are harmless.
     Terminate {
         /// `i-…`.
@@ -40,6 +43,29 @@ pub struct LaunchRequest {
     pub tags: BTreeMap<String, String>,
     /// What the boot script tells the kubelet, but for what depends on the chosen type.
     pub kubelet: KubeletArguments,
+}
+
+/// One micro-VM of Fargate to start: a machine for one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MicroVmRequest {
+    /// Idempotency token: the pod's uid.
+    pub token: String,
+    /// The pod.
+    pub pod: ObjectKey,
+    /// The Fargate profile's name.
+    pub profile: String,
+    /// Ids of the subnets it may be in.
+    pub subnets: Vec<String>,
+    /// What is provisioned, `0.5vCPU 1GB`.
+    pub size: String,
+    /// Ephemeral storage provisioned.
+    pub storage_gib: u32,
+    /// What it costs.
+    pub price: Price,
+    /// Capacity that the kubelet will find, as quantities.
+    pub capacity: BTreeMap<String, String>,
+    /// Allocatable that the kubelet will report, as quantities.
+    pub allocatable: BTreeMap<String, String>,
 }
 
 /// A type and zone that would do for a launch, and what the machine would be worth there.
@@ -70,6 +96,13 @@ pub enum CloudEvent {
         token: String,
         /// The request's NodeClaim.
         node_claim: String,
+        /// Why.
+        error: LaunchError,
+    },
+    /// A micro-VM was refused. One that is accepted shows as its machine.
+    MicroVmFailed {
+        /// The pod it was for.
+        pod: ObjectKey,
         /// Why.
         error: LaunchError,
     },

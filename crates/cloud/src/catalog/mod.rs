@@ -52,6 +52,11 @@ impl Catalog {
         self.region.zones()
     }
 
+    /// How dear the region is in relation to us-east-1: numerator and denominator.
+    pub fn price_factor(&self) -> (u32, u32) {
+        self.region.price_factor
+    }
+
     /// The machine types sold in the region, by name.
     pub fn machines(&self) -> impl Iterator<Item = &'static Machine> + use<> {
         let region = self.region;

@@ -60,6 +60,11 @@ pub(super) fn draw(model: &BootModel, seed: u64, token: &str) -> Draw {
     Draw { instance_id, address_hint, running, registration, ready }
 }
 
+/// Where in its subnet the machine with this token looks for a free address.
+pub(super) fn address_hint(seed: u64, token: &str) -> u32 {
+    Random::new(seed ^ fnv1a(b"address"), fnv1a(token.as_bytes())).next_u32()
+}
+
 /// How long EC2 takes to answer the launch request with this token.
 pub(super) fn launch_call(model: &BootModel, seed: u64, token: &str) -> Duration {
     let mut random = Random::new(seed ^ fnv1a(b"launch call"), fnv1a(token.as_bytes()));

@@ -12,12 +12,14 @@
 
 mod boot;
 mod capacity_rule;
+mod micro_vm;
 mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use wharf_fargate::start;
 use wharf_model::instance::{Instance, InstanceState};
 use wharf_model::kinds::Kind;
 use wharf_model::money::Price;
@@ -25,13 +27,15 @@ use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::cloud::{
     Cloud, CloudEvent, CloudOutput, CloudRequest, LaunchError, LaunchOverride, LaunchRequest,
-    Launched,
+    Launched, MicroVmRequest,
 };
 use wharf_ports::cluster::{Delete, Part, Write};
 use wharf_ports::view::View;
 
 pub use boot::BootModel;
 pub use capacity_rule::CapacityRule;
+pub use micro_vm::CAPACITY_TYPE as FARGATE_CAPACITY_TYPE;
+pub use network::{resource_id, zone_block};
 
 /// The tag that keeps a launch's idempotency token.
 pub const TOKEN_TAG: &str = "sim.wharf.dev/client-token";
@@ -69,6 +73,8 @@ pub struct SimulatedEc2 {
     settings: Ec2Settings,
     /// Launches under way by token, with the time of the answer.
     launches: BTreeMap<String, (Time, Box<LaunchRequest>)>,
+    /// Micro-VMs asked for, by token.
+    micro_vms: BTreeMap<String, Box<MicroVmRequest>>,
     terminations: BTreeSet<String>,
     /// Answers to launches, held back until the view shows the instance: a cloud does not forget
     /// a machine it has told of, whatever happens to this process in between.
@@ -87,6 +93,7 @@ impl SimulatedEc2 {
         Self {
             settings,
             launches: BTreeMap::new(),
+            micro_vms: BTreeMap::new(),
             terminations: BTreeSet::new(),
             announcements: BTreeMap::new(),
             wakes: BTreeSet::new(),
@@ -148,6 +155,31 @@ impl SimulatedEc2 {
         }
     }
 
+    /// Starts the micro-VMs that were asked for. One that is there already needs no answer.
+    fn start_micro_vms(&mut self, now: Time, view: &View, output: &mut CloudOutput) {
+        if self.micro_vms.is_empty() {
+            return;
+        }
+        let mut fleet = Fleet::gather(view, self.unseen.values().map(|(_, instance)| instance));
+        let Ec2Settings { region, seed, .. } = &self.settings;
+        let (region, seed) = (region.clone(), *seed);
+        for (token, request) in std::mem::take(&mut self.micro_vms) {
+            if fleet.by_token.contains_key(&token) {
+                continue;
+            }
+            match micro_vm::launch(&region, seed, &fleet, view, &request, now) {
+                Ok(instance) => {
+                    fleet.add(&instance);
+                    output.writes.push(Write::Create(Box::new(instance.clone())));
+                    self.written(instance, now);
+                }
+                Err(error) => {
+                    output.events.push(CloudEvent::MicroVmFailed { pod: request.pod, error });
+                }
+            }
+        }
+    }
+
     /// Gives the answers whose instances the view shows.
     fn announce(&mut self, view: &View, output: &mut CloudOutput) {
         let seen = |key: &ObjectKey| view.object(Kind::of::<Instance>(), key).is_some();
@@ -170,8 +202,15 @@ impl SimulatedEc2 {
                 }
                 InstanceState::ShuttingDown => {}
                 InstanceState::Pending | InstanceState::Running => {
-                    let gone =
-                        boot::gone_at(&self.settings.boot, self.settings.seed, &instance_id, now);
+                    let gone = match &instance.spec.micro_vm {
+                        Some(vm) => now + start::stop(self.settings.seed, &vm.pod_uid),
+                        None => boot::gone_at(
+                            &self.settings.boot,
+                            self.settings.seed,
+                            &instance_id,
+                            now,
+                        ),
+                    };
                     instance.status.state = InstanceState::ShuttingDown;
                     instance.status.shutting_down_at_nanos = Some(now.as_nanos());
                     instance.status.terminated_at_nanos = Some(gone.as_nanos());
@@ -247,6 +286,9 @@ impl Cloud for SimulatedEc2 {
                     boot::launch_call(&self.settings.boot, self.settings.seed, &request.token);
                 self.launches.entry(request.token.clone()).or_insert((now + takes, request));
             }
+            CloudRequest::LaunchMicroVm(request) => {
+                self.micro_vms.entry(request.token.clone()).or_insert(request);
+            }
             CloudRequest::Terminate { instance_id } => {
                 self.terminations.insert(instance_id);
             }
@@ -263,11 +305,12 @@ impl Cloud for SimulatedEc2 {
         self.wake_due(now, view, output);
         self.terminate_asked(now, view, output);
         self.launch_due(now, view, output);
+        self.start_micro_vms(now, view, output);
         self.announce(view, output);
     }
 
     fn next_wake(&self) -> Option<Time> {
-        if !self.started || !self.terminations.is_empty() {
+        if !self.started || !self.terminations.is_empty() || !self.micro_vms.is_empty() {
             return Some(Time::EPOCH);
         }
         let launch = self.launches.values().map(|(at, _)| *at).min();
@@ -282,6 +325,7 @@ struct Fleet {
     ids: BTreeSet<String>,
     addresses: BTreeSet<Ipv4Addr>,
     per_zone: BTreeMap<String, usize>,
+    per_subnet: BTreeMap<String, usize>,
 }
 
 impl Fleet {
@@ -291,6 +335,7 @@ impl Fleet {
             ids: BTreeSet::new(),
             addresses: BTreeSet::new(),
             per_zone: BTreeMap::new(),
+            per_subnet: BTreeMap::new(),
         };
         // What was written last counts, so it goes first: each id is added once.
         unseen.chain(view.list::<Instance>()).for_each(|instance| fleet.add(instance));
@@ -309,7 +354,15 @@ impl Fleet {
             return;
         }
         self.addresses.extend(instance.spec.private_ip.parse::<Ipv4Addr>().ok());
+        if let Some(vm) = &instance.spec.micro_vm {
+            *self.per_subnet.entry(vm.subnet.clone()).or_default() += 1;
+            return;
+        }
         *self.per_zone.entry(instance.spec.zone.clone()).or_default() += 1;
+    }
+
+    fn machines_in_subnet(&self, subnet: &str) -> usize {
+        self.per_subnet.get(subnet).copied().unwrap_or(0)
     }
 
     fn machines_in(&self, zone: &str) -> usize {

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use wharf_model::random::{Random, fnv1a};
+
 /// Addresses in a /19.
 const SUBNET_SIZE: u32 = 8_192;
 const VPC: u32 = u32::from_be_bytes([192, 168, 0, 0]);
@@ -15,6 +17,18 @@ const VPC: u32 = u32::from_be_bytes([192, 168, 0, 0]);
 pub(super) fn subnet(zone: &str) -> Ipv4Addr {
     let letter = zone.bytes().last().filter(u8::is_ascii_lowercase).unwrap_or(b'a');
     Ipv4Addr::from(VPC + u32::from((letter - b'a') % 8) * SUBNET_SIZE)
+}
+
+/// The addresses of the subnet in a zone: `192.168.32.0/19`.
+pub fn zone_block(zone: &str) -> String {
+    format!("{}/19", subnet(zone))
+}
+
+/// The id of a cluster's resource in the simulated account: a prefix and 17 hexadecimal digits that
+/// follow from what it is for.
+pub fn resource_id(cluster: &str, prefix: &str, of: &str) -> String {
+    let text = format!("{cluster} {prefix} {of}");
+    format!("{prefix}-0{}", Random::new(0, fnv1a(text.as_bytes())).hex(16))
 }
 
 /// A free address for an instance in `zone`, the first one from `hint` on; `None` if the subnet

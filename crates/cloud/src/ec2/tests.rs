@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use wharf_model::instance::KubeletArguments;
 use wharf_model::object::{Object, Typed};
+use wharf_model::subnet::{Cidr, Subnet, SubnetSpec};
 use wharf_ports::cluster::Change;
 
 use super::*;
@@ -230,4 +231,106 @@ fn addresses_and_names_are_never_shared() {
     let names: BTreeSet<_> =
         world.view.list::<Instance>().map(|one| one.spec.private_dns_name.clone()).collect();
     assert_eq!(names.len(), 300);
+}
+
+fn micro_vm(token: &str, subnets: &[&str]) -> CloudRequest {
+    CloudRequest::LaunchMicroVm(Box::new(MicroVmRequest {
+        token: token.to_owned(),
+        pod: ObjectKey::namespaced("study-aews", token),
+        profile: "study_wildcard".to_owned(),
+        subnets: subnets.iter().map(|id| (*id).to_owned()).collect(),
+        size: "0.5vCPU 1GB".to_owned(),
+        storage_gib: 20,
+        price: "0.02839".parse().expect("a price"),
+        capacity: BTreeMap::new(),
+        allocatable: BTreeMap::new(),
+    }))
+}
+
+fn with_subnets(blocks: &[(&str, &str)]) -> World {
+    let mut world = World::new();
+    for (id, block) in blocks {
+        let spec = SubnetSpec {
+            cidr_block: (*block).to_owned(),
+            zone: format!("zone-of-{id}"),
+            ..SubnetSpec::default()
+        };
+        let revision = world.view.revision() + 1;
+        let new = Object::from_typed(Box::new(Subnet::new(*id, spec)), revision);
+        world.view.apply(&Change { revision, old: None, new: Some(Arc::new(new)) });
+    }
+    world
+}
+
+#[test]
+fn micro_vms_have_addresses_of_their_subnets_and_names_of_their_addresses() {
+    let mut world = with_subnets(&[("subnet-a", "10.10.0.0/20"), ("subnet-b", "10.10.16.0/20")]);
+    for pod in 0..10 {
+        world.submit(micro_vm(&format!("pod-{pod}"), &["subnet-b", "subnet-a"]));
+        world.submit(micro_vm(&format!("pod-{pod}"), &["subnet-b", "subnet-a"]));
+    }
+    world.run_for(1);
+    world.submit(micro_vm("pod-3", &["subnet-a"]));
+    world.run_for(1);
+    let machines: Vec<&Instance> = world.view.list::<Instance>().collect();
+    assert_eq!(machines.len(), 10, "one a token");
+    let mut addresses = BTreeSet::new();
+    for machine in &machines {
+        let vm = machine.spec.micro_vm.as_ref().expect("a micro-VM");
+        let block: Cidr = match vm.subnet.as_str() {
+            "subnet-a" => "10.10.0.0/20",
+            _ => "10.10.16.0/20",
+        }
+        .parse()
+        .expect("a block");
+        let address: Ipv4Addr = machine.spec.private_ip.parse().expect("an address");
+        assert!(block.contains(address) && addresses.insert(address));
+        assert_eq!(machine.spec.zone, format!("zone-of-{}", vm.subnet));
+        let host = format!("ip-{}.ec2.internal", machine.spec.private_ip.replace('.', "-"));
+        assert_eq!(vm.host_name, host);
+        assert_eq!(machine.spec.private_dns_name, format!("fargate-{host}"));
+        assert_eq!(machine.status.running_at_nanos, machine.status.ready_at_nanos);
+    }
+    let in_a = machines.iter().filter(|machine| machine.spec.zone == "zone-of-subnet-a").count();
+    assert_eq!(in_a, 5, "spread over both");
+}
+
+#[test]
+fn a_micro_vm_runs_from_ready_to_soon_after_its_end() {
+    let mut world = with_subnets(&[("subnet-a", "10.10.0.0/20")]);
+    world.submit(micro_vm("pod", &["subnet-a"]));
+    world.run_for(61);
+    let machine = world.view.list::<Instance>().next().expect("a machine").clone();
+    assert_eq!(machine.status.state, InstanceState::Running);
+    let id = machine.metadata.name.clone().unwrap_or_default();
+    world.submit(CloudRequest::Terminate { instance_id: id.clone() });
+    world.run_for(4);
+    let machine = world.instance(&id);
+    assert_eq!(machine.status.state, InstanceState::Terminated);
+    let (from, until) = machine.status.billed(world.now).expect("it is billed");
+    assert!((1..=21).contains(&until.since(from).as_secs()), "{:?}", until.since(from));
+}
+
+#[test]
+fn a_full_subnet_has_no_room_for_micro_vms() {
+    let mut world = with_subnets(&[("subnet-a", "10.10.0.0/28")]);
+    for pod in 0..6 {
+        world.submit(micro_vm(&format!("pod-{pod}"), &["subnet-a", "subnet-unknown"]));
+    }
+    world.run_for(1);
+    assert_eq!(world.view.list::<Instance>().count(), 5);
+    let failed: Vec<String> = world
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            CloudEvent::MicroVmFailed { pod, error } => Some(format!("{pod}: {error}")),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        failed,
+        [
+            "study-aews/pod-5: InsufficientFreeAddressesInSubnet: no free address in any of subnet-a, subnet-unknown"
+        ]
+    );
 }

@@ -335,7 +335,7 @@ impl Controller for Lifecycle {
             CloudEvent::LaunchFailed { token, node_claim, error } => {
                 (token, node_claim, Err(error.clone()))
             }
-            CloudEvent::Terminated { .. } => return,
+            CloudEvent::Terminated { .. } | CloudEvent::MicroVmFailed { .. } => return,
         };
         if let Some(asked) = self.asked.get_mut(token.as_str()) {
             asked.answer = Some(answer);

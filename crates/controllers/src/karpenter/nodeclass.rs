@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use wharf_cloud::ec2::resource_id;
 use wharf_model::karpenter::conditions::{self, Conditioned, ec2_node_class};
 use wharf_model::karpenter::ec2nodeclass::{Ami, SecurityGroup, Subnet};
 use wharf_model::karpenter::hash::EC2_NODE_CLASS_HASH_VERSION;
@@ -18,7 +19,7 @@ use wharf_model::karpenter::{
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
-use wharf_model::random::{Random, fnv1a};
+use wharf_model::random::fnv1a;
 use wharf_ports::cluster::{Change, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, Step, WorkKey};
 use wharf_ports::view::View;
@@ -65,10 +66,7 @@ impl NodeClassController {
 
     fn resolve(&self, class: &mut EC2NodeClass) {
         let cluster = &self.shared.settings.cluster_name;
-        let id = |prefix: &str, of: &str| {
-            let text = format!("{cluster} {prefix} {of}");
-            format!("{prefix}-0{}", Random::new(0, fnv1a(text.as_bytes())).hex(16))
-        };
+        let id = |prefix: &str, of: &str| resource_id(cluster, prefix, of);
         class.status.subnets = self
             .shared
             .cloud

@@ -23,7 +23,7 @@ mod renew;
 pub mod reserve;
 mod storage;
 mod volumes;
-mod writes;
+pub(crate) mod writes;
 
 pub use feed::snapshot_of;
 pub use metrics::SchedulerMetrics;

@@ -68,6 +68,31 @@ pub(super) fn verdict(
     Some(Write::Update { object: Box::new(pod), part: Part::Status })
 }
 
+/// `PodScheduled=False` for a reason of its own. `None` if the pod says so already.
+pub(crate) fn refused(object: &Object, reason: &str, message: &str, now: Time) -> Option<Write> {
+    let mut pod = status_draft(object)?;
+    let condition = PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        ..PodCondition::default()
+    };
+    set_condition(pod.status.get_or_insert_default(), condition, now)
+        .then(|| Write::Update { object: Box::new(pod), part: Part::Status })
+}
+
+/// Says something of a pod on its way to a node.
+pub(crate) fn told(
+    object: &Object,
+    kind: EventType,
+    reason: &str,
+    message: String,
+    scheduler: &str,
+) -> Write {
+    record(object, kind, reason, "Scheduling", message, scheduler)
+}
+
 /// Says to which node a pod is going. `None` if it says so already.
 pub(super) fn nominated(object: &Object, node: &str) -> Option<Write> {
     let mut pod = status_draft(object)?;
@@ -131,13 +156,13 @@ fn set_condition(status: &mut PodStatus, mut condition: PodCondition, now: Time)
 }
 
 /// `Scheduled`: the pod is on its node.
-pub(super) fn scheduled(object: &Object, node: &str, scheduler: &str) -> Write {
+pub(crate) fn scheduled(object: &Object, node: &str, scheduler: &str) -> Write {
     let message = format!("Successfully assigned {} to {node}", object.key());
     record(object, EventType::Normal, "Scheduled", "Binding", message, scheduler)
 }
 
 /// `FailedScheduling`: no node will take the pod.
-pub(super) fn failed(object: &Object, message: &str, scheduler: &str) -> Write {
+pub(crate) fn failed(object: &Object, message: &str, scheduler: &str) -> Write {
     let note = cut(message);
     record(object, EventType::Warning, "FailedScheduling", "Scheduling", note, scheduler)
 }

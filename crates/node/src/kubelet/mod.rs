@@ -169,6 +169,10 @@ impl NodeAgent {
         let (now, ready_at) = (context.now, Time::from_nanos(instance.status.ready_at_nanos));
         let later = now + self.heartbeats.status;
         let Some(kubelet) = self.kubelets.get_mut(key) else { return later };
+        // Micro-VMs run no pods but one, so no driver's either.
+        if instance.spec.micro_vm.is_some() {
+            return later;
+        }
         if now < ready_at {
             return ready_at;
         }
@@ -223,7 +227,9 @@ impl NodeAgent {
     fn clean_up(&mut self, instance: &Instance, key: &ObjectKey, context: &Context<'_>) -> Step {
         let now = context.now;
         let gone = Time::from_nanos(instance.status.terminated_at_nanos.unwrap_or_default());
-        let due = gone + CLOUD_NODE_POLL;
+        // Fargate takes the node of a micro-VM away itself, and at once.
+        let is_micro_vm = instance.spec.micro_vm.is_some();
+        let due = if is_micro_vm { gone } else { gone + CLOUD_NODE_POLL };
         let node_key = ObjectKey::cluster(&instance.spec.private_dns_name);
         let Some(node) = context.view.object(Node::kind(), &node_key) else {
             self.kubelets.remove(key);
@@ -243,6 +249,10 @@ impl NodeAgent {
         }
         kubelet.deleted = Some(now);
         let mut step = Step::again_after(RETRY);
+        if is_micro_vm {
+            step.write(Write::Delete(Delete::of(node)));
+            return step;
+        }
         step.write(Write::Record(EventRecord {
             regarding: Regarding::object(node),
             related: None,

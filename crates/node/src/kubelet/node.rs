@@ -19,17 +19,30 @@ use wharf_model::time::Time;
 pub(super) const KUBELET_VERSION: &str = "v1.36.0-eks-a1b2c3d";
 const CONTAINER_RUNTIME: &str = "containerd://2.1.5";
 const KERNEL: &str = "6.12.55-74.119.amzn2023.x86_64";
+const MICRO_VM_CONTAINER_RUNTIME: &str = "containerd://1.7.25";
+const MICRO_VM_KERNEL: &str = "5.10.234-225.910.amzn2.x86_64";
+const MICRO_VM_OS_IMAGE: &str = "Amazon Linux 2";
 const OS_IMAGE: &str = "Amazon Linux 2023.9.20251117";
 
-/// `aws:///us-east-1a/i-0123456789abcdef0`.
+/// `aws:///us-east-1a/i-0123456789abcdef0`; that of a micro-VM ends in the node's name.
 pub(super) fn provider_id(instance: &Instance) -> String {
     let id = instance.metadata.name.as_deref().unwrap_or_default();
-    format!("aws:///{}/{id}", instance.spec.zone)
+    match &instance.spec.micro_vm {
+        Some(_) => wharf_fargate::node::provider_id(
+            &instance.spec.zone,
+            id,
+            &instance.spec.private_dns_name,
+        ),
+        None => format!("aws:///{}/{id}", instance.spec.zone),
+    }
 }
 
 /// The Node as it is when the kubelet registers it: not yet ready.
 pub(super) fn registration(instance: &Instance, now: Time) -> Node {
     let spec = &instance.spec;
+    if instance.spec.micro_vm.is_some() {
+        return micro_vm_registration(instance, now);
+    }
     let arch = architecture(instance);
     let mut labels: BTreeMap<String, String> = [
         (labels::ARCH_BETA, arch),
@@ -71,6 +84,29 @@ pub(super) fn registration(instance: &Instance, now: Time) -> Node {
     node.metadata.labels = Some(labels);
     node.metadata.annotations = Some(BTreeMap::from([
         ("alpha.kubernetes.io/provided-node-ip".to_owned(), spec.private_ip.clone()),
+        ("node.alpha.kubernetes.io/ttl".to_owned(), "0".to_owned()),
+        ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned()),
+    ]));
+    node
+}
+
+/// The Node of a micro-VM: only what Fargate gives to it.
+fn micro_vm_registration(instance: &Instance, now: Time) -> Node {
+    let spec = &instance.spec;
+    let mut node_taints = vec![taints::taint(labels::TAINT_NOT_READY, "NoSchedule")];
+    node_taints.extend(spec.kubelet.taints.clone());
+    let mut node = Node {
+        spec: Some(NodeSpec {
+            provider_id: Some(provider_id(instance)),
+            taints: Some(node_taints),
+            ..NodeSpec::default()
+        }),
+        status: Some(status(instance, false, now)),
+        ..Node::default()
+    };
+    node.metadata.name = Some(spec.private_dns_name.clone());
+    node.metadata.labels = Some(spec.kubelet.labels.clone());
+    node.metadata.annotations = Some(BTreeMap::from([
         ("node.alpha.kubernetes.io/ttl".to_owned(), "0".to_owned()),
         ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned()),
     ]));
@@ -139,11 +175,12 @@ fn status(instance: &Instance, ready: bool, now: Time) -> NodeStatus {
         type_: type_.to_owned(),
         address: address.to_owned(),
     };
+    let host = spec.micro_vm.as_ref().map_or(&spec.private_dns_name, |vm| &vm.host_name);
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", &spec.private_ip),
-            address("InternalDNS", &spec.private_dns_name),
-            address("Hostname", &spec.private_dns_name),
+            address("InternalDNS", host),
+            address("Hostname", host),
         ]),
         allocatable: Some(quantities(&spec.kubelet.allocatable)),
         capacity: Some(quantities(&spec.kubelet.capacity)),
@@ -206,6 +243,20 @@ fn system_info(instance: &Instance) -> NodeSystemInfo {
     let mut random = Random::for_purpose(0, id);
     let arch = architecture(instance);
     let system_uuid = format!("ec2{}", &random.uuid()[3..]);
+    if instance.spec.micro_vm.is_some() {
+        return NodeSystemInfo {
+            architecture: arch.to_owned(),
+            boot_id: random.uuid(),
+            container_runtime_version: MICRO_VM_CONTAINER_RUNTIME.to_owned(),
+            kernel_version: MICRO_VM_KERNEL.to_owned(),
+            kubelet_version: KUBELET_VERSION.to_owned(),
+            machine_id: system_uuid.replace('-', ""),
+            operating_system: "linux".to_owned(),
+            os_image: MICRO_VM_OS_IMAGE.to_owned(),
+            system_uuid,
+            ..NodeSystemInfo::default()
+        };
+    }
     NodeSystemInfo {
         architecture: arch.to_owned(),
         boot_id: random.uuid(),

@@ -182,7 +182,11 @@ impl PodAgent {
         }
         if worker.ip.is_none() && !worker.is_held && now >= worker.sandbox_at {
             let hint = fnv1a(worker.uid.as_bytes());
-            worker.ip = Some(self.addresses.assign(host_ip, hint, &worker.uid));
+            // A micro-VM's only interface is its pod's.
+            worker.ip = Some(match machine.spec.micro_vm {
+                Some(_) => host_ip,
+                None => self.addresses.assign(host_ip, hint, &worker.uid),
+            });
         }
         let mut said = Vec::new();
         let before = tracked.written.as_ref().or(pod.status.as_ref());
