@@ -8,6 +8,9 @@ use wharf_model::instance::Instance;
 use wharf_model::money::{Billing, Money, Price};
 use wharf_model::time::Time;
 
+/// The width of the column of ids that no id is too long for.
+const ID_WIDTH_MIN: usize = 20;
+
 /// What one machine has cost so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
@@ -37,6 +40,10 @@ impl Line {
         let (from, until) = instance.status.billed(now)?;
         let price = Price::from_nano_dollars_per_hour(instance.spec.price_nanos_per_hour);
         let elapsed = u64::try_from(until.since(from).as_nanos()).unwrap_or(u64::MAX);
+        let billing = match instance.spec.micro_vm {
+            Some(_) => wharf_fargate::price::BILLING,
+            None => Billing::EC2_LINUX,
+        };
         Some(Self {
             instance: instance.metadata.name.clone().unwrap_or_default(),
             instance_type: instance.spec.instance_type.clone(),
@@ -47,7 +54,7 @@ impl Line {
             until,
             running: instance.status.shutting_down_at_nanos.is_none()
                 && instance.status.terminated_at_nanos.is_none(),
-            cost: Billing::EC2_LINUX.cost(price, elapsed),
+            cost: billing.cost(price, elapsed),
         })
     }
 
@@ -85,8 +92,12 @@ impl Ledger {
 
     /// The ledger as a table for people.
     pub fn to_text(&self) -> String {
-        let mut text = String::from(
-            "INSTANCE             TYPE           ZONE              CAPACITY     USD/HOUR   IN USE      USD\n",
+        // Ids of EC2's instances fit; those of Fargate's machines are longer.
+        let ids = self.lines.iter().map(|line| line.instance.len());
+        let width = ids.chain([ID_WIDTH_MIN]).max().unwrap_or(ID_WIDTH_MIN);
+        let mut text = format!(
+            "{:<width$} TYPE           ZONE              CAPACITY     USD/HOUR   IN USE      USD\n",
+            "INSTANCE"
         );
         for line in &self.lines {
             let seconds = line.elapsed().as_secs();
@@ -98,7 +109,7 @@ impl Ledger {
                 if line.running { "+" } else { "" }
             );
             text.push_str(&format!(
-                "{:<20} {:<14} {:<17} {:<12} {:<10} {:<11} {}\n",
+                "{:<width$} {:<14} {:<17} {:<12} {:<10} {:<11} {}\n",
                 line.instance,
                 line.instance_type,
                 line.zone,

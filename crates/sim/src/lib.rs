@@ -5,6 +5,8 @@
 //! Start with [`scenario`] for the input and [`timeline`] for the output.
 
 mod addons;
+pub mod cluster;
+pub mod config;
 pub mod ledger;
 pub mod rehearsal;
 pub mod scenario;

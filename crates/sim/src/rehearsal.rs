@@ -144,6 +144,7 @@ impl Rehearsal {
             scheduler: options.scheduler.clone(),
             vpa_storage: Default::default(),
             metrics_apis: Default::default(),
+            cluster: Default::default(),
         };
         let world = World::new(Arc::clone(&registry), &settings)?;
         let mut rehearsal = Self {

@@ -6,6 +6,7 @@ mod pools;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use serde_json::{Value, json};
+use wharf_controllers::fargate::Taker;
 use wharf_controllers::journal::Journal;
 use wharf_controllers::scheduler::snapshot_of;
 use wharf_model::instance::Instance;
@@ -33,6 +34,7 @@ pub struct Answer {
     machine: Option<Line>,
     kernel: Vec<ForKernel>,
     chances: Option<Chances>,
+    fargate: Option<Taker>,
 }
 
 /// What a kubelet tells the kernel of a container.
@@ -83,6 +85,7 @@ pub fn answer<'a>(
         machine,
         kernel: Vec::new(),
         chances: None,
+        fargate: None,
     })
 }
 
@@ -144,6 +147,15 @@ impl Answer {
         self
     }
 
+    /// The same with who takes the pod. What nodes say of one that Fargate takes is left out: none of
+    /// them is asked.
+    #[must_use]
+    pub fn with_fargate(mut self, taker: Taker) -> Self {
+        self.chances = self.chances.filter(|_| !taker.is_fargate);
+        self.fargate = Some(taker);
+        self
+    }
+
     /// The same with what the kubelet of the pod's node tells the kernel of its containers.
     #[must_use]
     pub fn with_kernel(mut self, pod: &Pod, node: &Node) -> Self {
@@ -189,6 +201,9 @@ impl Answer {
                 kernel.memory_limit.as_deref().unwrap_or("none")
             ));
         }
+        if let Some(taker) = &self.fargate {
+            text.push_str(&format!("{}\n", taker.text));
+        }
         if let Some(chances) = &self.chances {
             text.push_str(&chances.text);
         }
@@ -206,6 +221,7 @@ impl Answer {
             "object": self.subject,
             "state": self.state,
             "now": self.chances.as_ref().map(|chances| &chances.review),
+            "fargate": self.fargate.as_ref().map(|taker| &taker.text),
             "reasons": self.reasons,
             "kernel": self.kernel.iter().map(|kernel| json!({
                 "container": kernel.container,

@@ -15,6 +15,7 @@ use wharf_cloud::ec2::{Ec2Settings, SimulatedEc2};
 use wharf_cloud::none::NoCloud;
 use wharf_controllers::cpa::ProportionalAutoscalers;
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
+use wharf_controllers::fargate::{self, FargateSettings};
 use wharf_controllers::hpa::{self, HorizontalPodAutoscalers};
 use wharf_controllers::karpenter::{self, KarpenterSettings};
 use wharf_controllers::scheduler::{Scheduler, SchedulerMetrics};
@@ -36,6 +37,8 @@ use wharf_ports::metrics::{Board, Metrics, MetricsApis, Served};
 use wharf_ports::view::View;
 use wharf_registry::{EmbeddedCluster, Registry};
 use wharf_scheduler::config::Configuration;
+
+use crate::cluster::{self, Cluster as ClusterStart, NAME_DEFAULT};
 
 /// How long a node may be silent before it is taken for lost: kube-controller-manager's
 /// `--node-monitor-grace-period`.
@@ -60,6 +63,8 @@ pub struct WorldSettings {
     pub vpa_storage: Storage,
     /// Which metrics APIs there are.
     pub metrics_apis: MetricsApis,
+    /// What the cluster begins with.
+    pub cluster: ClusterStart,
 }
 
 /// Which controllers run.
@@ -156,11 +161,13 @@ impl<C: Cluster> World<C> {
         let board = Board::new();
         let measures = Measures { storage: settings.vpa_storage, ..Measures::on(&board) };
         let measures = measures.served(settings.metrics_apis);
-        let all = controllers(&catalog, scheduler, settings.seed, &measures, registry.gates());
+        let name = &settings.cluster.name;
+        let gates = registry.gates();
+        let all = controllers(&catalog, name, scheduler, settings.seed, &measures, gates);
         let chosen = choose(&settings.controllers, all)?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
-            create_cloud_objects(&registry)?;
+            create_cloud_objects(&registry, &catalog, &settings.cluster)?;
         }
         let cloud: Box<dyn Cloud> = if settings.controllers.run_cloud() {
             Box::new(simulated_cloud(&settings.region, settings.seed))
@@ -291,7 +298,8 @@ pub fn chosen_controllers(
     gates: FeatureGates,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let chosen = choose(choice, controllers(&catalog, scheduler, seed, measures, gates))?;
+    let all = controllers(&catalog, NAME_DEFAULT, scheduler, seed, measures, gates);
+    let chosen = choose(choice, all)?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
 
@@ -301,6 +309,7 @@ type Grouped = (&'static str, Box<dyn Controller>);
 const WORKLOADS: &str = "workloads";
 const SCHEDULER: &str = "scheduler";
 const KARPENTER: &str = "karpenter";
+const FARGATE: &str = "fargate";
 const STORAGE: &str = "storage";
 const KUBELET: &str = "kubelet";
 const AUTOSCALING: &str = "autoscaling";
@@ -310,6 +319,7 @@ const APART: [&str; 2] = [WORKLOADS, AUTOSCALING];
 /// Every controller of a simulated world, in a fixed order: events reach them in it.
 fn controllers(
     catalog: &Arc<Catalog>,
+    cluster_name: &str,
     scheduler: Scheduler,
     seed: u64,
     measures: &Measures,
@@ -324,8 +334,15 @@ fn controllers(
     let vertical = vpa::controllers(Arc::clone(&measures.metrics), measures.storage, gates.vpa);
     controllers.extend(vertical.into_iter().map(in_group(AUTOSCALING)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
-    let karpenter = karpenter::controllers(catalog, KarpenterSettings::default());
+    let settings =
+        KarpenterSettings { cluster_name: cluster_name.to_owned(), ..KarpenterSettings::default() };
+    let karpenter = karpenter::controllers(catalog, settings);
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
+    let settings = FargateSettings {
+        cluster_name: cluster_name.to_owned(),
+        ..FargateSettings::new(catalog.region().name, catalog.price_factor(), seed)
+    };
+    controllers.extend(fargate::controllers(settings).into_iter().map(in_group(FARGATE)));
     controllers.extend(storage::controllers(seed).into_iter().map(in_group(STORAGE)));
     controllers.push((KUBELET, Box::new(NodeAgent::new(Heartbeats::default()))));
     controllers.push((KUBELET, Box::new(PodAgent::new(Arc::clone(&measures.board)))));
@@ -339,7 +356,7 @@ fn controllers(
 fn choose(choice: &Controllers, mut controllers: Vec<Grouped>) -> Result<Vec<Grouped>, WorldError> {
     let Controllers::Only(names) = choice else { return Ok(controllers) };
     let mut known: Vec<&'static str> =
-        vec![WORKLOADS, AUTOSCALING, SCHEDULER, KARPENTER, STORAGE, KUBELET];
+        vec![WORKLOADS, AUTOSCALING, SCHEDULER, KARPENTER, FARGATE, STORAGE, KUBELET];
     let apart = controllers.iter().filter(|(group, _)| APART.contains(group));
     known.extend(apart.map(|(_, controller)| controller.name()));
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
@@ -351,13 +368,18 @@ fn choose(choice: &Controllers, mut controllers: Vec<Grouped>) -> Result<Vec<Gro
     Ok(controllers)
 }
 
-/// Creates what a cluster in the simulated cloud has besides: Karpenter's pod, and the storage
-/// add-on's objects.
+/// Creates what a cluster in the simulated cloud has besides: Karpenter's pod, the VPC, Fargate
+/// profiles, and the storage add-on's objects.
 ///
 /// # Errors
 /// The API's refusal. That something is there already is none.
-pub fn create_cloud_objects(registry: &Registry) -> Result<(), ApiError> {
+pub fn create_cloud_objects(
+    registry: &Registry,
+    catalog: &Catalog,
+    cluster: &ClusterStart,
+) -> Result<(), ApiError> {
     create_control_plane_pod(registry)?;
+    cluster::create(registry, catalog, cluster)?;
     crate::addons::create_storage(registry)
 }
 
@@ -439,13 +461,9 @@ mod tests {
         let all = || {
             let catalog = Arc::new(Catalog::load("us-east-1").expect("there is one"));
             let measures = Measures::on(&Board::new());
-            controllers(
-                &catalog,
-                Scheduler::new(Configuration::default()),
-                1,
-                &measures,
-                FeatureGates::default(),
-            )
+            let scheduler = Scheduler::new(Configuration::default());
+            let gates = FeatureGates::default();
+            controllers(&catalog, NAME_DEFAULT, scheduler, 1, &measures, gates)
         };
         let names = |choice: &str| -> Vec<&str> {
             let chosen = choose(&Controllers::named(choice), all()).expect("they are known");
@@ -464,14 +482,16 @@ mod tests {
         assert_eq!(names("none"), Vec::<&str>::new());
         assert_eq!(names("all").len(), all().len());
         assert_eq!(
-            names("workloads,autoscaling,scheduler,karpenter,storage,kubelet").len(),
+            names("workloads,autoscaling,scheduler,karpenter,fargate,storage,kubelet").len(),
             all().len()
         );
         let error = choose(&Controllers::named("schedular"), all()).err().expect("a typo");
         let error = error.to_string();
         assert!(error.starts_with("there is no controller \"schedular\"; there are "), "{error}");
         assert!(
-            error.contains("workloads, autoscaling, scheduler, karpenter, storage, kubelet, "),
+            error.contains(
+                "workloads, autoscaling, scheduler, karpenter, fargate, storage, kubelet, "
+            ),
             "{error}"
         );
     }

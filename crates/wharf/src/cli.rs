@@ -52,6 +52,9 @@ pub(crate) enum Command {
     Simulate(SimulateArgs),
     /// Say why a pod, node or nodeclaim is where it is
     Why(WhyArgs),
+    /// Make, list, describe and delete Fargate profiles of a running lab
+    #[command(subcommand)]
+    Fargate(FargateCommand),
     /// List instance types with what pods may use of them and what they cost
     Catalog(CatalogArgs),
     /// Print a bearer token with the administrator's rights on the running lab
@@ -78,6 +81,8 @@ pub(crate) enum Command {
   wharf up --ephemeral --listen 127.0.0.1:0  nothing kept, any free port
   wharf up --kubeconfig ./lab.yaml           writes only that file
   wharf up --controllers none                the API alone, for `wharf run` beside it
+  wharf up --config labs/fargate-serverless/cluster.yaml
+      the cluster that an eksctl file describes
   wharf up --ephemeral -- kubectl get nodes  runs a command against a lab, then ends")]
 pub(crate) struct UpArgs {
     /// Address to serve at; port 0 picks a free one
@@ -106,6 +111,9 @@ pub(crate) struct UpArgs {
     /// elsewhere
     #[arg(long, default_value = "all", value_name = "NAME,…")]
     pub(crate) controllers: String,
+    /// eksctl's ClusterConfig file: the cluster's name, region, subnets and Fargate profiles
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
@@ -306,6 +314,76 @@ pub(crate) struct WhyArgs {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
+}
+
+/// `wharf fargate`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FargateCommand {
+    /// Fargate profiles: which pods run on Fargate
+    #[command(subcommand)]
+    Profile(ProfileCommand),
+}
+
+/// `wharf fargate profile`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProfileCommand {
+    /// Make a profile; it is in use some minutes later
+    #[command(after_help = "Examples:
+  wharf fargate profile create study_wildcard --namespace 'study-*'
+  wharf fargate profile create web --namespace shop --labels tier=web --tags team=a")]
+    Create(ProfileCreateArgs),
+    /// List profiles, a line for each selector, as `eksctl get fargateprofile` does
+    #[command(visible_alias = "get")]
+    List(ProfileListArgs),
+    /// Show a profile, as `aws eks describe-fargate-profile` does
+    Describe(ProfileArgs),
+    /// Delete a profile, and the pods that run on it
+    Delete(ProfileArgs),
+}
+
+/// `wharf fargate profile create`.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileCreateArgs {
+    /// The profile's name
+    pub(crate) name: String,
+    /// Namespace of the pods; * and ? are wildcards
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub(crate) namespace: String,
+    /// Labels that the pods must have; * and ? are wildcards
+    #[arg(short, long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = pair)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Private subnets for the pods [default: all of the cluster]
+    #[arg(long, value_name = "ID,…", value_delimiter = ',')]
+    pub(crate) subnets: Vec<String>,
+    /// Role of the pods' kubelets [default: one is made up]
+    #[arg(long, value_name = "ARN")]
+    pub(crate) pod_execution_role_arn: Option<String>,
+    /// Tags
+    #[arg(short, long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = pair)]
+    pub(crate) tags: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+}
+
+/// `wharf fargate profile list`.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileListArgs {
+    /// Only the profile of this name
+    pub(crate) name: Option<String>,
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+}
+
+/// A profile of a running lab.
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArgs {
+    /// The profile's name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
 }
 
 /// `wharf catalog`.
@@ -583,6 +661,13 @@ fn object_key(text: &str) -> Result<ObjectKey, String> {
             Ok(ObjectKey::namespaced(namespace, name))
         }
         _ => Err("write it as NAMESPACE/NAME, such as kube-system/wharf".to_owned()),
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".to_owned()),
     }
 }
 

@@ -16,7 +16,7 @@ use std::process::ExitCode as Exit;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, FargateCommand};
 use failure::Failure;
 
 // Chosen by measurement: docs/performance.md.
@@ -56,6 +56,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Clock(args) => commands::clock::run(&args)?,
         Command::Simulate(args) => commands::simulate::run(&args)?,
         Command::Why(args) => commands::why::run(&args)?,
+        Command::Fargate(FargateCommand::Profile(command)) => commands::fargate::run(&command)?,
         Command::Catalog(args) => commands::catalog::run(&args)?,
         Command::Token(args) => commands::token::run(&args)?,
         Command::Verify(args) => commands::verify::run(&args)?,

@@ -20,14 +20,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("scheduler", &["model", "cel"]),
     ("autoscale", &["model"]),
     ("provision", &["model"]),
+    ("fargate", &["model"]),
     ("store", &["model", "ports"]),
-    ("cloud", &["model", "ports"]),
+    ("cloud", &["model", "ports", "fargate"]),
     ("load", &["model"]),
-    ("node", &["model", "ports", "load", "autoscale"]),
+    ("node", &["model", "ports", "load", "autoscale", "fargate"]),
     ("schema", &["model", "ports"]),
     ("remote", &["model", "ports"]),
-    ("registry", &["model", "ports", "store", "autoscale"]),
-    ("controllers", &["model", "ports", "scheduler", "autoscale", "provision", "cloud"]),
+    ("registry", &["model", "ports", "store", "autoscale", "fargate"]),
+    ("controllers", &["model", "ports", "scheduler", "autoscale", "provision", "fargate", "cloud"]),
     ("server", &["model", "ports", "store", "registry", "schema"]),
     (
         "sim",
@@ -40,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "schema",
             "controllers",
             "cloud",
+            "fargate",
             "node",
         ],
     ),
@@ -51,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "scheduler",
             "autoscale",
             "provision",
+            "fargate",
             "store",
             "cloud",
             "node",
@@ -99,7 +102,7 @@ fn dependencies_point_one_way() {
 
 #[test]
 fn cores_do_no_io() {
-    for name in ["model", "ports", "scheduler", "provision", "autoscale", "load"] {
+    for name in ["model", "ports", "scheduler", "provision", "autoscale", "load", "fargate"] {
         for path in sources_of(&repository().join("crates").join(name).join("src")) {
             let text = read(&path);
             for word in ["std::fs", "std::net", "std::process", "std::thread", "tokio::"] {

@@ -91,6 +91,7 @@ impl Trial {
             scheduler,
             vpa_storage: Default::default(),
             metrics_apis: Default::default(),
+            cluster: Default::default(),
         };
         let world = world(&registry, &settings, &mut random, faults);
         let invariants = Invariants::default();

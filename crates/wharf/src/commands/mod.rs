@@ -5,6 +5,7 @@ pub(crate) mod catalog;
 pub(crate) mod clock;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod fargate;
 pub(crate) mod run;
 pub(crate) mod simulate;
 pub(crate) mod token;

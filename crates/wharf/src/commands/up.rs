@@ -7,6 +7,8 @@ use std::process::{ExitCode as Exit, ExitStatus};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
+use wharf_sim::config::{self, ClusterConfig};
+
 use crate::cli::UpArgs;
 use crate::failure::Failure;
 use crate::lab::{Lab, LabOptions, process_start};
@@ -32,12 +34,15 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let controllers = super::controllers(&args.controllers)?;
     let scheduler = super::scheduler_config(args.scheduler_config.as_deref())?;
+    let config = cluster_config(&args)?;
+    let region = config.as_ref().map(|config| config.region.clone());
     let options = LabOptions {
         scheduler,
+        cluster: config.map(|config| config.cluster),
         listen: args.listen,
         data: data_directory(&args),
         speed: args.speed,
-        region: args.region.clone(),
+        region: args.region.clone().or(region),
         seed: args.seed,
         verbose: args.verbose,
         controllers,
@@ -87,6 +92,25 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
     };
     lab.stop().await?;
     ended
+}
+
+/// What the file of `--config` says; what of it has no effect is told.
+fn cluster_config(args: &UpArgs) -> Result<Option<ClusterConfig>, Failure> {
+    let Some(file) = &args.config else { return Ok(None) };
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::bad_input(format!("{}: {error}", file.display())))?;
+    let config = config::load(&text, &file.display().to_string()).map_err(Failure::bad_input)?;
+    if let Some(region) = args.region.as_ref().filter(|region| **region != config.region) {
+        return Err(Failure::bad_input(format!(
+            "{} is for region {}, not {region}; leave --region away, or change the file",
+            file.display(),
+            config.region
+        )));
+    }
+    for warning in &config.warnings {
+        output::progress(&format!("warning: {warning}"));
+    }
+    Ok(Some(config))
 }
 
 /// The directory that keeps the lab; `None` for an ephemeral one.

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use wharf_cloud::catalog::Catalog;
+use wharf_controllers::fargate;
 use wharf_controllers::journal::Journal;
 use wharf_controllers::karpenter::{KarpenterSettings, review};
 use wharf_controllers::metrics::MEDIA_TYPE;
@@ -21,6 +22,7 @@ use wharf_ports::view::View;
 use wharf_registry::Registry;
 use wharf_scheduler::Profile;
 use wharf_server::{Extra, ExtraRequest, ExtraResponse, Later};
+use wharf_sim::cluster::Cluster;
 use wharf_sim::ledger::Ledger;
 use wharf_sim::scenario::Target;
 use wharf_sim::why::{self, Telling};
@@ -40,6 +42,7 @@ pub(super) struct LabEndpoints {
     pub(super) board: Arc<Board>,
     /// What Karpenter has done.
     pub(super) machines: Arc<karpenter::Counters>,
+    pub(super) cluster_name: String,
     pub(super) catalog: Arc<Catalog>,
     /// The scheduler's profiles.
     pub(super) profiles: Vec<Profile>,
@@ -76,7 +79,8 @@ impl LabEndpoints {
                 "this lab has a cloud of its own; start it with `wharf up --controllers none`",
             ));
         }
-        create_cloud_objects(&self.registry)?;
+        let cluster = Cluster { name: self.cluster_name.clone(), ..Cluster::default() };
+        create_cloud_objects(&self.registry, &self.catalog, &cluster)?;
         Ok(json!({}))
     }
 
@@ -139,6 +143,9 @@ impl LabEndpoints {
             };
             let waits = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
             answer = answer.with_chances(&chances, waits, telling);
+            if waits && let Some(taker) = fargate::who_takes(pod, &view) {
+                answer = answer.with_fargate(taker);
+            }
         }
         Ok(if request.query.get("output") == Some("json") {
             ExtraResponse::Json(answer.to_json().to_string().into())
@@ -186,6 +193,7 @@ impl Extra for LabEndpoints {
                 ("POST", shared_journal::NAME) => self.journal(request.body).map(json),
                 ("POST", shared_board::NAME) => self.measured(request.body).map(json),
                 ("GET", "why") => self.why(&request),
+                ("GET", "cluster") => Ok(json(json!({"name": self.cluster_name}))),
                 ("GET", "ledger") => Ok(json(self.ledger())),
                 _ => return None,
             };

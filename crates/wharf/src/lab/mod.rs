@@ -27,6 +27,7 @@ use wharf_ports::metrics::MetricsApis;
 use wharf_registry::Registry;
 use wharf_scheduler::config::Configuration;
 use wharf_server::{Api, Pki, ServerParts, Tokens, serve};
+use wharf_sim::cluster::Cluster;
 use wharf_sim::world::{Controllers, World, WorldSettings};
 use wharf_store::Store;
 
@@ -52,6 +53,8 @@ pub(crate) struct LabOptions {
     pub(crate) region: Option<String>,
     /// The seed, if asked for.
     pub(crate) seed: Option<u64>,
+    /// What the cluster begins with, if a file says so.
+    pub(crate) cluster: Option<Cluster>,
     /// How the scheduler is configured.
     pub(crate) scheduler: Configuration,
     /// How much to say on stderr.
@@ -117,6 +120,10 @@ impl Lab {
             scheduler: options.scheduler.clone(),
             vpa_storage: options.vpa_storage,
             metrics_apis: options.metrics_apis,
+            cluster: Cluster {
+                name: settings.cluster.clone(),
+                ..options.cluster.clone().unwrap_or_default()
+            },
         };
         let mut world =
             World::new(Arc::clone(&registry), &world_settings).map_err(Failure::failed)?;
@@ -173,6 +180,7 @@ impl Lab {
                 metrics,
                 board,
                 machines,
+                cluster_name: settings.cluster.clone(),
                 catalog: Arc::new(Catalog::load(&settings.region).map_err(Failure::bad_input)?),
                 profiles: options.scheduler.profiles.clone(),
                 cloud_is_elsewhere,

@@ -8,6 +8,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use wharf_cloud::catalog::Catalog;
 
+use wharf_sim::cluster::NAME_DEFAULT;
+
 use super::LabOptions;
 use crate::failure::Failure;
 
@@ -23,6 +25,13 @@ pub(super) struct Settings {
     pub(super) region: String,
     /// Seed.
     pub(super) seed: u64,
+    /// The cluster's name. Data directories of before there were names have none.
+    #[serde(default = "cluster_default")]
+    pub(super) cluster: String,
+}
+
+fn cluster_default() -> String {
+    NAME_DEFAULT.to_owned()
 }
 
 /// The settings of the data directory, else those asked for, else the defaults. Changes nothing.
@@ -47,6 +56,16 @@ pub(super) fn settle(options: &LabOptions) -> Result<Settings, Failure> {
         if options.region.as_ref().is_some_and(|region| *region != kept.region) {
             return Err(refuse("region", kept.region.clone()));
         }
+        if let Some(cluster) = &options.cluster
+            && cluster.name != kept.cluster
+        {
+            return Err(Failure::bad_input(format!(
+                "data directory {} holds the cluster {}, and the file of --config is for {}; choose another directory with --data",
+                data.display(),
+                kept.cluster,
+                cluster.name
+            )));
+        }
         if options.seed.is_some_and(|seed| seed != kept.seed) {
             return Err(refuse("seed", kept.seed.to_string()));
         }
@@ -54,6 +73,7 @@ pub(super) fn settle(options: &LabOptions) -> Result<Settings, Failure> {
     let settings = kept.unwrap_or_else(|| Settings {
         region: options.region.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned()),
         seed: options.seed.unwrap_or(SEED_DEFAULT),
+        cluster: options.cluster.as_ref().map_or_else(cluster_default, |c| c.name.clone()),
     });
     Catalog::load(&settings.region).map_err(Failure::bad_input)?;
     Ok(settings)

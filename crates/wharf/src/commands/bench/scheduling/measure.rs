@@ -73,6 +73,7 @@ pub(super) fn run(workload: &Workload, size: &Size, options: &Options) -> Result
             listen: ([127, 0, 0, 1], 0).into(),
             data: Some(options.folder.clone()),
             speed: 1,
+            cluster: None,
             region: None,
             seed: None,
             verbose: 0,

@@ -1,0 +1,118 @@
+//! What a cluster in the simulated cloud begins with besides its nodes: its name, the subnets of its
+//! VPC, and its Fargate profiles.
+
+use wharf_cloud::catalog::Catalog;
+use wharf_cloud::ec2::{resource_id, zone_block};
+use wharf_model::fargate::{FargateProfile, status};
+use wharf_model::kinds::Kind;
+use wharf_model::object::ObjectKey;
+use wharf_model::subnet::{Subnet, SubnetSpec};
+use wharf_ports::cluster::{Part, Write};
+use wharf_ports::error::{ApiError, StatusReason};
+use wharf_registry::Registry;
+
+use crate::addons;
+
+/// A cluster's name where nobody says another.
+pub const NAME_DEFAULT: &str = "wharf";
+
+/// What a cluster begins with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// The subnets of its VPC; none stands for a private one in each zone.
+    pub subnets: Vec<Subnet>,
+    /// Its Fargate profiles, which are there from the start.
+    pub profiles: Vec<FargateProfile>,
+    /// The add-on CoreDNS, if it has it.
+    pub core_dns: Option<CoreDns>,
+}
+
+/// How the add-on CoreDNS is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreDns {
+    /// Whether it may run on Fargate; otherwise an annotation keeps it off.
+    pub on_fargate: bool,
+    /// What each of its pods asks for.
+    pub requests: DnsRequests,
+}
+
+/// What a pod of CoreDNS asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsRequests {
+    /// Cpu.
+    pub cpu: String,
+    /// Memory.
+    pub memory: String,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            name: NAME_DEFAULT.to_owned(),
+            subnets: Vec::new(),
+            profiles: Vec::new(),
+            core_dns: None,
+        }
+    }
+}
+
+/// Creates what is not there yet. A cluster that has subnets keeps them.
+///
+/// # Errors
+/// The API's refusal.
+pub(crate) fn create(
+    registry: &Registry,
+    catalog: &Catalog,
+    cluster: &Cluster,
+) -> Result<(), ApiError> {
+    if registry.store().count(Kind::of::<Subnet>()) == 0 {
+        let subnets = match cluster.subnets.as_slice() {
+            [] => subnets_of_zones(catalog, &cluster.name),
+            given => given.to_vec(),
+        };
+        for subnet in subnets {
+            registry.apply(Write::Create(Box::new(subnet)))?;
+        }
+    }
+    for profile in &cluster.profiles {
+        create_profile(registry, profile)?;
+    }
+    match &cluster.core_dns {
+        Some(dns) => addons::create_core_dns(registry, dns, catalog.region().name),
+        None => Ok(()),
+    }
+}
+
+/// A profile that was made with the cluster is in use from the start.
+fn create_profile(registry: &Registry, profile: &FargateProfile) -> Result<(), ApiError> {
+    let kind = Kind::of::<FargateProfile>();
+    if registry.store().get(kind, &ObjectKey::of(&profile.metadata)).is_some() {
+        return Ok(());
+    }
+    let created = match registry.apply(Write::Create(Box::new(profile.clone()))) {
+        Err(error) if error.reason == StatusReason::AlreadyExists => return Ok(()),
+        created => created?,
+    };
+    let Some(mut profile) = created.and_then(|object| object.draft::<FargateProfile>()) else {
+        return Ok(());
+    };
+    profile.status.created_at = Some(registry.now().to_meta());
+    profile.status.status = Some(status::ACTIVE.to_owned());
+    registry.apply(Write::Update { object: Box::new(profile), part: Part::Status }).map(|_| ())
+}
+
+/// One private subnet in each zone: those in which EC2's machines are.
+fn subnets_of_zones(catalog: &Catalog, cluster: &str) -> Vec<Subnet> {
+    let subnet = |zone: wharf_cloud::catalog::Zone| {
+        let spec = SubnetSpec {
+            cidr_block: zone_block(&zone.name),
+            zone: zone.name.to_string(),
+            zone_id: zone.id.to_string(),
+            public: false,
+        };
+        Subnet::new(resource_id(cluster, "subnet", &zone.name), spec)
+    };
+    catalog.zones().into_iter().map(subnet).collect()
+}

@@ -1,0 +1,442 @@
+//! eksctl's `ClusterConfig` (`eksctl.io/v1alpha5`): what a cluster begins with, from a file.
+//!
+//! Read are the name, the region, the VPC's subnets, the Fargate profiles and the add-on CoreDNS. Fields
+//! of eksctl's that mean nothing to a simulated cluster (IAM, tags) are taken in silence; those that
+//! would mean something, but are not done here, are told; those that eksctl does not know either are told
+//! too. What is wrong is an error with its line and column.
+//! <https://schema.eksctl.io/>
+
+mod tree;
+mod vpc;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use wharf_cloud::catalog::Catalog;
+use wharf_controllers::fargate::ACCOUNT;
+use wharf_fargate::profile::{self, SubnetKind};
+use wharf_model::fargate::{FargateProfile, FargateProfileSpec, FargateSelector};
+use wharf_model::random::{Random, fnv1a};
+
+use crate::cluster::{Cluster, CoreDns, DnsRequests};
+use tree::{Fields, Node, Place, Tree, Wrong, entries, wrong};
+
+/// The API version of the files.
+pub const API_VERSION: &str = "eksctl.io/v1alpha5";
+/// The version of the API that every cluster here has.
+const KUBERNETES: &str = "1.36";
+/// Where the profiles' objects are.
+const NAMESPACE: &str = "kube-system";
+
+/// What a file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterConfig {
+    /// The region.
+    pub region: String,
+    /// What the cluster begins with.
+    pub cluster: Cluster,
+    /// What of the file has no effect, a line each.
+    pub warnings: Vec<String>,
+}
+
+/// Why a file cannot be used: one line, with the place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}:{column}: {says}")]
+pub struct ConfigError {
+    /// The file.
+    pub file: String,
+    /// Where, from 1; 0 if it is not known.
+    pub line: u64,
+    /// Where in the line, from 1.
+    pub column: u64,
+    /// What is wrong and what is allowed.
+    pub says: String,
+}
+
+/// Reads a file's text; `file` names it in errors and warnings.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn load(text: &str, file: &str) -> Result<ClusterConfig, ConfigError> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    let document: Node = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let (line, column) =
+            error.location().map_or((0, 0), |place| (place.line(), place.column()));
+        let says = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
+        let says = says.lines().next().unwrap_or_default();
+        let says = says.split(" at line ").next().unwrap_or(says).to_owned();
+        ConfigError { file: file.to_owned(), line, column, says }
+    })?;
+    let refused = |wrong: Wrong| {
+        let Place { line, column } = wrong.place;
+        ConfigError { file: file.to_owned(), line, column, says: wrong.says }
+    };
+    let mut reader = Reader { warnings: Vec::new() };
+    let (region, cluster) = reader.document(&document).map_err(refused)?;
+    let warnings = reader.warnings.iter().map(|text| format!("{file}:{text}")).collect();
+    Ok(ClusterConfig { region, cluster, warnings })
+}
+
+/// Fields of a document that eksctl knows and that mean nothing to a simulated cluster.
+const SILENT: [&str; 8] = [
+    "accessConfig",
+    "addonsConfig",
+    "cloudWatch",
+    "gitops",
+    "iam",
+    "iamIdentityMappings",
+    "identityProviders",
+    "secretsEncryption",
+];
+/// The NodePools that Auto Mode brings.
+const BUILT_IN_POOLS: [&str; 2] = ["general-purpose", "system"];
+/// Fields that would mean something, and are not done.
+const NOT_DONE: [(&str, &str); 7] = [
+    ("karpenter", "Karpenter is there anyway, with its defaults"),
+    ("kubernetesNetworkConfig", "services have addresses of 10.100.0.0/16"),
+    ("localZones", "there are no local zones"),
+    ("nodeGroups", "there are no node groups yet"),
+    ("outpost", "there are no Outposts"),
+    ("privateCluster", "the API listens where --listen says"),
+    ("zonalShiftConfig", "there is no zonal shift"),
+];
+
+struct Reader {
+    warnings: Vec<String>,
+}
+
+impl Reader {
+    fn document(&mut self, document: &Node) -> Result<(String, Cluster), Wrong> {
+        let mut fields = Fields::of(document, "")?;
+        let (version, place) = fields.required_text("apiVersion")?;
+        if version != API_VERSION {
+            let says = format!("apiVersion is {API_VERSION}, not {version}");
+            return Err(Wrong { place, says });
+        }
+        let (kind, place) = fields.required_text("kind")?;
+        if kind != "ClusterConfig" {
+            return Err(Wrong { place, says: format!("kind is ClusterConfig, not {kind}") });
+        }
+        let Some(metadata) = fields.get("metadata") else {
+            return Err(wrong(document, "metadata", "is missing"));
+        };
+        let (name, region, catalog) = self.metadata(metadata)?;
+        let zones = self.zones(&mut fields, &catalog)?;
+        let subnets = match fields.get("vpc") {
+            Some(node) => self.vpc(node, &name, &zones, &catalog.zones())?,
+            None => Vec::new(),
+        };
+        let mut cluster = Cluster { name, subnets, ..Cluster::default() };
+        let role = fields.get("iam").and_then(execution_role);
+        for (path, node) in fields.list("fargateProfiles")? {
+            let profile = self.profile(node, &path, &cluster, role.as_deref())?;
+            let taken = cluster.profiles.iter().any(|other| other.spec.name == profile.spec.name);
+            if taken {
+                let says = format!("is a second profile named {}", profile.spec.name);
+                return Err(wrong(node, &path, &says));
+            }
+            if cluster.profiles.len() == profile::PROFILES_MAX {
+                let says =
+                    format!("is one too many: a cluster has {} profiles", profile::PROFILES_MAX);
+                return Err(wrong(node, &path, &says));
+            }
+            cluster.profiles.push(profile);
+        }
+        for (path, node) in fields.list("managedNodeGroups")? {
+            self.node_group(node, &path)?;
+        }
+        for (path, node) in fields.list("addons")? {
+            if let Some(dns) = self.addon(node, &path)? {
+                cluster.core_dns = Some(dns);
+            }
+        }
+        if let Some(node) = fields.get("autoModeConfig") {
+            self.auto_mode(node)?;
+        }
+        for name in SILENT {
+            fields.has(name);
+        }
+        for (name, why) in NOT_DONE {
+            if let Some(node) = fields.get(name) {
+                self.warn(node.place, &format!("{name} has no effect: {why}"));
+            }
+        }
+        self.unknown(&fields);
+        Ok((region, cluster))
+    }
+
+    fn metadata(&mut self, node: &Node) -> Result<(String, String, Catalog), Wrong> {
+        let mut fields = Fields::of(node, "metadata")?;
+        let (name, place) = fields.required_text("name")?;
+        let of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let starts = name.starts_with(|c: char| c.is_ascii_alphabetic());
+        if !starts || !name.chars().all(of_name) || name.len() > 100 {
+            let says = format!(
+                "metadata.name is {name:?}; a name has letters, digits and '-', begins with a letter, and has at most 100 characters"
+            );
+            return Err(Wrong { place, says });
+        }
+        let (region, place) = fields.required_text("region")?;
+        let catalog = Catalog::load(&region)
+            .map_err(|error| Wrong { place, says: format!("metadata.region: {error}") })?;
+        if let Some(version) = fields.text("version")?
+            && version != KUBERNETES
+            && version != "latest"
+        {
+            let says =
+                format!("metadata.version is {version}; the API here is Kubernetes {KUBERNETES}");
+            self.warn(node.place, &says);
+        }
+        fields.text_map("tags")?;
+        fields.text_map("annotations")?;
+        self.unknown(&fields);
+        Ok((name, region, catalog))
+    }
+
+    fn profile(
+        &mut self,
+        node: &Node,
+        path: &str,
+        cluster: &Cluster,
+        role: Option<&str>,
+    ) -> Result<FargateProfile, Wrong> {
+        let mut fields = Fields::of(node, path)?;
+        let (name, _) = fields.required_text("name")?;
+        let mut selectors = Vec::new();
+        for (path, node) in fields.list("selectors")? {
+            let mut fields = Fields::of(node, &path)?;
+            let namespace = fields.text("namespace")?.unwrap_or_default();
+            let labels: BTreeMap<String, String> = fields.text_map("labels")?.into_iter().collect();
+            self.unknown(&fields);
+            selectors.push(FargateSelector { namespace, labels });
+        }
+        let subnets = fields.texts("subnets")?;
+        let tags = fields.text_map("tags")?.into_iter().collect();
+        let own_role = fields.text("podExecutionRoleARN")?;
+        fields.has("status");
+        self.unknown(&fields);
+        let named = |wanted: &str| {
+            let mut all = cluster.subnets.iter();
+            all.find(|subnet| vpc::is_named(subnet, wanted))
+        };
+        let spec = FargateProfileSpec {
+            cluster_name: Some(cluster.name.clone()),
+            pod_execution_role_arn: Some(
+                own_role
+                    .or(role.map(str::to_owned))
+                    .unwrap_or_else(|| generated_role(&cluster.name)),
+            ),
+            name,
+            selectors,
+            subnets: subnets
+                .iter()
+                .map(|(wanted, _)| named(wanted).map_or(wanted.clone(), vpc::id))
+                .collect(),
+            tags,
+            client_request_token: None,
+        };
+        let kind_of = |id: &str| {
+            let subnet = cluster.subnets.iter().find(|subnet| vpc::id(subnet) == id)?;
+            Some(if subnet.spec.public { SubnetKind::Public } else { SubnetKind::Private })
+        };
+        if let Some(problem) = profile::problems(&spec, &kind_of).into_iter().next() {
+            let field = problem.field.strip_prefix("spec").unwrap_or(&problem.field);
+            let place = place_of(node, field.trim_start_matches('.'));
+            return Err(Wrong { place, says: format!("{path}{field}: {}", problem.what) });
+        }
+        let mut profile = FargateProfile { spec, ..FargateProfile::default() };
+        profile.metadata.name = Some(object_name(&profile.spec.name));
+        profile.metadata.namespace = Some(NAMESPACE.to_owned());
+        Ok(profile)
+    }
+
+    fn node_group(&mut self, node: &Node, path: &str) -> Result<(), Wrong> {
+        let mut fields = Fields::of(node, path)?;
+        let (name, _) = fields.required_text("name")?;
+        let (least, most) = (fields.count("minSize")?, fields.count("maxSize")?);
+        let wanted = fields.count("desiredCapacity")?;
+        let sizes = [least.or(wanted), wanted.or(least), most.or(wanted)];
+        if sizes.iter().flatten().collect::<Vec<_>>().windows(2).any(|pair| pair[0] > pair[1]) {
+            let says = "needs minSize <= desiredCapacity <= maxSize";
+            return Err(wrong(node, path, says));
+        }
+        self.warn(
+            node.place,
+            &format!("managed node group {name} has no machines: there are no node groups yet"),
+        );
+        // What eksctl knows of node groups besides.
+        for name in [
+            "amiFamily",
+            "ami",
+            "asgSuspendProcesses",
+            "availabilityZones",
+            "bottlerocket",
+            "capacityReservation",
+            "disableIMDSv1",
+            "disablePodIMDS",
+            "ebsOptimized",
+            "efaEnabled",
+            "iam",
+            "instanceName",
+            "instancePrefix",
+            "instanceSelector",
+            "instanceType",
+            "instanceTypes",
+            "labels",
+            "launchTemplate",
+            "localZones",
+            "maxPodsPerNode",
+            "nodeRepairConfig",
+            "overrideBootstrapCommand",
+            "placement",
+            "preBootstrapCommands",
+            "privateNetworking",
+            "propagateASGTags",
+            "releaseVersion",
+            "securityGroups",
+            "spot",
+            "ssh",
+            "subnets",
+            "tags",
+            "taints",
+            "updateConfig",
+            "volumeEncrypted",
+            "volumeIOPS",
+            "volumeKmsKeyID",
+            "volumeName",
+            "volumeSize",
+            "volumeThroughput",
+            "volumeType",
+        ] {
+            fields.has(name);
+        }
+        self.unknown(&fields);
+        Ok(())
+    }
+
+    fn auto_mode(&mut self, node: &Node) -> Result<(), Wrong> {
+        let mut fields = Fields::of(node, "autoModeConfig")?;
+        let is_enabled = fields.flag("enabled")?;
+        for (pool, place) in fields.texts("nodePools")? {
+            if !BUILT_IN_POOLS.contains(&pool.as_str()) {
+                let says = format!(
+                    "autoModeConfig.nodePools: there is no {pool}, only {}",
+                    BUILT_IN_POOLS.join(" and ")
+                );
+                return Err(Wrong { place, says });
+            }
+        }
+        fields.text("nodeRoleARN")?;
+        fields.text("permissionsBoundaryARN")?;
+        if is_enabled == Some(true) {
+            self.warn(node.place, "autoModeConfig has no effect: there is no Auto Mode yet");
+        }
+        self.unknown(&fields);
+        Ok(())
+    }
+
+    /// What an add-on brings, if it is CoreDNS.
+    fn addon(&mut self, node: &Node, path: &str) -> Result<Option<CoreDns>, Wrong> {
+        let mut fields = Fields::of(node, path)?;
+        let (name, _) = fields.required_text("name")?;
+        let values = fields.text("configurationValues")?;
+        for name in [
+            "attachPolicy",
+            "attachPolicyARNs",
+            "permissionsBoundary",
+            "podIdentityAssociations",
+            "resolveConflicts",
+            "serviceAccountRoleARN",
+            "tags",
+            "useDefaultPodIdentityAssociations",
+            "version",
+            "wellKnownPolicies",
+            "publishers",
+            "types",
+            "owners",
+            "force",
+            "namespaceConfig",
+        ] {
+            fields.has(name);
+        }
+        self.unknown(&fields);
+        if name != "coredns" {
+            return Ok(None);
+        }
+        let text = values.unwrap_or_else(|| "{}".to_owned());
+        let values: Value = serde_saphyr::from_str(&text).map_err(|_| {
+            wrong(node, &format!("{path}.configurationValues"), "is neither JSON nor YAML")
+        })?;
+        let requests = &values["resources"]["requests"];
+        let amount = |name: &str, default: &str| match &requests[name] {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => default.to_owned(),
+        };
+        Ok(Some(CoreDns {
+            on_fargate: values["computeType"]
+                .as_str()
+                .is_some_and(|t| t.eq_ignore_ascii_case("fargate")),
+            requests: DnsRequests { cpu: amount("cpu", "100m"), memory: amount("memory", "70Mi") },
+        }))
+    }
+
+    fn warn(&mut self, place: Place, text: &str) {
+        self.warnings.push(format!("{}:{}: {text}", place.line, place.column));
+    }
+
+    fn unknown(&mut self, fields: &Fields<'_>) {
+        self.warnings.extend(fields.unknown());
+    }
+}
+
+/// The role of all profiles, if the file names one.
+fn execution_role(iam: &Node) -> Option<String> {
+    let entries = entries(iam, "iam").ok()?;
+    let (_, node) = entries.iter().find(|(key, _)| key == "fargatePodExecutionRoleARN")?;
+    match &node.value {
+        Tree::Text(arn) => Some(arn.clone()),
+        _ => None,
+    }
+}
+
+/// The role that eksctl makes: its name ends in characters that AWS draws.
+pub fn generated_role(cluster: &str) -> String {
+    let suffix = Random::new(0, fnv1a(format!("{cluster} role").as_bytes())).hex(12);
+    format!(
+        "arn:aws:iam::{ACCOUNT}:role/eksctl-{cluster}-cluster-FargatePodExecutionRole-{}",
+        suffix.to_ascii_uppercase()
+    )
+}
+
+/// The name of the object of a profile: a profile's own may hold more than that of an object.
+pub fn object_name(profile: &str) -> String {
+    let name = profile.to_ascii_lowercase().replace('_', "-");
+    if name == profile {
+        return name;
+    }
+    // Two profiles whose names differ only in this way must not meet.
+    let suffix = Random::new(0, fnv1a(profile.as_bytes())).name_characters(4);
+    format!("{name}-{suffix}")
+}
+
+/// Where in a map a field stands, `selectors[1].namespace`; as near as can be told.
+fn place_of(node: &Node, path: &str) -> Place {
+    let mut at = node;
+    for part in path.split(['.', '[']) {
+        let part = part.trim_end_matches(']');
+        let found = match &at.value {
+            Tree::Map(entries) => entries.iter().find(|(key, _)| key == part).map(|(_, node)| node),
+            Tree::List(items) => part.parse::<usize>().ok().and_then(|index| items.get(index)),
+            _ => None,
+        };
+        match found {
+            Some(found) => at = found,
+            None => break,
+        }
+    }
+    at.place
+}
+
+#[cfg(test)]
+mod tests;

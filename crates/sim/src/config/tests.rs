@@ -1,0 +1,238 @@
+use std::path::Path;
+
+use super::*;
+
+const HEAD: &str = "apiVersion: eksctl.io/v1alpha5
+kind: ClusterConfig
+metadata:
+  name: demo
+  region: ap-northeast-2
+";
+
+fn read(rest: &str) -> Result<ClusterConfig, String> {
+    load(&format!("{HEAD}{rest}"), "c.yaml").map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_labs_cluster_is_read() {
+    let file = "../../labs/fargate-serverless/cluster.yaml";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = std::fs::read_to_string(path).expect("the lab is there");
+    let ClusterConfig { region, cluster, warnings } = load(&text, "cluster.yaml").expect("valid");
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!((region.as_str(), cluster.name.as_str()), ("ap-northeast-2", "fargate-serverless"));
+    let subnets: Vec<(&str, bool)> = cluster
+        .subnets
+        .iter()
+        .map(|subnet| (subnet.spec.cidr_block.as_str(), subnet.spec.public))
+        .collect();
+    assert_eq!(
+        subnets,
+        [
+            ("10.10.0.0/20", false),
+            ("10.10.16.0/20", false),
+            ("10.10.32.0/20", false),
+            ("10.10.48.0/24", true),
+            ("10.10.49.0/24", true),
+            ("10.10.50.0/24", true),
+        ]
+    );
+    let names: Vec<(&str, Option<&str>)> = cluster
+        .profiles
+        .iter()
+        .map(|profile| (profile.spec.name.as_str(), profile.metadata.name.as_deref()))
+        .collect();
+    let object = object_name("study_wildcard");
+    assert_eq!(
+        names,
+        [("study_wildcard", Some(object.as_str())), ("kube-system", Some("kube-system"))]
+    );
+    assert!(object.starts_with("study-wildcard-"), "{object}");
+    let dns = cluster.core_dns.expect("the add-on");
+    assert!(dns.on_fargate);
+    assert_eq!((dns.requests.cpu.as_str(), dns.requests.memory.as_str()), ("0.25", "256M"));
+}
+
+#[test]
+fn subnets_are_eksctls_unless_the_file_names_them() {
+    assert_eq!(read("").expect("valid").cluster.subnets, []);
+    let cluster =
+        read("vpc: {cidr: 10.20.0.0/16}\navailabilityZones: [ap-northeast-2c, ap-northeast-2a]\n")
+            .expect("valid")
+            .cluster;
+    let subnets: Vec<String> = cluster
+        .subnets
+        .iter()
+        .map(|subnet| {
+            let kind = if subnet.spec.public { "public" } else { "private" };
+            format!("{} {} {kind}", subnet.spec.cidr_block, subnet.spec.zone)
+        })
+        .collect();
+    assert_eq!(
+        subnets,
+        [
+            "10.20.0.0/19 ap-northeast-2c public",
+            "10.20.32.0/19 ap-northeast-2a public",
+            "10.20.64.0/19 ap-northeast-2c private",
+            "10.20.96.0/19 ap-northeast-2a private",
+        ]
+    );
+}
+
+#[test]
+fn profiles_may_name_subnets_as_the_file_does() {
+    let cluster = read(
+        "vpc:
+  subnets:
+    private:
+      one: {id: subnet-1, az: ap-northeast-2a, cidr: 10.0.0.0/24}
+iam: {fargatePodExecutionRoleARN: 'arn:aws:iam::1:role/mine'}
+fargateProfiles:
+- {name: a, selectors: [{namespace: a}], subnets: [one]}
+- {name: b, selectors: [{namespace: b, labels: {k: v}}], subnets: [subnet-1], podExecutionRoleARN: 'arn:aws:iam::1:role/own'}
+",
+    )
+    .expect("valid")
+    .cluster;
+    for profile in &cluster.profiles {
+        assert_eq!(profile.spec.subnets, ["subnet-1"]);
+        assert_eq!(profile.spec.cluster_name.as_deref(), Some("demo"));
+    }
+    let roles: Vec<Option<&str>> = cluster
+        .profiles
+        .iter()
+        .map(|profile| profile.spec.pod_execution_role_arn.as_deref())
+        .collect();
+    assert_eq!(roles, [Some("arn:aws:iam::1:role/mine"), Some("arn:aws:iam::1:role/own")]);
+    let generated =
+        read("fargateProfiles: [{name: a, selectors: [{namespace: a}]}]\n").expect("valid");
+    let role = generated.cluster.profiles[0].spec.pod_execution_role_arn.clone();
+    assert_eq!(role.as_deref(), Some(generated_role("demo").as_str()));
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let warnings = read(
+        "iam: {withOIDC: true}
+iamIdentityMappings: []
+cloudWatch: {clusterLogging: {enableTypes: ['*']}}
+autoModeConfig: {enabled: true}
+managedNodeGroup: []
+managedNodeGroups:
+- {name: ng, instanceType: m5.large, desiredCapacity: 2, minSize: 1, maxSize: 10, iam: {}, spotted: true}
+fargateProfiles:
+- {name: a, selectors: [{namespace: a, label: {}}]}
+",
+    )
+    .expect("valid")
+    .warnings;
+    assert_eq!(
+        warnings,
+        [
+            "c.yaml:14:42: there is no field fargateProfiles[0].selectors[0].label",
+            "c.yaml:12:3: managed node group ng has no machines: there are no node groups yet",
+            "c.yaml:12:99: there is no field managedNodeGroups[0].spotted",
+            "c.yaml:9:17: autoModeConfig has no effect: there is no Auto Mode yet",
+            "c.yaml:10:19: there is no field managedNodeGroup",
+        ]
+    );
+    let other = format!("{HEAD}  version: '1.30'\n  owner: me\n");
+    assert_eq!(
+        load(&other, "c.yaml").expect("valid").warnings,
+        [
+            "c.yaml:4:3: metadata.version is 1.30; the API here is Kubernetes 1.36",
+            "c.yaml:7:10: there is no field metadata.owner",
+        ]
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_place() {
+    for (rest, expected) in [
+        ("vpc: 5\n", "c.yaml:6:6: vpc is a map, not a number"),
+        (
+            "vpc: {cidr: 10.0.0.1/16}\n",
+            "c.yaml:6:13: vpc.cidr: 10.0.0.1/16 is no block of addresses; the block around it is 10.0.0.0/16",
+        ),
+        (
+            "vpc: {subnets: {private: {a: {cidr: 10.0.0.0/24}}}}\n",
+            "c.yaml:6:30: vpc.subnets.private.a is in no zone of the region: a; name one of ap-northeast-2a, ap-northeast-2b, ap-northeast-2c, ap-northeast-2d as its az",
+        ),
+        (
+            "vpc:\n  cidr: 10.1.0.0/16\n  subnets: {private: {ap-northeast-2a: {cidr: 10.0.0.0/24}}}\n",
+            "c.yaml:8:12: vpc.subnets has 10.0.0.0/24, which is not in 10.1.0.0/16",
+        ),
+        (
+            "vpc:\n  subnets: {private: {a: {id: s1, az: ap-northeast-2a, cidr: 10.0.0.0/24}, b: {id: s2, az: ap-northeast-2b, cidr: 10.0.0.0/25}}}\n",
+            "c.yaml:7:12: vpc.subnets has s2 (10.0.0.0/25) and s1 (10.0.0.0/24), which overlap",
+        ),
+        (
+            "availabilityZones: [ap-northeast-2a, eu-west-1a]\n",
+            "c.yaml:6:38: availabilityZones: eu-west-1a is no zone of ap-northeast-2; there are ap-northeast-2a, ap-northeast-2b, ap-northeast-2c, ap-northeast-2d",
+        ),
+        ("fargateProfiles:\n- selectors: []\n", "c.yaml:7:3: fargateProfiles[0].name is missing"),
+        (
+            "fargateProfiles:\n- name: a\n  selectors: [{namespace: a}, {namespace: a}]\n",
+            "c.yaml:8:31: fargateProfiles[0].selectors[1]: is the same as selectors[0]",
+        ),
+        (
+            "fargateProfiles:\n- name: eks-a\n  selectors: [{namespace: a}]\n",
+            "c.yaml:7:9: fargateProfiles[0].name: \"eks-a\" begins with eks-, which AWS keeps to itself",
+        ),
+        (
+            "fargateProfiles:\n- {name: a, selectors: [{namespace: a}], subnets: [x]}\n",
+            "c.yaml:7:52: fargateProfiles[0].subnets[0]: The subnet ID 'x' does not exist",
+        ),
+        (
+            "fargateProfiles:\n- {name: a, selectors: [{namespace: a}]}\n- {name: a, selectors: [{namespace: b}]}\n",
+            "c.yaml:8:3: fargateProfiles[1] is a second profile named a",
+        ),
+        (
+            "managedNodeGroups:\n- {name: a, minSize: 3, maxSize: 2}\n",
+            "c.yaml:7:3: managedNodeGroups[0] needs minSize <= desiredCapacity <= maxSize",
+        ),
+        (
+            "managedNodeGroups:\n- {name: a, minSize: many}\n",
+            "c.yaml:7:22: managedNodeGroups[0].minSize is a count, not a text",
+        ),
+        (
+            "addons: [{name: coredns, configurationValues: '{'}]\n",
+            "c.yaml:6:10: addons[0].configurationValues is neither JSON nor YAML",
+        ),
+        (
+            "autoModeConfig: {enabled: true, nodePools: [gpu]}\n",
+            "c.yaml:6:45: autoModeConfig.nodePools: there is no gpu, only general-purpose and system",
+        ),
+        (
+            "autoModeConfig: {enabled: yes please}\n",
+            "c.yaml:6:27: autoModeConfig.enabled is true or false, not a text",
+        ),
+        ("addons: coredns\n", "c.yaml:6:9: addons is a list, not a text"),
+    ] {
+        assert_eq!(read(rest).expect_err("it is wrong"), expected);
+    }
+    for (text, expected) in [
+        ("kind: ClusterConfig\n", "c.yaml:1:1: apiVersion is missing"),
+        (
+            "apiVersion: v1\nkind: ClusterConfig\n",
+            "c.yaml:1:13: apiVersion is eksctl.io/v1alpha5, not v1",
+        ),
+        (
+            "apiVersion: eksctl.io/v1alpha5\nkind: Cluster\n",
+            "c.yaml:2:7: kind is ClusterConfig, not Cluster",
+        ),
+        ("- a\n", "c.yaml:1:1: the document is a map, not a list"),
+        (
+            "apiVersion: eksctl.io/v1alpha5\nkind: ClusterConfig\nmetadata: {name: 5x, region: us-east-1}\n",
+            "c.yaml:3:18: metadata.name is \"5x\"; a name has letters, digits and '-', begins with a letter, and has at most 100 characters",
+        ),
+    ] {
+        let error = load(text, "c.yaml").expect_err("it is wrong").to_string();
+        assert_eq!(error, expected);
+    }
+    let region = load(&HEAD.replace("ap-northeast-2", "ap-northeast-9"), "c.yaml");
+    let told = region.expect_err("it is wrong").to_string();
+    assert!(told.starts_with("c.yaml:5:11: metadata.region: unknown region"), "{told}");
+    let syntax = load("a: [", "c.yaml").expect_err("it is wrong");
+    assert!(syntax.line > 0 && !syntax.says.contains('\n'), "{syntax}");
+}

@@ -1,0 +1,201 @@
+//! The Fargate lab by hand, with a real kubectl: a cluster from eksctl's file, pods on machines of their
+//! own, and one that is refused.
+
+mod harness;
+
+use std::process::Command;
+
+use harness::{Kubectl, Options, Wharf, repository, run, wait_for, wharf_binary};
+use serde_json::{Value, json};
+
+const REFUSAL: &str = "Pod not supported on Fargate: fields not supported: HostNetwork, HostPID, HostIPC, volumes not supported: hostroot is of an unsupported volume Type, invalid SecurityContext fields: Privileged";
+
+fn lab(file: &str) -> String {
+    repository().join("labs/fargate-serverless").join(file).display().to_string()
+}
+
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    table.lines().map(|line| line.split_whitespace().collect()).collect()
+}
+
+fn running(kubectl: &Kubectl, namespace: &str, count: usize) -> Vec<Value> {
+    wait_for("all pods to run", || {
+        let pods = kubectl.items(&format!("get pods -n {namespace}"));
+        let up = pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count();
+        if pods.len() == count && up == count { Ok(pods) } else { Err(format!("{up} of {count}")) }
+    })
+}
+
+#[test]
+fn pods_of_the_lab_run_on_nodes_of_their_own() {
+    let config = lab("cluster.yaml");
+    let wharf = Wharf::start(&Options {
+        arguments: vec!["--config".to_owned(), config],
+        ..Options::default()
+    });
+    let kubectl = wharf.kubectl();
+
+    // The profiles.
+    let list = wharf.wharf(&["fargate", "profile", "list"]).ok();
+    let listed = rows(&list);
+    assert_eq!(
+        listed[0],
+        [
+            "NAME",
+            "SELECTOR_NAMESPACE",
+            "SELECTOR_LABELS",
+            "POD_EXECUTION_ROLE_ARN",
+            "SUBNETS",
+            "TAGS",
+            "STATUS"
+        ]
+    );
+    let subnets = "subnet-0fb7743ba258e0484,subnet-0e566d9ba1cf69706,subnet-07cd710d1aecc83c5";
+    let tags = "Blueprint=fargate-serverless";
+    assert_eq!(listed[1][..3], ["kube-system", "kube-system", "<none>"]);
+    assert_eq!(listed[2][..3], ["study_wildcard", "study-*", "<none>"]);
+    assert_eq!(listed[2][4..], [subnets, tags, "ACTIVE"], "{list}");
+    let webhooks = wait_for("the webhook's configuration", || {
+        let text = kubectl.ok("get mutatingwebhookconfigurations");
+        if text.contains("0500-amazon-eks-fargate") { Ok(text) } else { Err(text) }
+    });
+    assert_eq!(rows(&webhooks)[0], ["NAME", "WEBHOOKS", "AGE"]);
+    assert_eq!(rows(&webhooks)[1][..2], ["0500-amazon-eks-fargate-mutation.amazonaws.com", "2"]);
+
+    // CoreDNS, on two nodes; no EC2 machine.
+    let dns = wait_for("CoreDNS to run", || {
+        let pods = kubectl.items("get pods -n kube-system -l k8s-app=kube-dns");
+        let up = pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count();
+        if up == 2 { Ok(pods) } else { Err(format!("{up} of 2")) }
+    });
+    for pod in &dns {
+        assert_eq!(pod["spec"]["schedulerName"], "fargate-scheduler");
+        assert_eq!(pod["metadata"]["annotations"]["CapacityProvisioned"], "0.25vCPU 0.5GB");
+    }
+    assert_eq!(kubectl.items("get nodes").len(), 2);
+    let described = kubectl.ok("describe nodes");
+    let lines = |text: &str| described.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("eks.amazonaws.com/compute-type=fargate:NoSchedule"), 2, "the taints");
+    assert_eq!(lines("eks.amazonaws.com/compute-type=fargate"), 4, "and the labels");
+
+    // netshoot.
+    kubectl.ok("create namespace study-aews");
+    kubectl.ok(&format!("apply -f {}", lab("netshoot.yaml")));
+    let pod = running(&kubectl, "study-aews", 1).remove(0);
+    assert_eq!(
+        kubectl.ok(
+            "get pod -n study-aews -o jsonpath={.items[0].metadata.annotations.CapacityProvisioned}"
+        ),
+        "0.5vCPU 1GB"
+    );
+    let spec = &pod["spec"];
+    assert_eq!(spec["schedulerName"], "fargate-scheduler");
+    assert_eq!(spec["priorityClassName"], "system-node-critical");
+    assert_eq!(spec["priority"], 2_000_001_000);
+    assert_eq!(spec["preemptionPolicy"], "PreemptLowerPriority");
+    assert_eq!(pod["status"]["qosClass"], "Burstable");
+    assert_eq!(pod["status"]["podIP"], pod["status"]["hostIP"], "the node's address");
+    assert_eq!(pod["metadata"]["labels"]["eks.amazonaws.com/fargate-profile"], "study_wildcard");
+    let address = pod["status"]["podIP"].as_str().expect("an address").replace('.', "-");
+    let node = format!("fargate-ip-{address}.ap-northeast-2.compute.internal");
+    assert_eq!(spec["nodeName"], json!(node));
+    let deployment = kubectl.json("get deploy -n study-aews netshoot");
+    assert_eq!(deployment["spec"]["template"]["spec"]["schedulerName"], "default-scheduler");
+    let events = kubectl.ok("describe pod -n study-aews -l app=netshoot");
+    assert!(
+        events.contains("fargate-scheduler  Successfully assigned study-aews/netshoot-"),
+        "{events}"
+    );
+    assert!(events.contains("fargate-scheduler  Disabled logging because aws-logging configmap was not found. configmap \"aws-logging\" not found"), "{events}");
+    let name = pod["metadata"]["name"].as_str().expect("a name");
+    let why = wharf.wharf(&["why", &format!("pod/{name}"), "-n", "study-aews"]).ok();
+    assert!(why.contains("gets a micro-VM of 0.5vCPU 1GB"), "{why}");
+    let machine = wharf.wharf(&["why", &format!("node/{node}")]).ok();
+    assert!(machine.contains("$0.02839"), "{machine}");
+
+    // root-shell.
+    kubectl.ok(&format!("apply -f {}", lab("root-shell.yaml")));
+    wait_for("root-shell to be refused", || {
+        let text = kubectl.ok("describe pod -n study-aews root-shell");
+        let told = text.contains(&format!("fargate-scheduler  {REFUSAL}"));
+        if told { Ok(()) } else { Err(text) }
+    });
+    let row = kubectl.ok("get pod -n study-aews root-shell --no-headers");
+    assert_eq!(rows(&row)[0][2], "Pending");
+    let why = wharf.wharf(&["why", "pod/root-shell", "-n", "study-aews"]).ok();
+    assert!(why.contains("Fargate takes it, by profile study_wildcard"), "{why}");
+    kubectl.ok("delete pod -n study-aews root-shell");
+
+    // sample-app, and all goes.
+    kubectl.ok(&format!("apply -f {}", lab("sample-app.yaml")));
+    let pods = running(&kubectl, "study-aews", 3);
+    let mut nodes: Vec<&str> =
+        pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    assert_eq!(nodes.len(), 3, "one each");
+    kubectl.ok(&format!("delete -f {} -f {}", lab("netshoot.yaml"), lab("sample-app.yaml")));
+    wait_for("the nodes to go", || {
+        let nodes = kubectl.items("get nodes").len();
+        if nodes == 2 { Ok(()) } else { Err(format!("{nodes} nodes")) }
+    });
+}
+
+#[test]
+fn profiles_come_and_go_by_command() {
+    let wharf = Wharf::ephemeral();
+    let kubectl = wharf.kubectl();
+    let profile = |arguments: &[&str]| wharf.wharf(&[&["fargate", "profile"], arguments].concat());
+    assert_eq!(rows(&profile(&["list"]).ok()).len(), 1);
+    let create =
+        ["create", "shop_web", "--namespace", "shop-*", "--labels", "tier=web", "--tags", "a=b"];
+    profile(&create).ok();
+    let again = profile(&create).fails_with(2);
+    assert!(again.contains("already"), "{again}");
+    let missing = profile(&["describe", "shop"]).fails_with(2);
+    assert!(
+        missing.contains("No Fargate Profile found with name: shop; there are shop_web"),
+        "{missing}"
+    );
+    let wrong = profile(&["create", "eks-x", "--namespace", "x"]).fails_with(2);
+    assert!(wrong.contains("begins with eks-, which AWS keeps to itself"), "{wrong}");
+    wait_for("the profile to be in use", || {
+        let list = profile(&["list"]).ok();
+        if list.contains("ACTIVE") { Ok(()) } else { Err(list) }
+    });
+    let described: Value =
+        serde_json::from_str(&profile(&["describe", "shop_web"]).ok()).expect("JSON");
+    let described = &described["fargateProfile"];
+    assert_eq!(described["selectors"], json!([{"namespace": "shop-*", "labels": {"tier": "web"}}]));
+    assert_eq!(described["status"], "ACTIVE");
+    let arn = described["fargateProfileArn"].as_str().expect("an ARN");
+    assert!(
+        arn.starts_with("arn:aws:eks:us-east-1:111122223333:fargateprofile/wharf/shop_web/"),
+        "{arn}"
+    );
+    let table = kubectl.ok("get fargateprofiles -A");
+    assert_eq!(rows(&table)[0], ["NAMESPACE", "NAME", "CLUSTER", "STATUS", "SYNCED", "AGE"]);
+    assert_eq!(rows(&table)[1][2..5], ["wharf", "ACTIVE", "True"], "{table}");
+    let subnets = kubectl.ok("get subnets");
+    assert_eq!(rows(&subnets)[0], ["NAME", "CIDR", "ZONE", "PUBLIC", "AGE"]);
+
+    profile(&["delete", "shop_web"]).ok();
+    wait_for("the profile to go", || {
+        let list = profile(&["list"]).ok();
+        if list.contains("shop_web") { Err(list) } else { Ok(()) }
+    });
+}
+
+#[test]
+fn a_cluster_file_that_is_wrong_is_told_with_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("cluster.yaml");
+    let text = "apiVersion: eksctl.io/v1alpha5\nkind: ClusterConfig\nmetadata: {name: a, region: us-east-1}\nfargateProfiles:\n- name: eks-a\n  selectors: [{namespace: a}]\n";
+    std::fs::write(&file, text).expect("the file is written");
+    let mut command = Command::new(wharf_binary());
+    command.args(["up", "--ephemeral", "--listen", "127.0.0.1:0", "--config"]).arg(&file);
+    let said = run(command).fails_with(2);
+    let place =
+        format!("{}:5:9: fargateProfiles[0].name: \"eks-a\" begins with eks-", file.display());
+    assert!(said.contains(&place), "{said}");
+}
