@@ -129,9 +129,9 @@ fargateProfiles:
     assert_eq!(
         warnings,
         [
-            "c.yaml:14:42: there is no field fargateProfiles[0].selectors[0].label",
+            "c.yaml:14:47: there is no field fargateProfiles[0].selectors[0].label",
             "c.yaml:12:3: managed node group ng has no machines: there are no node groups yet",
-            "c.yaml:12:99: there is no field managedNodeGroups[0].spotted",
+            "c.yaml:12:101: there is no field managedNodeGroups[0].spotted",
             "c.yaml:9:17: autoModeConfig has no effect: there is no Auto Mode yet",
             "c.yaml:10:19: there is no field managedNodeGroup",
         ]
