@@ -70,11 +70,13 @@ pub fn answer<'a>(
         Some(object) => state(object),
         None => vec!["it is gone".to_owned()],
     };
-    let id = object.and_then(provider_id).and_then(|id| id.rsplit('/').next().map(str::to_owned));
-    let machine = id.and_then(|id| {
+    // The machine's id is the last part, or for a micro-VM the last but one.
+    let machine = object.and_then(provider_id).and_then(|id| {
         let mut machines = machines;
         machines
-            .find(|machine| machine.metadata.name.as_deref() == Some(id.as_str()))
+            .find(|machine| {
+                id.split('/').any(|part| machine.metadata.name.as_deref() == Some(part))
+            })
             .and_then(|machine| Line::of(machine, now))
     });
     Some(Answer {
