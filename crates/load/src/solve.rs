@@ -67,8 +67,10 @@ impl<'l> Solver<'l> {
         Self { load, now, nodes, slots, by_id }
     }
 
-    pub(crate) fn solve(mut self) -> Outcome {
-        let routes: Vec<Route> = self.load.routes.keys().cloned().collect();
+    /// Solves for the containers in question. Either all clients and endpoints are among them, or
+    /// none: then `routes_too` is false, and requests stay as they are.
+    pub(crate) fn solve(mut self, routes_too: bool) -> Outcome {
+        let routes: Vec<Route> = self.load.routes.keys().filter(|_| routes_too).cloned().collect();
         let before: Vec<f64> = routes.iter().map(|route| self.load.routes[route].latency).collect();
         self.requests(&routes, &before);
         for (name, range) in self.nodes.clone() {

@@ -231,3 +231,45 @@ proptest! {
         prop_assert!(more.0 <= few.0 + 1 && more.1 >= few.1 * 0.999, "{few:?} {more:?}");
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Leaving out what has not changed changes nothing.
+    #[test]
+    fn routes_need_not_be_solved_while_other_nodes_change(
+        steps in proptest::collection::vec((0..6_u8, 0..4_usize, 1..400_u32), 1..40),
+    ) {
+        let mut both = [false, true].map(|thorough| {
+            let mut load = lab(2, 2, 0.5);
+            load.thorough = thorough;
+            load.set_node(&"others".into(), node(2.0));
+            load
+        });
+        for (second, (what, which, amount)) in steps.into_iter().enumerate() {
+            let now = Time::from_seconds(i64::try_from(second).expect("small") + 1);
+            let amount = f64::from(amount) / 100.0;
+            let outcomes = both.each_mut().map(|load| {
+                let other = id(&format!("other-{which}"));
+                let idle = container(Profile::idle(amount, MEBI));
+                match what {
+                    0 => drop(load.start(&"others".into(), &other, idle)),
+                    1 => load.change(&other, |container| {
+                        container.profile = Arc::new(Profile::idle(amount, MEBI));
+                    }),
+                    2 => load.stop(&other),
+                    3 => drop(load.start(&"servers".into(), &other, idle)),
+                    4 => load.stop(&id(&format!("php-{which}"))),
+                    _ => drop(load.start(
+                        &"servers".into(),
+                        &id(&format!("php-{which}")),
+                        container(php()),
+                    )),
+                }
+                load.tick(now)
+            });
+            let [one, other] = outcomes;
+            prop_assert_eq!(one, other);
+            prop_assert_eq!(both[0].next().is_some(), both[1].next().is_some());
+        }
+    }
+}
