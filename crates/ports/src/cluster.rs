@@ -9,6 +9,7 @@ use wharf_model::object::{Object, ObjectKey, Revision, Typed};
 
 use crate::error::ApiError;
 use crate::event::EventRecord;
+use crate::view::View;
 
 /// Which part of an object an update replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,8 +238,9 @@ pub trait Cluster {
     fn submit(&mut self, id: WriteId, write: Arc<Write>);
 
     /// Appends the events since the last call, in order. Events may be repeated after a
-    /// reconnection; they are never reordered for one object.
-    fn poll(&mut self, events: &mut Vec<ClusterEvent>);
+    /// reconnection; they are never reordered for one object. `view` is what the reader has made of
+    /// those so far.
+    fn poll(&mut self, view: &View, events: &mut Vec<ClusterEvent>);
 
     /// Whether events are under way that a later [`Cluster::poll`] will give without anybody doing
     /// anything. Only adapters that delay events (fault injection) say so.

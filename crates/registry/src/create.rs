@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Event, Namespace, Service};
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey, Typed};
 use wharf_ports::error::{ApiError, StatusReason};
@@ -46,7 +46,7 @@ impl Registry {
         rules.set_defaults(&mut *object);
         admission::on_create(&self.store, &mut *object, requester, self.gates)?;
         let now = self.now();
-        let generated = self.identify(&mut *object, rules.generation());
+        let generated = self.identify(kind, &mut *object, rules.generation());
         rules.prepare_create(&mut *object, now);
 
         // Addresses are taken under a lock that is held until they are stored.
@@ -68,7 +68,7 @@ impl Registry {
     }
 
     /// Gives a new object its identity. Returns whether its name was generated.
-    fn identify(&self, object: &mut dyn Typed, generation: bool) -> bool {
+    fn identify(&self, kind: Kind, object: &mut dyn Typed, generation: bool) -> bool {
         let now = self.now();
         let meta = object.meta_mut();
         meta.creation_timestamp = Some(now.to_meta());
@@ -77,7 +77,8 @@ impl Registry {
         metadata::normalize(meta);
         meta.resource_version = None;
         meta.generation = generation.then_some(1);
-        let mut random = self.random.lock();
+        let of_events = kind == Kind::of::<Event>();
+        let mut random = if of_events { &self.event_random } else { &self.random }.lock();
         meta.uid = Some(random.uuid());
         if meta.name.as_deref().is_some_and(|name| !name.is_empty()) {
             return false;

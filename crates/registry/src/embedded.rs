@@ -2,10 +2,8 @@
 //! outcome and the changes come with the next poll.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
+use std::io;
 use std::sync::Arc;
-
-use rustc_hash::FxHashSet;
 
 use wharf_model::kinds::{Kind, built_in};
 use wharf_model::object::{Object, ObjectKey, Revision};
@@ -14,6 +12,7 @@ use wharf_ports::view::View;
 use wharf_store::{Visibility, Watch};
 
 use crate::Registry;
+use crate::broadcaster::Broadcaster;
 
 /// A cluster whose API server is a [`Registry`] in this process.
 pub struct EmbeddedCluster {
@@ -21,27 +20,8 @@ pub struct EmbeddedCluster {
     watch: Watch,
     outcomes: Vec<ClusterEvent>,
     changes: Vec<Change>,
-    /// What the reader has been told of, so that it can be told of deletions even after its watch
-    /// has fallen out of the history.
-    told: FxHashSet<Told>,
-}
-
-/// An object that the reader was told of. Stands for all versions: equal is what has the same kind
-/// and key.
-struct Told(Arc<Object>);
-
-impl PartialEq for Told {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.kind() == other.0.kind() && self.0.key() == other.0.key()
-    }
-}
-
-impl Eq for Told {}
-
-impl Hash for Told {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.0.kind(), self.0.key()).hash(state);
-    }
+    /// Who records Events, if not this cluster itself.
+    broadcaster: Option<Broadcaster>,
 }
 
 impl EmbeddedCluster {
@@ -56,13 +36,32 @@ impl EmbeddedCluster {
         for object in all.values() {
             view.load(Arc::clone(object));
         }
-        #[expect(
-            clippy::mutable_key_type,
-            reason = "what an object fills in later has no part in its kind and key"
-        )]
-        let told = all.into_values().map(Told).collect();
         let (outcomes, changes) = (Vec::new(), Vec::new());
-        (Self { registry, watch, outcomes, changes, told }, view)
+        (Self { registry, watch, outcomes, changes, broadcaster: None }, view)
+    }
+
+    /// Has Events recorded by a thread of their own from now on: for worlds in real time.
+    ///
+    /// # Errors
+    /// If there can be no such thread.
+    pub fn record_beside(&mut self) -> io::Result<()> {
+        self.broadcaster = Some(Broadcaster::start(Arc::clone(&self.registry))?);
+        Ok(())
+    }
+
+    /// Hands the Events said so far over to that thread: to be called now and then, and before the
+    /// loop sleeps.
+    pub fn hand_over_events(&mut self) {
+        if let Some(broadcaster) = &mut self.broadcaster {
+            broadcaster.hand_over();
+        }
+    }
+
+    /// Waits until every Event said so far is recorded. To be called before the clock jumps.
+    pub fn settle_events(&mut self) {
+        if let Some(broadcaster) = &mut self.broadcaster {
+            broadcaster.settle();
+        }
     }
 
     /// The registry underneath.
@@ -75,14 +74,14 @@ impl EmbeddedCluster {
         &mut self.watch
     }
 
-    /// Lists everything again and works out what has changed meanwhile.
-    fn relist(&mut self) {
+    /// Lists everything again and works out what has changed since the reader's view.
+    fn relist(&mut self, view: &View) {
         let missed_after = self.watch.cursor();
         let (now, revision) = list_all(&self.registry);
         self.watch = watch_from(&self.registry, revision);
         self.changes.clear();
         for new in now.values() {
-            let old = self.told.get(&Told(Arc::clone(new))).map(|told| &told.0);
+            let old = view.object(new.kind(), new.key());
             if old.is_none_or(|old| old.revision() != new.revision()) {
                 let revision = new.revision();
                 let (old, new) = (old.cloned(), Some(Arc::clone(new)));
@@ -93,13 +92,8 @@ impl EmbeddedCluster {
         // is not taken by another change will do: the reader only needs them to be distinct.
         let taken: BTreeSet<Revision> = self.changes.iter().map(|change| change.revision).collect();
         let mut free = (missed_after + 1..).filter(|revision| !taken.contains(revision));
-        let told = self.told.iter().map(|told| &told.0);
-        let mut gone: Vec<&Arc<Object>> =
-            told.filter(|old| !now.contains_key(&(old.kind(), old.key().clone()))).collect();
-        gone.sort_unstable_by(|left, right| {
-            (left.kind(), left.key()).cmp(&(right.kind(), right.key()))
-        });
-        for old in gone {
+        let known = built_in().iter().flat_map(|kind| view.objects(*kind));
+        for old in known.filter(|old| !now.contains_key(&(old.kind(), old.key().clone()))) {
             let revision = free.next().unwrap_or(revision);
             self.changes.push(Change { revision, old: Some(Arc::clone(old)), new: None });
         }
@@ -109,23 +103,17 @@ impl EmbeddedCluster {
 
 impl Cluster for EmbeddedCluster {
     fn submit(&mut self, id: WriteId, write: Arc<Write>) {
-        let result = self.registry.carry_out(&write);
+        let beside = matches!(*write, Write::Record(_))
+            && self.broadcaster.as_mut().is_some_and(|broadcaster| broadcaster.take(&write));
+        let result = if beside { Ok(None) } else { self.registry.carry_out(&write) };
         self.outcomes.push(ClusterEvent::Outcome { id, result });
     }
 
-    fn poll(&mut self, events: &mut Vec<ClusterEvent>) {
+    fn poll(&mut self, view: &View, events: &mut Vec<ClusterEvent>) {
         if self.watch.drain(&mut self.changes).is_err() {
-            self.relist();
+            self.relist(view);
         }
-        for change in self.changes.drain(..) {
-            let told = Told(Arc::clone(change.object()));
-            if change.new.is_some() {
-                self.told.replace(told);
-            } else {
-                self.told.remove(&told);
-            }
-            events.push(ClusterEvent::Changed(change));
-        }
+        events.extend(self.changes.drain(..).map(ClusterEvent::Changed));
         // Outcomes come last: whoever learns that a write was carried out has seen its effect.
         events.append(&mut self.outcomes);
     }

@@ -28,20 +28,8 @@ pub(crate) struct Recorder {
     sequence: u64,
 }
 
-/// What makes one Event a repeat of another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Saying {
-    uid: String,
-    kind: String,
-    namespace: String,
-    name: String,
-    field_path: String,
-    type_: String,
-    reason: String,
-    message: String,
-    component: String,
-    host: String,
-}
+/// What makes one Event a repeat of another: all it says and of what, one after the other.
+type Saying = String;
 
 #[derive(Clone, Debug)]
 struct Said {
@@ -61,7 +49,7 @@ impl Registry {
         if !recorder.is_filled {
             recorder.fill(self, now);
         }
-        let saying = Saying::of(record);
+        let saying = Parts::of(record).saying();
         if let Some(said) =
             recorder.said.get(&saying).filter(|said| now.since(said.last) < record.counted())
         {
@@ -135,7 +123,7 @@ impl Recorder {
         for (last, object) in said {
             // Decoded aside, since the store keeps Events as JSON only.
             if let Ok(event) = serde_json::from_slice::<Event>(&object.json_unkept()) {
-                self.remember(Saying::of_event(&event), object.key().clone(), last);
+                self.remember(Parts::of_event(&event).saying(), object.key().clone(), last);
             }
         }
         self.is_filled = true;
@@ -159,39 +147,73 @@ impl Recorder {
     }
 }
 
-impl Saying {
-    fn of(record: &EventRecord) -> Self {
+/// What of an Event has to be the same in its repeats.
+struct Parts<'a> {
+    uid: &'a str,
+    kind: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+    field_path: &'a str,
+    type_: &'a str,
+    reason: &'a str,
+    message: &'a str,
+    component: &'a str,
+    host: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(record: &'a EventRecord) -> Self {
         let EventRecord { regarding, .. } = record;
         Self {
-            uid: regarding.uid.to_string(),
-            kind: regarding.kind.kind.to_owned(),
-            namespace: regarding.key.namespace.to_string(),
-            name: regarding.key.name.to_string(),
-            field_path: regarding.field_path.clone(),
-            type_: record.kind.word().to_owned(),
-            reason: record.reason.clone(),
-            message: record.message.clone(),
-            component: record.component.clone(),
-            host: record.host.clone(),
+            uid: &regarding.uid,
+            kind: regarding.kind.kind,
+            namespace: &regarding.key.namespace,
+            name: &regarding.key.name,
+            field_path: &regarding.field_path,
+            type_: record.kind.word(),
+            reason: &record.reason,
+            message: &record.message,
+            component: &record.component,
+            host: &record.host,
         }
     }
 
-    fn of_event(event: &Event) -> Self {
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        let about = &event.involved_object;
-        let source = event.source.clone().unwrap_or_default();
-        Self {
-            uid: text(&about.uid),
-            kind: text(&about.kind),
-            namespace: text(&about.namespace),
-            name: text(&about.name),
-            field_path: text(&about.field_path),
-            type_: text(&event.type_),
-            reason: text(&event.reason),
-            message: text(&event.message),
-            component: text(&source.component.or_else(|| event.reporting_component.clone())),
-            host: text(&source.host),
+    fn of_event(event: &'a Event) -> Self {
+        fn text(field: Option<&String>) -> &str {
+            field.map_or("", String::as_str)
         }
+        let about = &event.involved_object;
+        let source = event.source.as_ref();
+        let component = source.and_then(|source| source.component.as_ref());
+        Self {
+            uid: text(about.uid.as_ref()),
+            kind: text(about.kind.as_ref()),
+            namespace: text(about.namespace.as_ref()),
+            name: text(about.name.as_ref()),
+            field_path: text(about.field_path.as_ref()),
+            type_: text(event.type_.as_ref()),
+            reason: text(event.reason.as_ref()),
+            message: text(event.message.as_ref()),
+            component: text(component.or(event.reporting_component.as_ref())),
+            host: text(source.and_then(|source| source.host.as_ref())),
+        }
+    }
+
+    /// The parts as one text, in which each is told from the next.
+    fn saying(&self) -> Saying {
+        let parts = [
+            self.uid,
+            self.kind,
+            self.namespace,
+            self.name,
+            self.field_path,
+            self.type_,
+            self.reason,
+            self.message,
+            self.component,
+            self.host,
+        ];
+        parts.join("\0")
     }
 }
 

@@ -11,6 +11,7 @@
 mod admission;
 mod bind;
 mod bootstrap;
+mod broadcaster;
 mod create;
 mod delete;
 mod embedded;
@@ -67,6 +68,9 @@ pub struct Registry {
     /// For uids and generated names. A lock, since requests come from many threads; held for a
     /// few draws only.
     random: Mutex<Random>,
+    /// For the uids of Events: they may be recorded beside all else, which must not change the names
+    /// that others get.
+    event_random: Mutex<Random>,
     /// Held from the choice of an address or port until it is stored, so that none is given twice.
     allocation: Mutex<()>,
     recorder: Mutex<events::Recorder>,
@@ -82,6 +86,7 @@ impl Registry {
             store,
             clock,
             random: Mutex::new(Random::for_purpose(seed, "names")),
+            event_random: Mutex::new(Random::for_purpose(seed, "events")),
             allocation: Mutex::new(()),
             recorder: Mutex::new(events::Recorder::default()),
             gates: FeatureGates::default(),

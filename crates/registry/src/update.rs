@@ -139,7 +139,9 @@ impl Registry {
             admission::on_update(&self.store, &mut *draft, old, self.gates)?;
         }
         let generation = old.meta().generation;
-        let started = rules.generation() && rules.starts_generation(&*draft, old);
+        // A status update keeps the spec.
+        let started =
+            rules.generation() && part != Part::Status && rules.starts_generation(&*draft, old);
         draft.meta_mut().generation =
             if started { Some(generation.unwrap_or(0) + 1) } else { generation };
         if rules.same(&*draft, old) && errors.is_empty() {
@@ -233,8 +235,7 @@ fn status_draft(
     old: &dyn Typed,
     is_versioned: bool,
 ) -> Box<dyn Typed> {
-    let mut draft = old.clone_box();
-    rules.take_status(&mut *draft, object);
+    let mut draft = rules.with_status(old, object);
     let (meta, new) = (draft.meta_mut(), object.meta());
     meta.managed_fields.clone_from(&new.managed_fields);
     // A writer that does not say which version it has seen may hold old metadata.

@@ -251,7 +251,7 @@ impl Cluster for RemoteCluster {
         }
     }
 
-    fn poll(&mut self, events: &mut Vec<ClusterEvent>) {
+    fn poll(&mut self, _view: &View, events: &mut Vec<ClusterEvent>) {
         // Outcomes are taken first and told last: if the watch has brought their effect by now,
         // whoever learns of the outcome has seen it.
         let mut outcomes = Vec::new();

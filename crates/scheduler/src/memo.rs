@@ -478,7 +478,9 @@ impl Page {
             *verdict = alike(*rejection);
         }
         let mut best: Option<(i64, NodeIndex)> = None;
-        for node in nodes {
+        // Thousands of them in a few runs: a loop inside the iterator is twice as fast as one
+        // around it.
+        nodes.for_each(|node| {
             let known = &mut self.shortfalls[node.get()];
             let short = match *known {
                 _ if !kept[usize::from(self.verdicts[node.get()].0)] => {
@@ -493,7 +495,7 @@ impl Page {
             if best.is_none_or(|(least, _)| short < least) {
                 best = Some((short, node));
             }
-        }
+        });
         best.map(|(_, node)| node)
     }
 }

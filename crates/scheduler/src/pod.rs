@@ -22,6 +22,7 @@ use crate::storage::PodVolumes;
 use crate::symbols::{Labels, Symbol, Symbols};
 use crate::topology::PodTerms;
 use crate::topology::groups::GroupId;
+use crate::workloads::Owner;
 
 /// A pod, compiled.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +60,12 @@ pub struct PodInfo {
     pub preempted: bool,
     /// `status.startTime`; [`Time::MAX`] while it has none.
     pub started: Time,
+    /// `metadata.generation`; 0 if it has none.
+    pub(crate) generation: i64,
+    /// Its controller, if it is of a kind that counts.
+    pub(crate) owner: Option<Owner>,
+    /// Whether something in its status says what it asks for.
+    pub(crate) asks_by_status: bool,
     /// The pods of its namespace with the same labels.
     pub(crate) group: GroupId,
     /// What it says of other pods.
@@ -107,8 +114,6 @@ impl PodInfo {
     pub(crate) fn new(pod: &Pod, symbols: &mut Symbols, shapes: &mut Shapes) -> Self {
         let key = ObjectKey::of(&pod.metadata);
         let spec = pod.spec.as_ref();
-        let status = pod.status.as_ref();
-        let text = |value: Option<&String>| CompactString::from(value.map_or("", String::as_str));
         Self {
             namespace: symbols.intern(&key.namespace),
             key,
@@ -116,8 +121,6 @@ impl PodInfo {
             labels: symbols.intern_labels(pod.metadata.labels.iter().flatten()),
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
             preempts: spec.is_none_or(|spec| spec.preemption_policy.as_deref() != Some("Never")),
-            node_name: text(spec.and_then(|spec| spec.node_name.as_ref())),
-            nominated_node: text(status.and_then(|status| status.nominated_node_name.as_ref())),
             shape: shapes.intern(Shape::new(pod, symbols)),
             volumes: PodVolumes::new(pod, symbols),
             claims: PodClaims::new(pod),
@@ -127,20 +130,52 @@ impl PodInfo {
                 .flat_map(|spec| spec.scheduling_gates.iter().flatten())
                 .map(|gate| CompactString::from(gate.name.as_str()))
                 .collect(),
-            terminating: pod.metadata.deletion_timestamp.is_some(),
-            preempted: status.into_iter().flat_map(|s| s.conditions.iter().flatten()).any(
-                |condition| {
-                    condition.type_ == "DisruptionTarget"
-                        && condition.status == "True"
-                        && condition.reason.as_deref() == Some("PreemptionByScheduler")
-                },
-            ),
-            started: status
-                .and_then(|status| status.start_time.as_ref())
-                .map_or(Time::MAX, Time::from),
+            node_name: node_name(pod).into(),
+            nominated_node: nominated_node(pod).into(),
+            terminating: is_terminating(pod),
+            preempted: is_preempted(pod),
+            started: started(pod),
+            generation: pod.metadata.generation.unwrap_or(0),
+            owner: Owner::of(pod, symbols),
+            asks_by_status: asks_by_status(pod),
             group: GroupId::default(),
             terms: Arc::default(),
         }
+    }
+
+    /// The pod as it is now, made of what is known of it, which was compiled with the same symbols.
+    /// Most news of a pod is of its status, and its spec is the same as long as its generation is.
+    /// `None` if it has to be compiled.
+    pub(crate) fn again(known: &Arc<Self>, pod: &Pod, symbols: &mut Symbols) -> Option<Arc<Self>> {
+        let is_same = known.generation > 0
+            && pod.metadata.generation == Some(known.generation)
+            && pod.metadata.uid.as_deref() == Some(known.uid.as_str())
+            && !known.asks_by_status
+            && !asks_by_status(pod)
+            && symbols.are_labels(&known.labels, pod.metadata.labels.as_ref())
+            && known.owner == Owner::of(pod, symbols);
+        if !is_same {
+            return None;
+        }
+        // What no generation tells of.
+        let (node_name, nominated_node) = (node_name(pod), nominated_node(pod));
+        let (terminating, preempted, started) =
+            (is_terminating(pod), is_preempted(pod), started(pod));
+        if known.node_name == node_name
+            && known.nominated_node == nominated_node
+            && (known.terminating, known.preempted, known.started)
+                == (terminating, preempted, started)
+        {
+            return Some(known.clone());
+        }
+        Some(Arc::new(Self {
+            node_name: node_name.into(),
+            nominated_node: nominated_node.into(),
+            terminating,
+            preempted,
+            started,
+            ..Self::clone(known)
+        }))
     }
 
     /// The uid by which a pod is known here.
@@ -150,6 +185,47 @@ impl PodInfo {
             _ => compact_str::format_compact!("{}", ObjectKey::of(&pod.metadata)),
         }
     }
+}
+
+fn node_name(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+fn nominated_node(pod: &Pod) -> &str {
+    let status = pod.status.as_ref();
+    status.and_then(|status| status.nominated_node_name.as_deref()).unwrap_or_default()
+}
+
+fn is_terminating(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+fn is_preempted(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| {
+        condition.type_ == "DisruptionTarget"
+            && condition.status == "True"
+            && condition.reason.as_deref() == Some("PreemptionByScheduler")
+    })
+}
+
+fn started(pod: &Pod) -> Time {
+    let status = pod.status.as_ref();
+    status.and_then(|status| status.start_time.as_ref()).map_or(Time::MAX, Time::from)
+}
+
+/// Whether the status has a part in what the pod asks for: by a resize that may be under way, or by
+/// claims on devices that were made for it.
+fn asks_by_status(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let all = [&status.container_statuses, &status.init_container_statuses];
+    status.resources.is_some()
+        || status.allocated_resources.is_some()
+        || status.resource_claim_statuses.is_some()
+        || status.extended_resource_claim_status.is_some()
+        || all.into_iter().flatten().flatten().any(|container| {
+            container.resources.is_some() || container.allocated_resources.is_some()
+        })
 }
 
 impl Deref for PodInfo {
@@ -316,6 +392,72 @@ mod tests {
                     ComparisonOperators::Off,
                 )
             );
+        }
+    }
+
+    /// One change of a pod, as the API server would make it: with a new generation if it is of the
+    /// spec.
+    fn change(pod: &mut serde_json::Value, which: usize, to: i64) {
+        let (path, value, of_spec) = match which {
+            0 => ("/metadata/labels/a", json!(to.to_string()), false),
+            1 => ("/spec/priority", json!(to), true),
+            2 => ("/spec/containers/0/resources/requests/cpu", json!(to.to_string()), true),
+            3 => ("/spec/nodeName", json!(format!("node-{to}")), false),
+            4 => ("/status/nominatedNodeName", json!(format!("node-{to}")), false),
+            5 => ("/status/startTime", json!(format!("2026-01-01T00:00:0{to}Z")), false),
+            6 => ("/metadata/ownerReferences/0/name", json!(to.to_string()), false),
+            7 => ("/status/conditions/0/status", json!(["True", "False"][to as usize % 2]), false),
+            8 => {
+                ("/status/containerStatuses/0/resources/requests/cpu", json!(to.to_string()), false)
+            }
+            9 => ("/spec/schedulingGates/0/name", json!(to.to_string()), true),
+            _ => ("/metadata/deletionTimestamp", json!(format!("2026-01-01T00:00:0{to}Z")), false),
+        };
+        let (parent, last) = path.rsplit_once('/').unwrap();
+        pod.pointer_mut(parent).unwrap()[last] = value;
+        if of_spec {
+            let generation = &mut pod["metadata"]["generation"];
+            *generation = json!(generation.as_i64().unwrap() + 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pod_known_before_comes_to_the_same_as_a_new_one(
+            changes in proptest::collection::vec((0_usize..11, 0_i64..3), 1..12),
+            resized in proptest::bool::ANY,
+        ) {
+            let mut pod = json!({
+                "metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 1,
+                    "labels": {"a": "0", "b": "c"},
+                    "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet",
+                        "name": "r", "uid": "o", "controller": true}]},
+                "spec": {"schedulingGates": [{"name": "g"}], "containers": [{"name": "c",
+                    "resources": {"requests": {"cpu": "1"}}}]},
+                "status": {"conditions": [{"type": "DisruptionTarget", "status": "False",
+                    "reason": "PreemptionByScheduler"}]}
+            });
+            if resized {
+                pod["status"]["containerStatuses"] = json!([{"name": "c", "image": "", "imageID": "",
+                    "ready": true, "restartCount": 0, "resources": {"requests": {"cpu": "2"}}}]);
+            }
+            let mut snapshot = crate::Snapshot::new();
+            let compile = |snapshot: &mut crate::Snapshot, pod: &serde_json::Value, known: Option<&Arc<PodInfo>>| {
+                let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+                snapshot.compile_again(&pod, known)
+            };
+            let mut known = compile(&mut snapshot, &pod, None);
+            for (which, to) in changes {
+                if which == 8 && !resized {
+                    continue;
+                }
+                change(&mut pod, which, to);
+                let again = compile(&mut snapshot, &pod, Some(&known));
+                prop_assert_eq!(&*again, &*compile(&mut snapshot, &pod, None), "{}", pod);
+                known = again;
+            }
+            let same = compile(&mut snapshot, &pod, Some(&known));
+            prop_assert_eq!(Arc::ptr_eq(&same, &known), !resized, "nothing new is made of nothing new");
         }
     }
 

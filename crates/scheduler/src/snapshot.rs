@@ -173,6 +173,13 @@ impl Snapshot {
         Arc::new(info)
     }
 
+    /// The same for a pod that was compiled against this snapshot before, as far as there is
+    /// something new.
+    pub fn compile_again(&mut self, pod: &Pod, known: Option<&Arc<PodInfo>>) -> Arc<PodInfo> {
+        let again = known.and_then(|known| PodInfo::again(known, pod, &mut self.symbols));
+        again.unwrap_or_else(|| self.compile(pod))
+    }
+
     /// Compiles what a profile says of nodes against this snapshot. A profile is of use only with
     /// the snapshot it was compiled against last. To be done before the profile's pods are compiled:
     /// for those that were before, its default spreading is found out node by node.

@@ -1,6 +1,8 @@
 //! Interned strings: label keys and values, taints, names. Comparing two symbols is comparing two
 //! integers, and the integer a `Gt`/`Lt` requirement needs is parsed once per distinct text.
 
+use std::collections::BTreeMap;
+
 use compact_str::CompactString;
 use rustc_hash::FxHashMap;
 
@@ -55,6 +57,19 @@ impl Symbols {
             labels.into_iter().map(|(key, value)| (self.intern(key), self.intern(value))).collect();
         pairs.sort_unstable();
         pairs.into_boxed_slice()
+    }
+
+    /// Whether these are the symbols of those labels.
+    pub(crate) fn are_labels(
+        &self,
+        known: &[(Symbol, Symbol)],
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> bool {
+        labels.map_or(0, BTreeMap::len) == known.len()
+            && labels.into_iter().flatten().all(|(key, value)| {
+                let pair = self.find(key).zip(self.find(value));
+                pair.is_some_and(|pair| known.binary_search(&pair).is_ok())
+            })
     }
 
     /// The symbol of a text, if it has one.

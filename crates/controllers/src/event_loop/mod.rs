@@ -327,7 +327,7 @@ impl<C: Cluster> EventLoop<C> {
         loop {
             self.extenders.poll(&mut answers);
             self.history.poll(&mut recalled);
-            self.cluster.poll(&mut events);
+            self.cluster.poll(&self.view, &mut events);
             let mut output = CloudOutput::default();
             if self.cloud.next_wake().is_some_and(|wake| wake <= now) {
                 self.cloud.poll(now, &self.view, &mut output);

@@ -34,7 +34,7 @@ impl Cluster for FakeCluster {
         self.events.push_back(ClusterEvent::Outcome { id, result: Ok(Some(object)) });
     }
 
-    fn poll(&mut self, events: &mut Vec<ClusterEvent>) {
+    fn poll(&mut self, _view: &View, events: &mut Vec<ClusterEvent>) {
         events.extend(self.events.drain(..));
     }
 }

@@ -33,15 +33,21 @@ impl Scheduler {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("");
         if !node.is_empty() {
             work |= self.observe_member(&uid, pod);
-            self.tracked.insert(key.clone(), uid);
-            return self.observe_bound(pod, node) | work;
+            self.track(key, &uid);
+            return self.observe_bound(pod, &uid, node) | work;
         }
         let Some(profile) = self.profiles.iter().position(|profile| profile.is_for(pod)) else {
             return self.forget(key, &uid) | work;
         };
         work |= self.observe_member(&uid, pod);
-        self.tracked.insert(key.clone(), uid);
-        self.observe_pending(pod, profile) | work
+        self.track(key, &uid);
+        self.observe_pending(pod, &uid, profile) | work
+    }
+
+    fn track(&mut self, key: &ObjectKey, uid: &CompactString) {
+        if self.tracked.get(key) != Some(uid) {
+            self.tracked.insert(key.clone(), uid.clone());
+        }
     }
 
     /// Drops all that is held of a pod.
@@ -69,12 +75,12 @@ impl Scheduler {
         }
     }
 
-    fn observe_bound(&mut self, pod: &Pod, node: &str) -> bool {
-        let info = self.snapshot.compile(pod);
-        let uid = &info.uid;
+    fn observe_bound(&mut self, pod: &Pod, uid: &CompactString, node: &str) -> bool {
+        let known = self.snapshot.placed(uid).cloned();
+        let info = self.snapshot.compile_again(pod, known.as_ref());
         self.queue.remove(uid);
         let mut work = self.cancel_cycle(uid);
-        work |= self.release_nomination(&info.uid);
+        work |= self.release_nomination(uid);
         if info.terminating {
             work |= self.victim_told(uid);
         }
@@ -99,8 +105,9 @@ impl Scheduler {
         work
     }
 
-    fn observe_pending(&mut self, pod: &Pod, profile: usize) -> bool {
-        let info = self.snapshot.compile(pod);
+    fn observe_pending(&mut self, pod: &Pod, uid: &CompactString, profile: usize) -> bool {
+        let known = self.queue.get(uid);
+        let info = self.snapshot.compile_again(pod, known);
         if self.assumed.refresh(&info) {
             // A status update on its way past the binding, or a late one from before it.
             return false;

@@ -58,7 +58,7 @@ use wharf_ports::cluster::Part;
 use crate::field::Errors;
 
 /// The rules of one kind.
-pub(crate) trait Rules: Resource + PartialEq {
+pub(crate) trait Rules: Resource + Clone + PartialEq {
     /// Whether the API server counts generations of this kind.
     const GENERATION: bool = false;
     /// Whether an update of an object that is not there creates it.
@@ -90,6 +90,13 @@ pub(crate) trait Rules: Resource + PartialEq {
     /// Takes over the status of `from`.
     fn take_status(&mut self, _from: &Self) {}
 
+    /// A copy with the status of `from` in place of its own.
+    fn with_status(&self, from: &Self) -> Self {
+        let mut copy = self.clone();
+        copy.take_status(from);
+        copy
+    }
+
     /// What is wrong with the object.
     fn validate(&self, _errors: &mut Errors) {}
 
@@ -111,6 +118,7 @@ pub(crate) trait Strategy: Send + Sync {
     fn prepare_update(&self, object: &mut dyn Typed, old: &dyn Typed, part: Part);
     fn starts_generation(&self, object: &dyn Typed, old: &dyn Typed) -> bool;
     fn take_status(&self, object: &mut dyn Typed, from: &dyn Typed);
+    fn with_status(&self, object: &dyn Typed, from: &dyn Typed) -> Box<dyn Typed>;
     fn validate(&self, object: &dyn Typed, errors: &mut Errors);
     fn validate_update(&self, object: &dyn Typed, old: &dyn Typed, errors: &mut Errors);
     fn same(&self, left: &dyn Typed, right: &dyn Typed) -> bool;
@@ -224,6 +232,9 @@ impl<T: Rules> Strategy for Typeless<T> {
     }
     fn take_status(&self, object: &mut dyn Typed, from: &dyn Typed) {
         typed_mut::<T>(object).take_status(typed(from));
+    }
+    fn with_status(&self, object: &dyn Typed, from: &dyn Typed) -> Box<dyn Typed> {
+        Box::new(typed::<T>(object).with_status(typed(from)))
     }
     fn validate(&self, object: &dyn Typed, errors: &mut Errors) {
         typed::<T>(object).validate(errors);

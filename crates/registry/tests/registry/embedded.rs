@@ -1,7 +1,9 @@
 //! The Cluster port over a registry.
 
+use k8s_openapi::api::core::v1::Event;
 use serde_json::json;
 use wharf_ports::cluster::{Cluster as _, ClusterEvent, Delete, Part, Write, WriteId};
+use wharf_ports::event::{EventRecord, EventType, Regarding};
 use wharf_registry::EmbeddedCluster;
 
 use crate::{Cluster, config_map, kind_of, typed, with};
@@ -18,7 +20,7 @@ fn outcomes_follow_the_changes_they_made() {
     embedded.submit(WriteId(1), Write::Create(placed(config_map("m"))).into());
     embedded.submit(WriteId(2), Write::Create(placed(config_map("m"))).into());
     let mut events = Vec::new();
-    embedded.poll(&mut events);
+    embedded.poll(&view, &mut events);
     let [
         ClusterEvent::Changed(change),
         ClusterEvent::Outcome { id: WriteId(1), result: Ok(Some(made)) },
@@ -32,7 +34,7 @@ fn outcomes_follow_the_changes_they_made() {
     assert!(view.apply(change));
     embedded.submit(WriteId(3), Write::Delete(Delete::of(made)).into());
     events.clear();
-    embedded.poll(&mut events);
+    embedded.poll(&view, &mut events);
     let [ClusterEvent::Changed(change), ClusterEvent::Outcome { result: Ok(None), .. }] =
         events.as_slice()
     else {
@@ -40,21 +42,21 @@ fn outcomes_follow_the_changes_they_made() {
     };
     assert!(change.new.is_none());
     events.clear();
-    embedded.poll(&mut events);
+    embedded.poll(&view, &mut events);
     assert!(events.is_empty());
 }
 
 #[test]
 fn controllers_may_update_without_a_version() {
     let cluster = Cluster::new();
-    let (mut embedded, _) = EmbeddedCluster::new(cluster.registry.clone());
+    let (mut embedded, view) = EmbeddedCluster::new(cluster.registry.clone());
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
     embedded.submit(WriteId(1), Write::Create(placed(lease.clone())).into());
     let object = placed(with(lease, "spec.holderIdentity", json!("b")));
     embedded.submit(WriteId(2), Write::Update { object, part: Part::Main }.into());
     let mut events = Vec::new();
-    embedded.poll(&mut events);
+    embedded.poll(&view, &mut events);
     let refused =
         |event: &ClusterEvent| matches!(event, ClusterEvent::Outcome { result: Err(_), .. });
     assert!(!events.iter().any(refused), "{events:?}");
@@ -69,7 +71,12 @@ fn a_reader_that_falls_behind_catches_up() {
         cluster.create(config_map(name)).unwrap();
     }
     let mut events = Vec::new();
-    embedded.poll(&mut events);
+    embedded.poll(&view, &mut events);
+    for event in events.drain(..) {
+        if let ClusterEvent::Changed(change) = event {
+            assert!(view.apply(&change));
+        }
+    }
     cluster.delete("ConfigMap", "a").unwrap();
     cluster.delete("ConfigMap", "b").unwrap();
     for turn in 0..9_000 {
@@ -77,7 +84,7 @@ fn a_reader_that_falls_behind_catches_up() {
         cluster.update(changed, Part::Main).unwrap();
     }
     cluster.create(config_map("d")).unwrap();
-    embedded.poll(&mut events);
+    embedded.poll(&view, &mut events);
     for event in &events {
         if let ClusterEvent::Changed(change) = event {
             assert!(view.apply(change), "{change:?}");
@@ -98,4 +105,49 @@ fn a_reader_that_falls_behind_catches_up() {
             .map(|o| o.revision())
             .collect::<Vec<_>>()
     );
+}
+
+/// What is said is recorded once it is handed over, in order, and counted as ever.
+#[test]
+fn events_can_be_recorded_beside_the_reader() {
+    let cluster = Cluster::new();
+    let about = cluster.create(config_map("m")).unwrap();
+    let (mut embedded, view) = EmbeddedCluster::new(cluster.registry.clone());
+    embedded.record_beside().unwrap();
+    let say = |reason: &str| {
+        Write::Record(EventRecord {
+            regarding: Regarding::object(&about),
+            related: None,
+            kind: EventType::Normal,
+            reason: reason.to_owned(),
+            action: String::new(),
+            message: "said".to_owned(),
+            component: "test".to_owned(),
+            host: String::new(),
+        })
+    };
+    // More than may wait: nothing is lost.
+    for turn in 0..10_000_u64 {
+        embedded.submit(WriteId(turn), say(["A", "B"][turn as usize % 2]).into());
+    }
+    embedded.settle_events();
+    let mut events = Vec::new();
+    embedded.poll(&view, &mut events);
+    let outcomes =
+        events.iter().filter(|event| matches!(event, ClusterEvent::Outcome { result: Ok(_), .. }));
+    assert_eq!(outcomes.count(), 10_000);
+    let (recorded, _) = cluster.registry.store().list(kind_of("Event"), None);
+    let mut counts: Vec<_> = recorded
+        .iter()
+        .map(|event| {
+            let event = event.typed::<Event>().unwrap();
+            (event.reason.clone().unwrap(), event.count.unwrap())
+        })
+        .collect();
+    counts.sort();
+    assert_eq!(counts, [("A".to_owned(), 5_000), ("B".to_owned(), 5_000)]);
+    // What was said last is recorded even if nobody waits for it.
+    embedded.submit(WriteId(0), say("C").into());
+    drop(embedded);
+    assert_eq!(cluster.registry.store().count(kind_of("Event")), 3);
 }

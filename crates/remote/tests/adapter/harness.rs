@@ -291,7 +291,7 @@ impl Run {
     #[expect(clippy::type_complexity, reason = "an outcome is what it is")]
     fn take(&mut self) -> Vec<(WriteId, Result<Option<Arc<Object>>, ApiError>)> {
         let mut events = Vec::new();
-        self.cluster.poll(&mut events);
+        self.cluster.poll(&self.view, &mut events);
         let mut outcomes = Vec::new();
         for event in events {
             match event {

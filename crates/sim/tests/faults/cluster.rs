@@ -8,6 +8,7 @@ use wharf_model::kinds::Kind;
 use wharf_model::random::Random;
 use wharf_ports::cluster::{Change, Cluster, ClusterEvent, Write, WriteId};
 use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::view::View;
 use wharf_registry::EmbeddedCluster;
 
 /// How often what happens, in percent.
@@ -153,9 +154,9 @@ impl Cluster for FaultyCluster {
         self.inner.submit(id, write);
     }
 
-    fn poll(&mut self, events: &mut Vec<ClusterEvent>) {
+    fn poll(&mut self, view: &View, events: &mut Vec<ClusterEvent>) {
         let mut fresh = Vec::new();
-        self.inner.poll(&mut fresh);
+        self.inner.poll(view, &mut fresh);
         for event in fresh {
             match event {
                 ClusterEvent::Changed(change) => {

@@ -102,6 +102,7 @@ impl Run {
             let seen = self.store.revision();
             self.store.set_clock(reading.now);
             let more = self.world.run_some(reading.now, STEPS_AT_ONCE, &mut self.recorder);
+            self.world.cluster_mut().hand_over_events();
             self.recorder.tell();
             if !more {
                 let wake = self.world.next_wake();
@@ -126,6 +127,8 @@ impl Run {
             .run_due(now, &mut self.recorder)
             .map_err(|error: NeverAtRest| Failure::failed(error))?;
         self.recorder.tell();
+        // What was said now is to bear the time it was said at.
+        self.world.cluster_mut().settle_events();
         let next = self.world.next_wake().map_or(target, |wake| wake.max(now).min(target));
         self.store.set_clock(next);
         self.clock.advance_to(next);
@@ -134,6 +137,7 @@ impl Run {
                 .run_due(target, &mut self.recorder)
                 .map_err(|error: NeverAtRest| Failure::failed(error))?;
             self.recorder.tell();
+            self.world.cluster_mut().settle_events();
         }
         Ok(())
     }

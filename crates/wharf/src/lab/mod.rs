@@ -131,6 +131,7 @@ impl Lab {
         if let Some((client, settings)) = sources.history {
             world.ask_history_with(Box::new(History::new(client, settings, Arc::clone(&answers))));
         }
+        world.cluster_mut().record_beside().map_err(Failure::failed)?;
         let board = world.board();
         if let Some(metrics) = sources.metrics {
             metrics.start(Arc::clone(&board), Arc::clone(&clock))?;

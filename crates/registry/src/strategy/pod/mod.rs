@@ -63,6 +63,15 @@ impl Rules for Pod {
         self.status.clone_from(&from.status);
     }
 
+    /// Most writes of a pod are of its status: the old one is not copied to be thrown away.
+    fn with_status(&self, from: &Self) -> Self {
+        Self {
+            metadata: self.metadata.clone(),
+            spec: self.spec.clone(),
+            status: from.status.clone(),
+        }
+    }
+
     fn validate(&self, errors: &mut Errors) {
         validate::pod(self, errors);
     }
