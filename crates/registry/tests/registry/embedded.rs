@@ -111,12 +111,13 @@ fn a_reader_that_falls_behind_catches_up() {
 #[test]
 fn events_can_be_recorded_beside_the_reader() {
     let cluster = Cluster::new();
-    let about = cluster.create(config_map("m")).unwrap();
+    cluster.create(config_map("m")).unwrap();
+    let (about, _) = cluster.registry.store().list(kind_of("ConfigMap"), None);
     let (mut embedded, view) = EmbeddedCluster::new(cluster.registry.clone());
     embedded.record_beside().unwrap();
     let say = |reason: &str| {
         Write::Record(EventRecord {
-            regarding: Regarding::object(&about),
+            regarding: Regarding::object(&about[0]),
             related: None,
             kind: EventType::Normal,
             reason: reason.to_owned(),
