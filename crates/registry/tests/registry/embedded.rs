@@ -125,6 +125,7 @@ fn events_can_be_recorded_beside_the_reader() {
             message: "said".to_owned(),
             component: "test".to_owned(),
             host: String::new(),
+            annotations: Default::default(),
         })
     };
     // More than may wait: nothing is lost.
