@@ -75,7 +75,9 @@ fn the_walkthrough_goes_as_upstreams_documentation_tells_it() {
             rest.split_once('%')?.0.parse::<u32>().ok()
         };
         let settled = share(&table).is_some_and(|share| (40..=55).contains(&share));
-        if ready == "7" && settled { Ok(()) } else { Err(table) }
+        let path = "jsonpath={.status.currentReplicas}/{.status.desiredReplicas}";
+        let count = kubectl.ok(&format!("get hpa php-apache -o {path}"));
+        if ready == "7" && count == "7/7" && settled { Ok(()) } else { Err(table) }
     });
     let described = kubectl.ok("describe hpa php-apache");
     for part in [
@@ -90,7 +92,10 @@ fn the_walkthrough_goes_as_upstreams_documentation_tells_it() {
     wait_for("one pod to be left", || {
         let table = kubectl.ok("get hpa,deployment,pod");
         let replicas = kubectl.ok("get deployment php-apache -o jsonpath={.status.replicas}");
-        if replicas == "1" { Ok(()) } else { Err(table) }
+        // The autoscaler hears of it with its next pass.
+        let path = "jsonpath={.status.currentReplicas}";
+        let current = kubectl.ok(&format!("get hpa php-apache -o {path}"));
+        if replicas == "1" && current == "1" { Ok(()) } else { Err(table) }
     });
     let told = history(&kubectl);
     let texts: Vec<&str> = told.iter().map(|(_, text)| text.as_str()).collect();
