@@ -107,7 +107,11 @@ impl<T: Resource> Typed for T {
     fn encode_into(&self, json: &mut Vec<u8>) {
         // Plain data with string keys cannot fail to encode; an empty body would be refused on
         // decode, so the invariant is checked here.
-        serde_json::to_writer(&mut *json, self).expect("a typed API object always encodes as JSON");
+        let written = match unset::filled_in(self) {
+            None => serde_json::to_writer(&mut *json, self),
+            Some(filled) => serde_json::to_writer(&mut *json, &filled),
+        };
+        written.expect("a typed API object always encodes as JSON");
         unset::append_to(json, self);
     }
     fn clone_box(&self) -> Box<dyn Typed> {

@@ -6,18 +6,30 @@ use std::any::Any;
 
 use k8s_openapi::api::core::v1::Event;
 
-/// Adds what an object's encoder has left out; `json` ends with the object's JSON.
-///
-/// For a type without such fields nothing of this is left when it is compiled.
+/// The object with such structs and texts filled in, if it lacks any of them. For a type without such
+/// fields nothing of this is left when it is compiled.
+pub(crate) fn filled_in(object: &dyn Any) -> Option<Event> {
+    let event = object.downcast_ref::<Event>()?;
+    let is_whole = event.source.is_some()
+        && event.reporting_component.is_some()
+        && event.reporting_instance.is_some();
+    if is_whole {
+        return None;
+    }
+    let mut event = event.clone();
+    event.source.get_or_insert_default();
+    event.reporting_component.get_or_insert_default();
+    event.reporting_instance.get_or_insert_default();
+    Some(event)
+}
+
+/// Adds the times that an object's encoder has left out; `json` ends with the object's JSON.
 pub(crate) fn append_to(json: &mut Vec<u8>, object: &dyn Any) {
     let Some(event) = object.downcast_ref::<Event>() else { return };
     let fields = [
         (event.event_time.is_none(), &br#","eventTime":null"#[..]),
         (event.first_timestamp.is_none(), br#","firstTimestamp":null"#),
         (event.last_timestamp.is_none(), br#","lastTimestamp":null"#),
-        (event.source.is_none(), br#","source":{}"#),
-        (event.reporting_component.is_none(), br#","reportingComponent":"""#),
-        (event.reporting_instance.is_none(), br#","reportingInstance":"""#),
     ];
     let end = json.pop();
     debug_assert_eq!(end, Some(b'}'), "an Event is an object and never empty");

@@ -221,16 +221,18 @@ mod tests {
 
     #[test]
     fn a_held_clock_waits_and_catches_up() {
-        let clock = ScaledClock::starting_at(Time::from_seconds(100), SPEED_MAX);
-        let wake = Time::from_seconds(100) + Duration::from_nanos(1);
+        let clock = ScaledClock::starting_at(Time::from_seconds(100), 1);
+        let wake = Time::from_seconds(110);
         clock.hold_at(Some(wake));
+        // Only now fast: the hold has to come before what it holds at.
+        clock.set_speed(SPEED_MAX);
         while clock.real_time_until(wake) != Some(Duration::from_nanos(1)) {
             std::hint::spin_loop();
         }
         assert_eq!(clock.now(), wake, "whatever time has passed");
         clock.set_speed(1);
         assert_eq!(clock.now(), wake, "another speed ends no wait");
-        clock.hold_at(Some(wake - Duration::from_secs(1)));
+        clock.hold_at(Some(Time::from_seconds(109)));
         assert_eq!(clock.now(), wake, "it never goes back");
         clock.hold_at(None);
         assert!(clock.now() > wake);
