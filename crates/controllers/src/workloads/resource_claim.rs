@@ -63,7 +63,7 @@ impl ResourceClaimController {
         for wanted in spec.and_then(|spec| spec.resource_claims.as_ref()).into_iter().flatten() {
             let Some(template) = wanted.resource_claim_template_name.as_deref() else { continue };
             let entry = (key.clone(), wanted.name.clone());
-            if let Some(claim) = made_for(object, &wanted.name, view) {
+            if let Some(claim) = made_for(object, pod, &wanted.name, view) {
                 self.creating.remove(&entry);
                 named.push(PodResourceClaimStatus {
                     name: wanted.name.clone(),
@@ -165,16 +165,18 @@ impl Controller for ResourceClaimController {
     }
 }
 
-/// The claim that was made for a pod under a name.
-fn made_for<'v>(pod: &Object, name: &str, view: &'v View) -> Option<&'v Object> {
-    view.owned_by(pod.uid(), Kind::of::<ResourceClaim>())
-        .find(|claim| {
-            let annotations = claim
-                .typed::<ResourceClaim>()
-                .and_then(|claim| claim.metadata.annotations.as_ref());
-            annotations.and_then(|all| all.get(POD_CLAIM_NAME)).is_some_and(|own| own == name)
-        })
-        .map(|claim| claim.as_ref())
+/// The claim that was made for a pod under a name. One that was late to show up may have been made
+/// twice: then it stays the one that the pod has been told of, which may have its devices already.
+fn made_for<'v>(object: &Object, pod: &Pod, name: &str, view: &'v View) -> Option<&'v Object> {
+    let statuses = pod.status.as_ref().and_then(|status| status.resource_claim_statuses.as_ref());
+    let told = statuses.into_iter().flatten().find(|told| told.name == name);
+    let told = told.and_then(|told| told.resource_claim_name.as_deref());
+    let made = view.owned_by(object.uid(), Kind::of::<ResourceClaim>()).filter(|claim| {
+        let annotations =
+            claim.typed::<ResourceClaim>().and_then(|claim| claim.metadata.annotations.as_ref());
+        annotations.and_then(|all| all.get(POD_CLAIM_NAME)).is_some_and(|own| own == name)
+    });
+    made.min_by_key(|claim| told != Some(claim.key().name.as_str())).map(|claim| claim.as_ref())
 }
 
 fn claim(
@@ -314,6 +316,31 @@ mod tests {
         let writes = world.writes;
         world.run_for(Duration::from_secs(3_600));
         assert_eq!(world.writes, writes, "nothing happens, nothing is written");
+    }
+
+    #[test]
+    fn a_pod_keeps_the_claim_that_it_was_told_of() {
+        let mut world = world();
+        add_template(&mut world);
+        let told = |world: &World| {
+            let pod: &Pod = world.get("default", "p").expect("the pod");
+            pod.status
+                .clone()
+                .and_then(|it| it.resource_claim_statuses?[0].resource_claim_name.clone())
+        };
+        let first = told(&world).expect("it has been told");
+        // One that was made for it as well, of a name before and of a name after the first one's.
+        let claim = world.list::<ResourceClaim>()[0].clone();
+        for name in ["p-gpu-", "p-gpu-zzzzzz"] {
+            let mut second = serde_json::to_value(&claim).expect("JSON");
+            let owners = second["metadata"]["ownerReferences"].clone();
+            let annotations = second["metadata"]["annotations"].clone();
+            second["metadata"] = json!({"name": name.trim_end_matches('-'), "namespace": "default",
+                "ownerReferences": owners, "annotations": annotations});
+            world.apply(second);
+            world.run_for(Duration::from_secs(30));
+            assert_eq!(told(&world).as_ref(), Some(&first));
+        }
     }
 
     #[test]
