@@ -128,13 +128,18 @@ pub(crate) struct Running {
 impl Running {
     /// Reads lines until one holds `text`, and gives back all that were read.
     pub(crate) fn until(&self, text: &str) -> Vec<String> {
+        self.until_that(&format!("{text:?}"), |line| line.contains(text))
+    }
+
+    /// The same until one is as wanted; `what` says what that is.
+    pub(crate) fn until_that(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let mut seen = Vec::new();
-        while !seen.last().is_some_and(|line: &String| line.contains(text)) {
+        while !seen.last().is_some_and(|line: &String| wanted(line)) {
             match self.lines.recv_timeout(super::PATIENCE) {
                 Ok(line) => seen.push(line),
                 Err(error) => {
                     let errors = self.errors.lock().expect("no reader panics").clone();
-                    panic!("no line with {text:?} came ({error}); {seen:#?}\n{errors}")
+                    panic!("no line with {what} came ({error}); {seen:#?}\n{errors}")
                 }
             }
         }
