@@ -97,10 +97,17 @@ fn the_walkthrough_goes_as_upstreams_documentation_tells_it() {
     let told = history(&kubectl);
     let texts: Vec<&str> = told.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(texts.last(), Some(&format!("New size: 1; {BELOW}").as_str()), "{texts:?}");
-    let seven = texts.iter().position(|text| text.starts_with("New size: 7; "));
-    let (up, down) = texts.split_at(seven.expect("it has come to seven") + 1);
-    assert!(up.len() >= 2 && up.iter().all(|text| text.ends_with(ABOVE)), "{texts:?}");
-    assert!(down.iter().all(|text| text.ends_with(BELOW)), "{texts:?}");
+    let size = |text: &str| -> u32 {
+        let (_, rest) = text.split_once("New size: ").expect("a size");
+        rest.split(';').next().and_then(|size| size.parse().ok()).expect("a number")
+    };
+    assert!(texts.iter().any(|text| size(text) == 7), "{texts:?}");
+    let mut before = 1;
+    for text in &texts {
+        let why = if size(text) > before { ABOVE } else { BELOW };
+        assert!(text.ends_with(why), "{text} after {before}: {texts:?}");
+        before = size(text);
+    }
     let described = kubectl.ok("describe hpa php-apache");
     for part in [
         "resource cpu on pods  (as a percentage of request):  0% (1m) / 50%",
