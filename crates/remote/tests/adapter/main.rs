@@ -54,6 +54,9 @@ async fn what_fell_into_a_gap_is_told_after_a_new_list() {
     lab.create(pod("stays"));
     lab.create(pod("goes"));
     let mut run = lab.start().await;
+    // There is a watch to be cut once it has told something.
+    lab.create(pod("told"));
+    run.until("the watch", |view| view.get::<Pod>(&key("told")).is_some()).await;
     // The next watch is told that its revision is gone; meanwhile one pod goes and one comes.
     lab.fault("GET", "pods?watch", Fault::gone());
     lab.hold_watches(true);
