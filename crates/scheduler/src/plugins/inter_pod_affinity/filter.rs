@@ -82,7 +82,8 @@ struct Change {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Subject {
     Affinity,
-    AntiAffinity,
+    /// The term at this place: others by the same key may count other pods.
+    AntiAffinity(u64),
     Others,
 }
 
@@ -121,7 +122,7 @@ impl<'a> State<'a> {
         }
         for (place, term) in (0..).zip(&self.anti_affinity) {
             let Some(domain) = term.key.domain(index) else { continue };
-            let change = self.change(Subject::AntiAffinity, term.id, domain);
+            let change = self.change(Subject::AntiAffinity(place), term.id, domain);
             if term.counts.get(domain) + change > 0 {
                 return rejection(ANTI_AFFINITY | place, Code::Unschedulable);
             }
@@ -204,9 +205,9 @@ impl<'a> State<'a> {
                 self.note(Subject::Affinity, key, index, by);
             }
         }
-        for term in &self.pod.terms.required_anti {
+        for (place, term) in (0..).zip(&self.pod.terms.required_anti) {
             if selects(term.matcher) {
-                self.note(Subject::AntiAffinity, term.key, index, by);
+                self.note(Subject::AntiAffinity(place), term.key, index, by);
             }
         }
     }

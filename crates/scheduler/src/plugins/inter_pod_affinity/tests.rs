@@ -83,3 +83,26 @@ fn normalisation_follows_the_vectors() {
     normalize(&mut scores);
     assert_eq!(scores, [0, 28, 100]);
 }
+
+/// Upstream counts by key and value all that any term selects: one pod less leaves the others.
+#[test]
+fn a_trial_takes_a_pod_out_of_the_term_that_selects_it() {
+    let term = |app: &str| {
+        required("podAntiAffinity", app)["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0].clone()
+    };
+    let terms = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term("web"), term("db"), term("db")]}});
+    let apart = labelled("p", "p", "", terms);
+    let there = ["web", "db"].map(|app| labelled(app, app, "a1", Value::Null));
+    let (snapshot, apart) = cluster(&nodes(), &there, &apart);
+    let index = snapshot.find("a1").unwrap();
+    for order in [["web", "db"], ["db", "web"]] {
+        let mut state = super::filter::State::new(&apart, &snapshot).unwrap();
+        for (gone, app) in order.into_iter().enumerate() {
+            assert!(state.check(index).is_some(), "{gone} of 2 are gone, {app} is there");
+            let pods = &snapshot.node(index).pods;
+            let pod = pods.iter().find(|pod| pod.key.name == app).unwrap();
+            state.pod_changed(pod, index, -1);
+        }
+        assert!(state.check(index).is_none());
+    }
+}
