@@ -25,7 +25,7 @@ const BATCHES_MAX: usize = 16;
 /// The thread that records, and what is to be handed to it.
 pub(crate) struct Broadcaster {
     waiting: Vec<Arc<Write>>,
-    /// `None` once the thread is to end.
+    /// `None` once the thread is to end, or has.
     said: Option<SyncSender<Said>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -49,7 +49,7 @@ impl Broadcaster {
 
     /// Takes an Event to record. Returns whether there was room.
     pub(crate) fn take(&mut self, write: &Arc<Write>) -> bool {
-        if self.waiting.len() >= WAITING_MAX {
+        if self.said.is_none() || self.waiting.len() >= WAITING_MAX {
             return false;
         }
         self.waiting.push(Arc::clone(write));
@@ -66,9 +66,12 @@ impl Broadcaster {
         }
         let Some(said) = &self.said else { return };
         let waiting = Said::Events(std::mem::take(&mut self.waiting));
-        // Any other error is that the thread has panicked, which it has reported itself.
-        if let Err(TrySendError::Full(Said::Events(waiting))) = said.try_send(waiting) {
-            self.waiting = waiting;
+        match said.try_send(waiting) {
+            Err(TrySendError::Full(Said::Events(waiting))) => self.waiting = waiting,
+            // The thread has panicked, which it has reported itself: from now on whoever says
+            // something records it.
+            Err(TrySendError::Disconnected(_)) => self.said = None,
+            Ok(()) | Err(TrySendError::Full(Said::Settled(_))) => {}
         }
     }
 
