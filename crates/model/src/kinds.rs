@@ -88,11 +88,15 @@ pub trait Resource:
 }
 
 macro_rules! kinds {
-    ($($type:ident: $index:literal $scope:ident $keep:ident, $singular:literal, [$($short:literal),*], [$($category:literal),*];)*) => {
+    ($($type:ident: $scope:ident $keep:ident, $singular:literal, [$($short:literal),*], [$($category:literal),*];)*) => {
+        /// The rows in their order, whose numbers are the indexes.
+        #[derive(Clone, Copy)]
+        enum Row { $($type),* }
+
         $(impl Resource for $type {
             fn kind() -> Kind {
                 static INFO: KindInfo = KindInfo {
-                    index: $index,
+                    index: Row::$type as usize,
                     group: <$type as k8s_openapi::Resource>::GROUP,
                     version: <$type as k8s_openapi::Resource>::VERSION,
                     kind: <$type as k8s_openapi::Resource>::KIND,
@@ -119,46 +123,46 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Namespace: 0 cluster Typed, "namespace", ["ns"], [];
-    Node: 1 cluster Typed, "node", ["no"], [];
-    Pod: 2 namespaced Typed, "pod", ["po"], ["all"];
-    Service: 3 namespaced Typed, "service", ["svc"], ["all"];
-    ServiceAccount: 4 namespaced Json, "serviceaccount", ["sa"], [];
-    ConfigMap: 5 namespaced Json, "configmap", ["cm"], [];
-    Secret: 6 namespaced Json, "secret", [], [];
-    Event: 7 namespaced Json, "event", ["ev"], [];
-    Lease: 8 namespaced Typed, "lease", [], [];
-    PriorityClass: 9 cluster Typed, "priorityclass", ["pc"], [];
-    Deployment: 10 namespaced Typed, "deployment", ["deploy"], ["all"];
-    ReplicaSet: 11 namespaced Typed, "replicaset", ["rs"], ["all"];
-    PodDisruptionBudget: 12 namespaced Typed, "poddisruptionbudget", ["pdb"], [];
-    NodePool: 13 cluster Typed, "nodepool", [], ["karpenter"];
-    NodeClaim: 14 cluster Typed, "nodeclaim", [], ["karpenter"];
-    EC2NodeClass: 15 cluster Typed, "ec2nodeclass", ["ec2nc", "ec2ncs"], ["karpenter"];
-    Instance: 16 cluster Typed, "instance", [], [];
-    PersistentVolume: 17 cluster Typed, "persistentvolume", ["pv"], [];
-    PersistentVolumeClaim: 18 namespaced Typed, "persistentvolumeclaim", ["pvc"], [];
-    StorageClass: 19 cluster Typed, "storageclass", ["sc"], [];
-    CSINode: 20 cluster Typed, "csinode", [], [];
-    CSIDriver: 21 cluster Typed, "csidriver", [], [];
-    CSIStorageCapacity: 22 namespaced Typed, "csistoragecapacity", [], [];
-    VolumeAttachment: 23 cluster Typed, "volumeattachment", [], [];
-    ReplicationController: 24 namespaced Typed, "replicationcontroller", ["rc"], ["all"];
-    StatefulSet: 25 namespaced Typed, "statefulset", ["sts"], ["all"];
-    ControllerRevision: 26 namespaced Typed, "controllerrevision", [], [];
-    ResourceClaim: 27 namespaced Typed, "resourceclaim", [], [];
-    ResourceClaimTemplate: 28 namespaced Typed, "resourceclaimtemplate", [], [];
-    DeviceClass: 29 cluster Typed, "deviceclass", [], [];
-    ResourceSlice: 30 cluster Typed, "resourceslice", [], [];
-    PodGroup: 31 namespaced Typed, "podgroup", [], [];
-    Workload: 32 namespaced Json, "workload", [], [];
-    VerticalPodAutoscaler: 33 namespaced Typed, "verticalpodautoscaler", ["vpa"], [];
-    VerticalPodAutoscalerCheckpoint: 34 namespaced Typed, "verticalpodautoscalercheckpoint", ["vpacheckpoint"], [];
-    HorizontalPodAutoscaler: 35 namespaced Typed, "horizontalpodautoscaler", ["hpa"], ["all"];
-    LimitRange: 36 namespaced Typed, "limitrange", ["limits"], [];
-    FargateProfile: 37 namespaced Typed, "fargateprofile", [], [];
-    Subnet: 38 cluster Typed, "subnet", [], [];
-    MutatingWebhookConfiguration: 39 cluster Json, "mutatingwebhookconfiguration", [], [];
+    Namespace: cluster Typed, "namespace", ["ns"], [];
+    Node: cluster Typed, "node", ["no"], [];
+    Pod: namespaced Typed, "pod", ["po"], ["all"];
+    Service: namespaced Typed, "service", ["svc"], ["all"];
+    ServiceAccount: namespaced Json, "serviceaccount", ["sa"], [];
+    ConfigMap: namespaced Json, "configmap", ["cm"], [];
+    Secret: namespaced Json, "secret", [], [];
+    Event: namespaced Json, "event", ["ev"], [];
+    Lease: namespaced Typed, "lease", [], [];
+    PriorityClass: cluster Typed, "priorityclass", ["pc"], [];
+    Deployment: namespaced Typed, "deployment", ["deploy"], ["all"];
+    ReplicaSet: namespaced Typed, "replicaset", ["rs"], ["all"];
+    PodDisruptionBudget: namespaced Typed, "poddisruptionbudget", ["pdb"], [];
+    NodePool: cluster Typed, "nodepool", [], ["karpenter"];
+    NodeClaim: cluster Typed, "nodeclaim", [], ["karpenter"];
+    EC2NodeClass: cluster Typed, "ec2nodeclass", ["ec2nc", "ec2ncs"], ["karpenter"];
+    Instance: cluster Typed, "instance", [], [];
+    PersistentVolume: cluster Typed, "persistentvolume", ["pv"], [];
+    PersistentVolumeClaim: namespaced Typed, "persistentvolumeclaim", ["pvc"], [];
+    StorageClass: cluster Typed, "storageclass", ["sc"], [];
+    CSINode: cluster Typed, "csinode", [], [];
+    CSIDriver: cluster Typed, "csidriver", [], [];
+    CSIStorageCapacity: namespaced Typed, "csistoragecapacity", [], [];
+    VolumeAttachment: cluster Typed, "volumeattachment", [], [];
+    ReplicationController: namespaced Typed, "replicationcontroller", ["rc"], ["all"];
+    StatefulSet: namespaced Typed, "statefulset", ["sts"], ["all"];
+    ControllerRevision: namespaced Typed, "controllerrevision", [], [];
+    ResourceClaim: namespaced Typed, "resourceclaim", [], [];
+    ResourceClaimTemplate: namespaced Typed, "resourceclaimtemplate", [], [];
+    DeviceClass: cluster Typed, "deviceclass", [], [];
+    ResourceSlice: cluster Typed, "resourceslice", [], [];
+    PodGroup: namespaced Typed, "podgroup", [], [];
+    Workload: namespaced Json, "workload", [], [];
+    VerticalPodAutoscaler: namespaced Typed, "verticalpodautoscaler", ["vpa"], [];
+    VerticalPodAutoscalerCheckpoint: namespaced Typed, "verticalpodautoscalercheckpoint", ["vpacheckpoint"], [];
+    HorizontalPodAutoscaler: namespaced Typed, "horizontalpodautoscaler", ["hpa"], ["all"];
+    LimitRange: namespaced Typed, "limitrange", ["limits"], [];
+    FargateProfile: namespaced Typed, "fargateprofile", [], [];
+    Subnet: cluster Typed, "subnet", [], [];
+    MutatingWebhookConfiguration: cluster Json, "mutatingwebhookconfiguration", [], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {
