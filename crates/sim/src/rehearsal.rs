@@ -129,7 +129,10 @@ impl Rehearsal {
     /// # Errors
     /// If the region is unknown or a manifest is not valid.
     pub fn new(scenario: Scenario, options: &Options) -> Result<Self, RehearsalError> {
-        let region = scenario.region.clone().unwrap_or_else(|| REGION_DEFAULT.to_owned());
+        let of_cluster = scenario.cluster.as_ref().map(|config| config.region.clone());
+        let region = scenario.region.clone().or(of_cluster);
+        let region = region.unwrap_or_else(|| REGION_DEFAULT.to_owned());
+        let cluster = scenario.cluster.as_ref().map(|config| config.cluster.clone());
         let seed = options.seed.or(scenario.seed).unwrap_or(SEED_DEFAULT);
         let last_step = scenario.steps.last().map_or(Duration::ZERO, |step| step.at);
         let until = options.until.or(scenario.until).unwrap_or(last_step + UNTIL_AFTER_LAST_STEP);
@@ -144,7 +147,7 @@ impl Rehearsal {
             scheduler: options.scheduler.clone(),
             vpa_storage: Default::default(),
             metrics_apis: Default::default(),
-            cluster: Default::default(),
+            cluster: cluster.unwrap_or_default(),
         };
         let world = World::new(Arc::clone(&registry), &settings)?;
         let mut rehearsal = Self {

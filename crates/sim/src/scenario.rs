@@ -23,6 +23,8 @@ use wharf_model::duration;
 use wharf_model::kinds::{Kind, built_in};
 use wharf_model::object::ObjectKey;
 
+use crate::config::{self, ClusterConfig};
+
 /// The API version of scenario files.
 pub const API_VERSION: &str = "wharf.dev/v1alpha1";
 /// Steps a scenario may have: more is a mistake, and is refused before anything runs.
@@ -60,6 +62,8 @@ pub struct Scenario {
     pub seed: Option<u64>,
     /// How long to run, if it says so.
     pub until: Option<Duration>,
+    /// The cluster that an eksctl file describes, if it names one.
+    pub cluster: Option<ClusterConfig>,
     /// What is there at the start.
     pub manifests: Vec<Manifest>,
     /// What is done when, in the order of time.
@@ -173,6 +177,10 @@ pub fn parse(text: &str, file: &Path) -> Result<Scenario, ScenarioError> {
         return Err(invalid(format!("spec.steps: more than {STEPS_MAX} steps")));
     }
     let folder = file.parent().unwrap_or(Path::new("."));
+    let cluster = match &raw.spec.cluster_config {
+        Some(given) => Some(read_cluster(given, raw.spec.region.as_deref(), folder, file)?),
+        None => None,
+    };
     let manifests = read_manifests(&raw.spec.manifests, folder, file, "spec.manifests")?;
     let mut steps = Vec::with_capacity(raw.spec.steps.len());
     for (index, step) in raw.spec.steps.iter().enumerate() {
@@ -193,9 +201,35 @@ pub fn parse(text: &str, file: &Path) -> Result<Scenario, ScenarioError> {
         region: raw.spec.region,
         seed: raw.spec.seed,
         until,
+        cluster,
         manifests,
         steps,
     })
+}
+
+fn read_cluster(
+    given: &wire::Manifest,
+    region: Option<&str>,
+    folder: &Path,
+    file: &Path,
+) -> Result<ClusterConfig, ScenarioError> {
+    const FIELD: &str = "spec.clusterConfig";
+    let invalid = |error: String| ScenarioError::Invalid { file: file.to_owned(), error };
+    let given = read_manifests(std::slice::from_ref(given), folder, file, FIELD)?.remove(0);
+    let cluster = config::load(&given.text, &given.source).map_err(|error| {
+        // Places of what is written inline are not those of the file.
+        match given.source.ends_with(".inline") {
+            true => invalid(format!("{FIELD}.inline: {}", error.says)),
+            false => invalid(error.to_string()),
+        }
+    })?;
+    match region {
+        Some(region) if region != cluster.region => Err(invalid(format!(
+            "spec.region: is {region}, and {FIELD} says {}; leave one of them out",
+            cluster.region
+        ))),
+        _ => Ok(cluster),
+    }
 }
 
 fn read_step(
@@ -338,6 +372,8 @@ mod wire {
         pub(super) seed: Option<u64>,
         #[serde(default)]
         pub(super) until: Option<String>,
+        #[serde(default, rename = "clusterConfig")]
+        pub(super) cluster_config: Option<Manifest>,
         #[serde(default)]
         pub(super) manifests: Vec<Manifest>,
         #[serde(default)]
@@ -418,6 +454,26 @@ mod tests {
             assert!(error.starts_with("t.yaml: "), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn a_cluster_comes_with_its_region() {
+        let with = |spec: &str| {
+            let text = format!(
+                "apiVersion: wharf.dev/v1alpha1\nkind: Scenario\nspec:\n{spec}  clusterConfig:\n    inline:\n      apiVersion: eksctl.io/v1alpha5\n      kind: ClusterConfig\n      metadata: {{name: c, region: eu-west-1}}\n"
+            );
+            parse(&text, Path::new("t.yaml")).map_err(|error| error.to_string())
+        };
+        let cluster = with("").expect("a scenario").cluster.expect("its cluster");
+        assert_eq!((cluster.region.as_str(), cluster.cluster.name.as_str()), ("eu-west-1", "c"));
+        let error = with("  region: us-east-1\n").expect_err("two regions");
+        assert_eq!(
+            error,
+            "t.yaml: spec.region: is us-east-1, and spec.clusterConfig says eu-west-1; leave one of them out"
+        );
+        let typo = "apiVersion: wharf.dev/v1alpha1\nkind: Scenario\nspec:\n  clusterConfig:\n    inline: {apiVersion: eksctl.io/v1alpha5, kind: ClusterConfig, metadata: {name: c}}\n";
+        let error = parse(typo, Path::new("t.yaml")).expect_err("no region").to_string();
+        assert!(error.starts_with("t.yaml: spec.clusterConfig.inline: "), "{error}");
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<(), Failure> {
 /// Runs a scenario.
 pub(crate) fn rehearse(args: &SimulateArgs) -> Result<Report, Failure> {
     let scenario = scenario::load(&args.file).map_err(Failure::bad_input)?;
+    for warning in scenario.cluster.iter().flat_map(|config| &config.warnings) {
+        output::progress(&format!("warning: {warning}"));
+    }
     let scheduler = super::scheduler_config(args.scheduler_config.as_deref())?;
     super::without_extenders(&scheduler)?;
     let options =
