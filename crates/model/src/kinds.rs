@@ -24,6 +24,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::auto_mode::{AutoNodeClass, Cluster};
 use crate::fargate::FargateProfile;
 use crate::instance::Instance;
 use crate::karpenter::{EC2NodeClass, NodeClaim, NodePool};
@@ -163,6 +164,8 @@ kinds! {
     FargateProfile: namespaced Typed, "fargateprofile", [], [];
     Subnet: cluster Typed, "subnet", [], [];
     MutatingWebhookConfiguration: cluster Json, "mutatingwebhookconfiguration", [], [];
+    AutoNodeClass: cluster Typed, "nodeclass", [], ["karpenter"];
+    Cluster: namespaced Typed, "cluster", [], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

@@ -241,6 +241,11 @@ pub const INSTANCE_PROFILE_NAME: &str = "karpenter.k8s.aws/instance-profile-name
 /// The finalizer on EC2NodeClasses.
 pub const EC2NODECLASS_FINALIZER: &str = "karpenter.k8s.aws/termination";
 
+/// Which tool manages an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+pub mod eks;
+
 /// The labels whose values Karpenter knows in any cloud: a pod may ask for them although no
 /// NodePool names them.
 pub const WELL_KNOWN: [&str; 8] = [

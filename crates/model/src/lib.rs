@@ -5,6 +5,7 @@
 //! Start with [`object`] (how an object is held), [`kinds`] (which kinds there are) and
 //! [`resources`] (what a pod asks for and what a node offers).
 
+pub mod auto_mode;
 pub mod curve;
 pub mod custom;
 pub mod duration;

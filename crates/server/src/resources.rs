@@ -155,6 +155,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("karpenter.sh", "v1"),
         ("karpenter.k8s.aws", "v1"),
         ("eks.services.k8s.aws", "v1alpha1"),
+        ("eks.amazonaws.com", "v1"),
         ("sim.wharf.dev", "v1"),
     ]
 }
@@ -293,7 +294,8 @@ fn stored(kind: Kind) -> Resource {
         | ("resource.k8s.io", "ResourceClaim")
         | ("scheduling.k8s.io", "PodGroup")
         | ("autoscaling.k8s.io", "VerticalPodAutoscaler")
-        | ("eks.services.k8s.aws", "FargateProfile")
+        | ("eks.services.k8s.aws", "FargateProfile" | "Cluster")
+        | ("eks.amazonaws.com", "NodeClass")
         | ("karpenter.sh" | "karpenter.k8s.aws", _) => vec![own("status", CHANGE)],
         _ => Vec::new(),
     };

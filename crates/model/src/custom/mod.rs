@@ -2,10 +2,10 @@
 //! printed columns, and amounts kept as they were written.
 //!
 //! A custom resource is a kind that a CustomResourceDefinition would bring into a cluster:
-//! Karpenter's three, the Vertical Pod Autoscaler's two, Fargate's profile and Wharf's own. Its objects
+//! Karpenter's three, the Vertical Pod Autoscaler's two, Fargate's profile, EKS Auto Mode's two and Wharf's own. Its objects
 //! are decoded by the rules of structural schemas rather than by Go's types. This is the one place that
-//! knows which kinds these are; what is theirs alone is in [`crate::karpenter`], [`crate::vpa`] and
-//! [`crate::fargate`].
+//! knows which kinds these are; what is theirs alone is in [`crate::karpenter`], [`crate::vpa`],
+//! [`crate::fargate`] and [`crate::auto_mode`].
 
 pub(crate) mod build;
 mod int_or_quantity;
@@ -16,14 +16,16 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::{fargate, karpenter, subnet, vpa};
+use crate::{auto_mode, fargate, karpenter, subnet, vpa};
 
 pub use int_or_quantity::IntOrQuantity;
 
 /// Whether the kinds of an API group are custom resources.
 pub fn is_custom_group(group: &str) -> bool {
-    matches!(group, karpenter::GROUP | karpenter::AWS_GROUP | vpa::GROUP | fargate::GROUP)
-        || group.ends_with("wharf.dev")
+    matches!(
+        group,
+        karpenter::GROUP | karpenter::AWS_GROUP | vpa::GROUP | fargate::GROUP | auto_mode::GROUP
+    ) || group.ends_with("wharf.dev")
 }
 
 /// The OpenAPI v3 schema of a custom resource with a definition, by the name of its kind.
@@ -31,6 +33,7 @@ pub fn schema(kind: &str) -> Option<&'static Value> {
     karpenter::schema::by_kind(kind)
         .or_else(|| vpa::schema::by_kind(kind))
         .or_else(|| fargate::schema::by_kind(kind))
+        .or_else(|| auto_mode::schema::by_kind(kind))
         .or_else(|| subnet::schema(kind))
 }
 
@@ -38,6 +41,7 @@ pub fn schema(kind: &str) -> Option<&'static Value> {
 pub fn apply_defaults(kind: &str, value: &mut Value) {
     karpenter::defaults::apply(kind, value);
     vpa::schema::apply_defaults(kind, value);
+    auto_mode::schema::apply_defaults(kind, value);
 }
 
 /// What the definition of a kind refuses in an object, with its stored form when it is an update.
@@ -46,6 +50,7 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
     let mut errors = karpenter::validation::validate(kind, new, old);
     errors.extend(vpa::schema::validate(kind, new, old));
     errors.extend(fargate::schema::validate(kind, new, old));
+    errors.extend(auto_mode::validate(kind, new, old));
     errors.extend(subnet::validate(kind, new, old));
     errors
 }
@@ -55,6 +60,7 @@ pub fn columns(kind: &str) -> Option<&'static [Column]> {
     karpenter::columns::by_kind(kind)
         .or_else(|| vpa::columns::by_kind(kind))
         .or_else(|| fargate::columns::by_kind(kind))
+        .or_else(|| auto_mode::columns::by_kind(kind))
         .or_else(|| subnet::columns(kind))
 }
 

@@ -2,20 +2,31 @@
 
 /// Implements the `k8s_openapi` traits for a kind with the fields `metadata`, `spec` and `status`,
 /// and a `Serialize` that writes `apiVersion` and `kind` first. A status that says nothing is left
-/// out, as it is from an object that no controller has seen.
+/// out, as it is from an object that no controller has seen. The kind is named as its type unless
+/// another name is given: several groups may have a kind of one name.
 macro_rules! custom_resource {
     ($type:ident, $scope:ident, $group:literal, $version:literal, $plural:literal) => {
+        $crate::custom::resource::custom_resource!(
+            @impl $type, stringify!($type), $scope, $group, $version, $plural
+        );
+    };
+    ($type:ident, $kind:literal, $scope:ident, $group:literal, $version:literal, $plural:literal) => {
+        $crate::custom::resource::custom_resource!(
+            @impl $type, $kind, $scope, $group, $version, $plural
+        );
+    };
+    (@impl $type:ident, $kind:expr, $scope:ident, $group:literal, $version:literal, $plural:literal) => {
         impl k8s_openapi::Resource for $type {
             const API_VERSION: &'static str = concat!($group, "/", $version);
             const GROUP: &'static str = $group;
-            const KIND: &'static str = stringify!($type);
+            const KIND: &'static str = $kind;
             const VERSION: &'static str = $version;
             const URL_PATH_SEGMENT: &'static str = $plural;
             type Scope = k8s_openapi::$scope;
         }
 
         impl k8s_openapi::ListableResource for $type {
-            const LIST_KIND: &'static str = concat!(stringify!($type), "List");
+            const LIST_KIND: &'static str = concat!($kind, "List");
         }
 
         impl k8s_openapi::Metadata for $type {

@@ -9,6 +9,7 @@ use super::validation::compiled;
 use super::{
     Budget, ConsolidationPolicy, Disruption, NEVER, NodeClaimSpec, NodeClaimTemplateSpec, NodePool,
 };
+use crate::auto_mode::pools;
 use crate::duration::GoDuration;
 
 /// The life time of a node whose pool does not say one.
@@ -31,7 +32,26 @@ pub fn apply(kind: &str, value: &mut Value) {
 
 /// Fills in the defaults of a NodePool.
 pub fn node_pool(value: &mut Value) {
+    auto_mode(value);
     compiled::node_pool().apply_defaults(value);
+}
+
+/// Fills in how long nodes of EKS Auto Mode live and drain, where their pool does not say it: AWS
+/// replaces them sooner than Karpenter does.
+fn auto_mode(pool: &mut Value) {
+    let Some(template) = pool.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    let group = template.get("nodeClassRef").and_then(|reference| reference.get("group"));
+    if group.and_then(Value::as_str) != Some(crate::auto_mode::GROUP) {
+        return;
+    }
+    for (field, default) in
+        [("expireAfter", pools::EXPIRE_AFTER), ("terminationGracePeriod", pools::GRACE_PERIOD)]
+    {
+        template.entry(field).or_insert_with(|| default.into());
+    }
 }
 
 /// Fills in the defaults of a NodeClaim.
@@ -121,6 +141,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pool_of_auto_mode_lives_two_weeks_and_drains_a_day() {
+        let bare = json!({"spec": {"template": {"spec": {
+            "nodeClassRef": {"group": "eks.amazonaws.com", "kind": "NodeClass", "name": "default"},
+            "requirements": []}}}});
+        let mut value = bare.clone();
+        apply("NodePool", &mut value);
+        let template = &value["spec"]["template"]["spec"];
+        assert_eq!(template["expireAfter"], "336h");
+        assert_eq!(template["terminationGracePeriod"], "24h0m0s");
+        let mut said = bare;
+        said["spec"]["template"]["spec"]["expireAfter"] = json!("480h");
+        apply("NodePool", &mut said);
+        assert_eq!(said["spec"]["template"]["spec"]["expireAfter"], "480h");
+    }
 
     #[test]
     fn a_bare_pool_gets_upstreams_defaults() {

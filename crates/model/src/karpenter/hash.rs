@@ -8,6 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{EC2NodeClass, NodePool};
+use crate::auto_mode::AutoNodeClass;
 use crate::duration;
 use crate::quantity::Quantity;
 
@@ -15,6 +16,9 @@ use crate::quantity::Quantity;
 pub const NODE_POOL_HASH_VERSION: &str = "v3";
 /// Version of a class' hash, in the annotation `karpenter.k8s.aws/ec2nodeclass-hash-version`.
 pub const EC2_NODE_CLASS_HASH_VERSION: &str = "v6";
+
+/// Version of an Auto Mode class' hash, in `eks.amazonaws.com/nodeclass-hash-version`.
+pub const AUTO_NODE_CLASS_HASH_VERSION: &str = "v1";
 
 /// Spec fields of a class that are compared otherwise or never.
 const CLASS_FIELDS_IGNORED: [&str; 7] = [
@@ -56,6 +60,21 @@ impl EC2NodeClass {
             "certificateAuthority": certificate_authority.unwrap_or_default(),
             "kubelet": self.spec.kubelet,
         }))
+    }
+}
+
+/// Spec fields of an Auto Mode class that are compared by what they resolve to.
+const AUTO_CLASS_FIELDS_IGNORED: [&str; 3] =
+    ["subnetSelectorTerms", "securityGroupSelectorTerms", "capacityReservationSelectorTerms"];
+
+impl AutoNodeClass {
+    /// The static hash, as the annotation `eks.amazonaws.com/nodeclass-hash` has it.
+    pub fn static_hash(&self) -> String {
+        let mut spec = to_object(&self.spec);
+        for field in AUTO_CLASS_FIELDS_IGNORED {
+            spec.remove(field);
+        }
+        hash_text(&Value::Object(spec))
     }
 }
 

@@ -4,6 +4,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use wharf_model::auto_mode::{AutoNodeClass, Cluster};
 use wharf_model::custom;
 use wharf_model::fargate::FargateProfile;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
@@ -47,7 +48,15 @@ macro_rules! custom_resource {
         })*
     };
 }
-custom_resource!(NodePool, NodeClaim, EC2NodeClass, VerticalPodAutoscaler, FargateProfile);
+custom_resource!(
+    NodePool,
+    NodeClaim,
+    EC2NodeClass,
+    VerticalPodAutoscaler,
+    FargateProfile,
+    AutoNodeClass,
+    Cluster
+);
 
 /// A subnet is what it was made as, and goes with the cluster.
 impl Rules for Subnet {

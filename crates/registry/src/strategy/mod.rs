@@ -44,6 +44,7 @@ use k8s_openapi::api::scheduling::v1alpha2::{PodGroup, Workload};
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
+use wharf_model::auto_mode::{AutoNodeClass, Cluster};
 use wharf_model::fargate::FargateProfile;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
@@ -184,6 +185,8 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         FargateProfile,
         Subnet,
         MutatingWebhookConfiguration,
+        AutoNodeClass,
+        Cluster,
     );
     None
 }

@@ -411,6 +411,8 @@ pub(super) mod tests {
             ("MutatingWebhookConfiguration", "Name|Webhooks|Age"),
             ("FargateProfile", "Name|CLUSTER|STATUS|PODEXECUTIONROLEARN*|Synced|Age"),
             ("Subnet", "Name|CIDR|Zone|Public|Age"),
+            ("NodeClass", "Name|Role|Ready|Age"),
+            ("Cluster", "Name|VERSION|STATUS|AUTOMODE|Age"),
             ("Instance", "Name|Type|Capacity|Zone|State|Price|Age"),
         ] {
             let kind = *built_in().iter().find(|row| row.kind == kind).expect("a kind");

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 
 use super::{EC2NodeClass, NodeClaim, NodePool};
-pub use words::{ec2_node_class, node_claim, node_pool, reason};
+use crate::auto_mode::AutoNodeClass;
+pub use words::{auto_node_class, ec2_node_class, node_claim, node_pool, reason};
 
 /// The root condition of every kind.
 pub const READY: &str = "Ready";
@@ -147,6 +148,7 @@ macro_rules! conditioned {
 conditioned!(NodePool, node_pool::DEPENDENTS);
 conditioned!(NodeClaim, node_claim::DEPENDENTS);
 conditioned!(EC2NodeClass, ec2_node_class::DEPENDENTS);
+conditioned!(AutoNodeClass, auto_node_class::DEPENDENTS);
 
 /// The conditions of one object while they are changed.
 pub struct ConditionSet<'a> {

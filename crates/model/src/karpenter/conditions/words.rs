@@ -66,6 +66,13 @@ pub mod ec2_node_class {
     ];
 }
 
+/// Condition types of EKS Auto Mode's NodeClass.
+pub mod auto_node_class {
+    pub use super::ec2_node_class::{INSTANCE_PROFILE_READY, SECURITY_GROUPS_READY, SUBNETS_READY};
+    /// What Ready depends on.
+    pub const DEPENDENTS: &[&str] = &[SUBNETS_READY, SECURITY_GROUPS_READY, INSTANCE_PROFILE_READY];
+}
+
 /// Reasons of conditions that are not True, with their fixed messages where upstream has one. A
 /// condition that is True carries its own type as the reason unless said otherwise.
 pub mod reason {

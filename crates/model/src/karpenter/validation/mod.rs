@@ -10,7 +10,7 @@
 pub mod ec2nodeclass;
 pub mod nodeclaim;
 pub mod nodepool;
-mod rules;
+pub(crate) mod rules;
 pub mod runtime;
 
 use std::sync::LazyLock;

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::FieldError;
 use super::rules::{At, Rules};
+use crate::auto_mode;
 
 /// What breaks a rule.
 pub(super) fn rules(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -36,7 +37,23 @@ pub(super) fn rules(new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if let Some(requirements) = spec.at(&["template", "spec", "requirements"]) {
         rules.requirements(&requirements, true);
     }
+    if let Some(template) = spec.at(&["template", "spec"]) {
+        lifetime(&mut rules, &template);
+    }
     rules.0
+}
+
+/// Nodes of EKS Auto Mode have an end.
+fn lifetime(rules: &mut Rules, template: &At<'_>) {
+    let text = |name: &str| template.value.get(name).and_then(Value::as_str);
+    let group = template.value.pointer("/nodeClassRef/group").and_then(Value::as_str);
+    if group != Some(auto_mode::GROUP) {
+        return;
+    }
+    let life = text("expireAfter").unwrap_or_default();
+    if let Some(problem) = auto_mode::lifetime_problem(life, text("terminationGracePeriod")) {
+        rules.check(template, false, &problem);
+    }
 }
 
 fn static_pool(rules: &mut Rules, spec: &At<'_>) {
@@ -114,6 +131,28 @@ mod tests {
             },
             &[],
         );
+    }
+
+    #[test]
+    fn nodes_of_auto_mode_live_three_weeks_at_most() {
+        let on_auto = |life: &str, grace: &str| {
+            let change = |spec: &mut Value| {
+                let template = &mut spec["template"]["spec"];
+                template["nodeClassRef"] =
+                    json!({"group": "eks.amazonaws.com", "kind": "NodeClass", "name": "default"});
+                template["expireAfter"] = json!(life);
+                template["terminationGracePeriod"] = json!(grace);
+            };
+            errors(&pool(change), None)
+        };
+        assert_eq!(on_auto("480h", "24h"), [""; 0]);
+        assert_eq!(
+            on_auto("504h", "1h"),
+            [
+                "spec.template.spec: Invalid value: a node of EKS Auto Mode lives at most 21 days: expireAfter and terminationGracePeriod together must be 504h or less, not 505h0m0s"
+            ]
+        );
+        assert!(on_auto("Never", "24h")[0].ends_with("or less, not Never"));
     }
 
     #[test]

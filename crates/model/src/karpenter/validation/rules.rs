@@ -12,19 +12,19 @@ use crate::custom::structural::type_name;
 use crate::labels;
 
 /// The errors found so far.
-pub(super) struct Rules(pub(super) Vec<FieldError>);
+pub(crate) struct Rules(pub(crate) Vec<FieldError>);
 
 /// A value at a path, with what it was before the update.
 #[derive(Clone)]
-pub(super) struct At<'a> {
-    pub(super) path: String,
-    pub(super) value: &'a Value,
-    pub(super) old: Option<&'a Value>,
+pub(crate) struct At<'a> {
+    pub(crate) path: String,
+    pub(crate) value: &'a Value,
+    pub(crate) old: Option<&'a Value>,
 }
 
 /// What the evaluation of a rule gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Holds,
     Broken,
     Failed(&'static str),
@@ -38,7 +38,7 @@ impl From<bool> for Outcome {
 
 impl Outcome {
     /// CEL's `all`: one broken item breaks it, whatever the others do.
-    pub(super) fn all(items: impl Iterator<Item = Self>) -> Self {
+    pub(crate) fn all(items: impl Iterator<Item = Self>) -> Self {
         let mut result = Self::Holds;
         for item in items {
             match item {
@@ -53,12 +53,12 @@ impl Outcome {
 
 impl<'a> At<'a> {
     /// The object as a whole.
-    pub(super) fn root(value: &'a Value, old: Option<&'a Value>) -> Self {
+    pub(crate) fn root(value: &'a Value, old: Option<&'a Value>) -> Self {
         Self { path: String::new(), value, old }
     }
 
     /// A field, if it is set.
-    pub(super) fn field(&self, name: &str) -> Option<Self> {
+    pub(crate) fn field(&self, name: &str) -> Option<Self> {
         let path =
             if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
         let value = self.value.get(name)?;
@@ -66,12 +66,12 @@ impl<'a> At<'a> {
     }
 
     /// A field of a field and so on, if all are set.
-    pub(super) fn at(&self, names: &[&str]) -> Option<Self> {
+    pub(crate) fn at(&self, names: &[&str]) -> Option<Self> {
         names.iter().try_fold(self.clone(), |at, name| at.field(name))
     }
 
     /// The items of a list. They have no old values: upstream cannot tell which was which.
-    pub(super) fn items(&self) -> impl Iterator<Item = Self> + '_ {
+    pub(crate) fn items(&self) -> impl Iterator<Item = Self> + '_ {
         let list = self.value.as_array().map(Vec::as_slice).unwrap_or_default();
         list.iter().enumerate().map(|(index, value)| Self {
             path: format!("{}[{index}]", self.path),
@@ -81,7 +81,7 @@ impl<'a> At<'a> {
     }
 
     /// Whether an update left the value as it was.
-    pub(super) fn is_unchanged(&self) -> bool {
+    pub(crate) fn is_unchanged(&self) -> bool {
         self.old == Some(self.value)
     }
 
@@ -92,7 +92,7 @@ impl<'a> At<'a> {
 
 impl Rules {
     /// Applies one rule to a value.
-    pub(super) fn check(&mut self, at: &At<'_>, outcome: impl Into<Outcome>, message: &str) {
+    pub(crate) fn check(&mut self, at: &At<'_>, outcome: impl Into<Outcome>, message: &str) {
         if at.is_unchanged() {
             return;
         }
@@ -112,7 +112,7 @@ impl Rules {
     }
 
     /// Applies a rule about old and new; it is not evaluated when there is no old value.
-    pub(super) fn check_transition(
+    pub(crate) fn check_transition(
         &mut self,
         at: &At<'_>,
         holds: impl FnOnce(&Value, &Value) -> bool,
@@ -129,7 +129,7 @@ impl Rules {
     }
 
     /// The three fields of a node class reference must say something.
-    pub(super) fn node_class_ref(&mut self, reference: &At<'_>) {
+    pub(crate) fn node_class_ref(&mut self, reference: &At<'_>) {
         for name in ["group", "kind", "name"] {
             if let Some(field) = reference.field(name) {
                 self.check(&field, !field.text().is_empty(), &format!("{name} may not be empty"));
@@ -138,7 +138,7 @@ impl Rules {
     }
 
     /// The rules of a list of requirements. A pool may not name itself, its claims do.
-    pub(super) fn requirements(&mut self, list: &At<'_>, in_pool: bool) {
+    pub(crate) fn requirements(&mut self, list: &At<'_>, in_pool: bool) {
         if list.is_unchanged() {
             return;
         }
@@ -170,7 +170,7 @@ impl Rules {
     }
 
     /// The rules of a pool's template labels.
-    pub(super) fn labels(&mut self, labels: &At<'_>) {
+    pub(crate) fn labels(&mut self, labels: &At<'_>) {
         let Some(map) = labels.value.as_object() else { return };
         for (is_allowed, message) in label_rules(true) {
             self.check(labels, map.keys().all(|key| is_allowed(key)), message);
