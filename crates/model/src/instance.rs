@@ -48,6 +48,9 @@ pub struct InstanceSpec {
     pub private_ip: String,
     /// Private DNS name, which is also the node's name.
     pub private_dns_name: String,
+    /// The subnet; that of a micro-VM is with what else is said of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subnet_id: String,
     /// AMI.
     pub image_id: String,
     /// Price in nano-dollars per hour, fixed at launch.

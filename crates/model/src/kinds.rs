@@ -28,6 +28,7 @@ use crate::auto_mode::{AutoNodeClass, Cluster};
 use crate::fargate::FargateProfile;
 use crate::instance::Instance;
 use crate::karpenter::{EC2NodeClass, NodeClaim, NodePool};
+use crate::nodegroup::Nodegroup;
 use crate::object::Typed;
 use crate::subnet::Subnet;
 use crate::vpa::{VerticalPodAutoscaler, VerticalPodAutoscalerCheckpoint};
@@ -166,6 +167,7 @@ kinds! {
     MutatingWebhookConfiguration: cluster Json, "mutatingwebhookconfiguration", [], [];
     AutoNodeClass: cluster Typed, "nodeclass", [], ["karpenter"];
     Cluster: namespaced Typed, "cluster", [], [];
+    Nodegroup: namespaced Typed, "nodegroup", [], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

@@ -20,6 +20,7 @@ pub mod labels;
 pub mod metrics;
 pub mod money;
 pub mod names;
+pub mod nodegroup;
 pub mod object;
 pub mod pod;
 pub mod quantity;

@@ -109,6 +109,12 @@ pub enum CidrError {
 const KEPT_FIRST: u32 = 4;
 
 impl Cidr {
+    /// The block with so many bits of prefix that an address is in.
+    pub fn around(address: Ipv4Addr, prefix: u8) -> Self {
+        let block = Self { first: u32::from(address), prefix: prefix.clamp(16, 28) };
+        Self { first: block.first & block.mask(), ..block }
+    }
+
     /// How many addresses it has.
     pub fn size(self) -> u32 {
         1 << (32 - u32::from(self.prefix))

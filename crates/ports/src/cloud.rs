@@ -27,14 +27,18 @@ pub enum CloudRequest {
 /// One machine to launch: like EC2's `CreateFleet` of type `instant` with a target of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LaunchRequest {
-    /// Idempotency token: the same token never launches twice. The NodeClaim's uid.
+    /// Idempotency token: the same token never launches twice. For Karpenter's the NodeClaim's uid.
     pub token: String,
-    /// Name of the NodeClaim the machine is for.
+    /// Name of the NodeClaim the machine is for; empty where it is for none.
     pub node_claim: String,
     /// `on-demand`, `spot` or `reserved`.
     pub capacity_type: String,
-    /// What would do, cheapest first.
+    /// What would do, the preferred first.
     pub overrides: Vec<LaunchOverride>,
+    /// Which of what would do is taken.
+    pub allocation: Allocation,
+    /// Ids of the subnets it may be in; none stands for any.
+    pub subnets: Vec<String>,
     /// AMI family, as the node class names it (`al2023`, `bottlerocket`).
     pub ami_family: String,
     /// AMI id.
@@ -43,6 +47,16 @@ pub struct LaunchRequest {
     pub tags: BTreeMap<String, String>,
     /// What the boot script tells the kubelet, but for what depends on the chosen type.
     pub kubelet: KubeletArguments,
+}
+
+/// Which of several types and zones that would do is taken: EC2's allocation strategies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Allocation {
+    /// The cheapest; among equal prices the zone with the fewest machines, then by name.
+    #[default]
+    LowestPrice,
+    /// The first in the order of the request.
+    Prioritized,
 }
 
 /// One micro-VM of Fargate to start: a machine for one pod.

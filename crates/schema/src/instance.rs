@@ -12,6 +12,21 @@ pub(crate) fn schema() -> Value {
             "additionalProperties": {"type": "string"},
         })
     };
+    let micro_vm = json!({
+        "type": "object",
+        "description": "For a micro-VM of Fargate: whose it is.",
+        "properties": {
+            "podNamespace": text("The pod's namespace."),
+            "podName": text("The pod's name."),
+            "podUid": text("The pod's uid."),
+            "profile": text("The Fargate profile."),
+            "subnet": text("The subnet."),
+            "size": text("What is provisioned, 0.5vCPU 1GB."),
+            "storageGib": {"type": "integer", "format": "int32",
+                "description": "Ephemeral storage provisioned."},
+            "hostName": text("The node's name without fargate-."),
+        },
+    });
     json!({
         "type": "object",
         "description": "A machine of the simulated EC2. Its name is the instance id.",
@@ -33,6 +48,7 @@ pub(crate) fn schema() -> Value {
                     "zoneId": text("Availability zone id."),
                     "privateIp": text("Private IPv4 address."),
                     "privateDnsName": text("Private DNS name, which is also the node's name."),
+                    "subnetId": text("The subnet."),
                     "imageId": text("AMI."),
                     "priceNanosPerHour": nanos("Price in nano-dollars per hour, fixed at launch."),
                     "tags": texts("EC2 tags."),
@@ -61,21 +77,7 @@ pub(crate) fn schema() -> Value {
                             "allocatable": texts("Allocatable the kubelet reports, as quantities."),
                         },
                     },
-                    "microVm": {
-                        "type": "object",
-                        "description": "For a micro-VM of Fargate: whose it is.",
-                        "properties": {
-                            "podNamespace": text("The pod's namespace."),
-                            "podName": text("The pod's name."),
-                            "podUid": text("The pod's uid."),
-                            "profile": text("The Fargate profile."),
-                            "subnet": text("The subnet."),
-                            "size": text("What is provisioned, 0.5vCPU 1GB."),
-                            "storageGib": {"type": "integer", "format": "int32",
-                                "description": "Ephemeral storage provisioned."},
-                            "hostName": text("The node's name without fargate-."),
-                        },
-                    },
+                    "microVm": micro_vm,
                 },
             },
             "status": {

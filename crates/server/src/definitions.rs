@@ -264,6 +264,7 @@ mod tests {
                 "ec2nodeclasses.karpenter.k8s.aws",
                 "fargateprofiles.eks.services.k8s.aws",
                 "nodeclaims.karpenter.sh",
+                "nodegroups.eks.services.k8s.aws",
                 "nodepools.karpenter.sh",
                 "verticalpodautoscalercheckpoints.autoscaling.k8s.io",
                 "verticalpodautoscalers.autoscaling.k8s.io",

@@ -294,7 +294,7 @@ fn stored(kind: Kind) -> Resource {
         | ("resource.k8s.io", "ResourceClaim")
         | ("scheduling.k8s.io", "PodGroup")
         | ("autoscaling.k8s.io", "VerticalPodAutoscaler")
-        | ("eks.services.k8s.aws", "FargateProfile" | "Cluster")
+        | ("eks.services.k8s.aws", "FargateProfile" | "Cluster" | "Nodegroup")
         | ("eks.amazonaws.com", "NodeClass")
         | ("karpenter.sh" | "karpenter.k8s.aws", _) => vec![own("status", CHANGE)],
         _ => Vec::new(),

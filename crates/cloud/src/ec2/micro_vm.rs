@@ -9,7 +9,7 @@ use wharf_model::time::Time;
 use wharf_ports::cloud::{LaunchError, MicroVmRequest};
 use wharf_ports::view::View;
 
-use super::{Fleet, TOKEN_TAG, boot};
+use super::{Fleet, TOKEN_TAG, boot, network};
 
 /// What the capacity type of a micro-VM says.
 pub const CAPACITY_TYPE: &str = "fargate";
@@ -36,13 +36,11 @@ pub(super) fn launch(
     subnets.sort_by_key(|(machines, id, ..)| (*machines, *id));
     let hint = boot::address_hint(seed, &request.token);
     let found = subnets.into_iter().find_map(|(_, id, subnet, block)| {
-        let mut addresses = block.machine_addresses(hint);
-        let address = addresses.find(|address| !fleet.addresses.contains(address))?;
-        Some((id, subnet, address))
+        Some((id, subnet, network::free_address(block, hint, &fleet.addresses)?))
     });
     let Some((subnet_id, subnet, address)) = found else {
         return Err(LaunchError::Api {
-            code: "InsufficientFreeAddressesInSubnet".to_owned(),
+            code: network::NO_ADDRESS.to_owned(),
             message: format!("no free address in any of {}", request.subnets.join(", ")),
         });
     };

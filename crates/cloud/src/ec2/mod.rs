@@ -6,8 +6,8 @@
 //! token gives the same machine, and timers are made anew from the objects.
 //!
 //! How long things take is in [`BootModel`]; who gets which address in the `network` module.
-//! Like a fleet request with the `lowest-price` strategy, a launch takes the cheapest of what
-//! would do; among equal prices the zone with the fewest machines, then by name. Behaviour:
+//! A launch takes one of what would do as its allocation strategy says, and of the subnets that it may
+//! be in and that are in the chosen zone the one with the most free addresses. Behaviour:
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html>.
 
 mod boot;
@@ -26,8 +26,8 @@ use wharf_model::money::Price;
 use wharf_model::object::ObjectKey;
 use wharf_model::time::Time;
 use wharf_ports::cloud::{
-    Cloud, CloudEvent, CloudOutput, CloudRequest, LaunchError, LaunchOverride, LaunchRequest,
-    Launched, MicroVmRequest,
+    Allocation, Cloud, CloudEvent, CloudOutput, CloudRequest, LaunchError, LaunchOverride,
+    LaunchRequest, Launched, MicroVmRequest,
 };
 use wharf_ports::cluster::{Delete, Part, Write};
 use wharf_ports::view::View;
@@ -130,7 +130,7 @@ impl SimulatedEc2 {
             let Some((at, request)) = self.launches.remove(&token) else { continue };
             let instance = match fleet.by_token.get(&token) {
                 Some(instance) => instance.clone(),
-                None => match launch(&self.settings, &fleet, &request, at) {
+                None => match launch(&self.settings, &fleet, view, &request, at) {
                     Ok(instance) => {
                         fleet.add(&instance);
                         output.writes.push(Write::Create(Box::new(instance.clone())));
@@ -373,27 +373,43 @@ impl Fleet {
 fn launch(
     settings: &Ec2Settings,
     fleet: &Fleet,
+    view: &View,
     request: &LaunchRequest,
     now: Time,
 ) -> Result<Instance, LaunchError> {
-    let (short, offered): (Vec<_>, Vec<_>) = request.overrides.iter().partition(|wanted| {
+    let (short, mut offered): (Vec<_>, Vec<_>) = request.overrides.iter().partition(|wanted| {
         settings.shortages.iter().any(|rule| rule.applies(wanted, &request.capacity_type, now))
     });
-    let Some(chosen) = offered.iter().min_by_key(|offer| {
-        (offer.price, fleet.machines_in(&offer.zone), &offer.zone, &offer.instance_type)
-    }) else {
+    if offered.is_empty() {
         return Err(insufficient_capacity(&short));
-    };
+    }
+    if request.allocation == Allocation::LowestPrice {
+        offered.sort_by_key(|offer| {
+            (offer.price, fleet.machines_in(&offer.zone), &offer.zone, &offer.instance_type)
+        });
+    }
     let draw = boot::draw(&settings.boot, settings.seed, &request.token);
-    let address = network::free_address(&chosen.zone, draw.address_hint, &fleet.addresses)
-        .ok_or_else(|| LaunchError::Api {
-            code: "InsufficientFreeAddressesInSubnet".to_owned(),
-            message: format!(
-                "insufficient free addresses in subnet {}/19 of {}",
-                network::subnet(&chosen.zone),
-                chosen.zone
-            ),
-        })?;
+    let mut full = BTreeMap::new();
+    let found = offered.into_iter().find_map(|offer| {
+        if full.contains_key(offer.zone.as_str()) {
+            return None;
+        }
+        let hint = draw.address_hint;
+        match network::place(view, &fleet.addresses, &offer.zone, &request.subnets, hint) {
+            Ok(place) => Some((offer, place)),
+            Err(refused) => {
+                full.insert(offer.zone.as_str(), refused);
+                None
+            }
+        }
+    });
+    let Some((chosen, place)) = found else {
+        let messages: Vec<String> = full.into_values().collect();
+        return Err(LaunchError::Api {
+            code: network::NO_ADDRESS.to_owned(),
+            message: messages.join(" "),
+        });
+    };
     let mut instance = Instance::default();
     instance.metadata.name = Some(draw.instance_id);
     let spec = &mut instance.spec;
@@ -402,13 +418,16 @@ fn launch(
     spec.region.clone_from(&settings.region);
     spec.zone.clone_from(&chosen.zone);
     spec.zone_id.clone_from(&chosen.zone_id);
-    spec.private_ip = address.to_string();
-    spec.private_dns_name = network::private_dns_name(address, &settings.region);
+    spec.private_ip = place.address.to_string();
+    spec.private_dns_name = network::private_dns_name(place.address, &settings.region);
+    spec.subnet_id = place.subnet;
     spec.image_id.clone_from(&request.image_id);
     spec.price_nanos_per_hour = chosen.price.nano_dollars_per_hour();
     spec.tags.clone_from(&request.tags);
     spec.tags.insert(TOKEN_TAG.to_owned(), request.token.clone());
-    spec.tags.insert(NODE_CLAIM_TAG.to_owned(), request.node_claim.clone());
+    if !request.node_claim.is_empty() {
+        spec.tags.insert(NODE_CLAIM_TAG.to_owned(), request.node_claim.clone());
+    }
     spec.kubelet.clone_from(&request.kubelet);
     spec.kubelet.capacity.clone_from(&chosen.capacity);
     spec.kubelet.allocatable.clone_from(&chosen.allocatable);

@@ -108,6 +108,8 @@ fn request(token: &str, overrides: Vec<LaunchOverride>) -> CloudRequest {
         node_claim: format!("default-{token}"),
         capacity_type: "on-demand".to_owned(),
         overrides,
+        allocation: Allocation::LowestPrice,
+        subnets: Vec::new(),
         ami_family: "al2023".to_owned(),
         image_id: "ami-1".to_owned(),
         tags: BTreeMap::new(),
@@ -231,6 +233,87 @@ fn addresses_and_names_are_never_shared() {
     let names: BTreeSet<_> =
         world.view.list::<Instance>().map(|one| one.spec.private_dns_name.clone()).collect();
     assert_eq!(names.len(), 300);
+}
+
+#[test]
+fn what_is_prioritized_is_taken_in_its_order() {
+    let mut world = World::new();
+    let CloudRequest::Launch(mut first) = request("a", zones("0.077")) else { panic!("a launch") };
+    first.overrides =
+        vec![offer("m5.large", "us-east-1c", "0.096"), offer("c5a.large", "us-east-1a", "0.077")];
+    first.allocation = Allocation::Prioritized;
+    let mut second = first.clone();
+    second.token = "b".to_owned();
+    second.node_claim = String::new();
+    world.submit(CloudRequest::Launch(first));
+    world.run_for(5);
+    assert_eq!(world.launched()[0].chosen.instance_type, "m5.large");
+    let tags = |world: &World, id: &str| world.instance(id).spec.tags.clone();
+    assert!(tags(&world, &world.launched()[0].instance_id).contains_key(NODE_CLAIM_TAG));
+    let short = CapacityRule { zone: Some("us-east-1c".to_owned()), ..CapacityRule::default() };
+    world.ec2.set_shortages(vec![short]);
+    world.submit(CloudRequest::Launch(second));
+    world.run_for(5);
+    let launched = world.launched()[1];
+    assert_eq!(launched.chosen.instance_type, "c5a.large");
+    assert!(!tags(&world, &launched.instance_id).contains_key(NODE_CLAIM_TAG));
+}
+
+#[test]
+fn machines_have_addresses_of_the_zones_subnets_until_those_are_full() {
+    let mut world = with_subnets(&[("subnet-a", "10.10.0.0/28"), ("subnet-b", "10.10.16.0/28")]);
+    let both = || {
+        vec![
+            offer("c5a.large", "zone-of-subnet-a", "1"),
+            offer("c5a.large", "zone-of-subnet-b", "2"),
+        ]
+    };
+    for number in 0..11 {
+        world.submit(request(&number.to_string(), both()));
+    }
+    world.run_for(5);
+    let mut per_subnet = BTreeMap::new();
+    for machine in world.view.list::<Instance>() {
+        let block: Cidr = match machine.spec.subnet_id.as_str() {
+            "subnet-a" => "10.10.0.0/28",
+            _ => "10.10.16.0/28",
+        }
+        .parse()
+        .expect("a block");
+        assert!(block.contains(machine.spec.private_ip.parse().expect("an address")));
+        assert_eq!(machine.spec.zone, format!("zone-of-{}", machine.spec.subnet_id));
+        *per_subnet.entry(machine.spec.subnet_id.clone()).or_insert(0) += 1;
+    }
+    let expected = BTreeMap::from([("subnet-a".to_owned(), 5), ("subnet-b".to_owned(), 5)]);
+    assert_eq!(per_subnet, expected, "the dearer zone once the cheaper one is full");
+    let Some(CloudEvent::LaunchFailed { error, .. }) = world.events.last() else {
+        panic!("{:?}", world.events)
+    };
+    assert_eq!(
+        error.to_string(),
+        "InsufficientFreeAddressesInSubnet: There are not enough free addresses in subnet 'subnet-a' to satisfy the requested number of instances. There are not enough free addresses in subnet 'subnet-b' to satisfy the requested number of instances."
+    );
+}
+
+#[test]
+fn only_the_subnets_that_a_launch_names_are_used() {
+    let mut world = with_subnets(&[("subnet-a", "10.10.0.0/28")]);
+    let CloudRequest::Launch(mut launch) =
+        request("a", vec![offer("c5a.large", "zone-of-subnet-a", "1")])
+    else {
+        panic!("a launch")
+    };
+    launch.subnets = vec!["subnet-z".to_owned()];
+    world.submit(CloudRequest::Launch(launch));
+    world.run_for(5);
+    let Some(CloudEvent::LaunchFailed { error, .. }) = world.events.last() else {
+        panic!("{:?}", world.events)
+    };
+    assert!(
+        error
+            .to_string()
+            .ends_with("No subnet that may be used is in the Availability Zone zone-of-subnet-a.")
+    );
 }
 
 fn micro_vm(token: &str, subnets: &[&str]) -> CloudRequest {

@@ -9,7 +9,7 @@ use wharf_model::labels;
 use wharf_model::requirements::{Requirement, Requirements};
 use wharf_model::resources::Resources;
 use wharf_model::taints;
-use wharf_ports::cloud::{LaunchOverride, LaunchRequest};
+use wharf_ports::cloud::{Allocation, LaunchOverride, LaunchRequest};
 use wharf_provision::catalog::{Catalog, Cells, TypeSet};
 
 use super::nodeclass::image_for;
@@ -64,6 +64,8 @@ pub(super) fn request(
         node_claim: name,
         capacity_type: capacity_type.as_str().to_owned(),
         overrides: overrides(chosen, catalog, cells_wanted),
+        allocation: Allocation::LowestPrice,
+        subnets: class.status.subnets.iter().map(|subnet| subnet.id.clone()).collect(),
         ami_family: class.ami_family().to_owned(),
         image_id: image_for(class, arch),
         tags: tags(claim, class, cluster),

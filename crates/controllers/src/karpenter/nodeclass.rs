@@ -1,8 +1,8 @@
 //! `nodeclass`: what an EC2NodeClass selects in the simulated VPC, and whether it can be used.
 //!
-//! The simulated VPC has one private subnet in each zone, one security group for nodes and the
-//! images of each family; every selector is taken to select them, since the user's own tags exist
-//! only in their account.
+//! The VPC's subnets are `Subnet` objects; besides, there is one security group for nodes and the images
+//! of each family. A term with the id of one of them selects that; any other term (tags, an id of the
+//! user's own account) selects every private subnet, since what it names exists only there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
 use wharf_model::random::fnv1a;
+use wharf_model::subnet::Subnet as VpcSubnet;
 use wharf_ports::cluster::{Change, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, Step, WorkKey};
 use wharf_ports::view::View;
@@ -49,7 +50,7 @@ impl NodeClassController {
             labels::EC2NODECLASS_HASH_VERSION.to_owned(),
             EC2_NODE_CLASS_HASH_VERSION.to_owned(),
         );
-        self.resolve(&mut draft);
+        self.resolve(&mut draft, context.view);
         let mut set = draft.conditions_mut(context.now.timestamp());
         for condition in ec2_node_class::DEPENDENTS {
             set.set_true(condition);
@@ -64,20 +65,20 @@ impl NodeClassController {
         step
     }
 
-    fn resolve(&self, class: &mut EC2NodeClass) {
+    fn resolve(&self, class: &mut EC2NodeClass, view: &View) {
         let cluster = &self.shared.settings.cluster_name;
         let id = |prefix: &str, of: &str| resource_id(cluster, prefix, of);
-        class.status.subnets = self
-            .shared
-            .cloud
-            .zones()
-            .into_iter()
-            .map(|zone| Subnet {
+        class.status.subnets = if view.count(Kind::of::<VpcSubnet>()) == 0 {
+            let zones = self.shared.cloud.zones().into_iter();
+            let subnet = |zone: wharf_cloud::catalog::Zone| Subnet {
                 id: id("subnet", &zone.name),
                 zone: zone.name.to_string(),
                 zone_id: zone.id.to_string(),
-            })
-            .collect();
+            };
+            zones.map(subnet).collect()
+        } else {
+            selected_subnets(class, view)
+        };
         class.status.security_groups =
             vec![SecurityGroup { id: id("sg", "node"), name: format!("{cluster}-node") }];
         let family = class.ami_family().to_ascii_lowercase();
@@ -128,6 +129,9 @@ impl Controller for NodeClassController {
         if change.kind() == kind {
             queue.now(WorkKey::object(kind, change.key()));
         }
+        if change.kind() == Kind::of::<VpcSubnet>() {
+            view.objects(kind).for_each(|class| queue.now(WorkKey::object(kind, class.key())));
+        }
         // A class that is being deleted waits for its last NodeClaim.
         let claim = change.old.as_ref().filter(|_| change.new.is_none());
         if let Some(claim) = claim.and_then(|object| object.typed::<NodeClaim>()) {
@@ -145,6 +149,33 @@ impl Controller for NodeClassController {
         }
         self.reconcile(class, context)
     }
+}
+
+/// The subnets that a class selects, by zone.
+fn selected_subnets(class: &EC2NodeClass, view: &View) -> Vec<Subnet> {
+    let ids: Vec<&str> =
+        class.spec.subnet_selector_terms.iter().filter_map(|term| term.id.as_deref()).collect();
+    let is_there = |id: &str| view.get_cluster::<VpcSubnet>(id).is_some();
+    let is_elsewhere = class
+        .spec
+        .subnet_selector_terms
+        .iter()
+        .any(|term| term.id.as_deref().is_none_or(|id| !is_there(id)));
+    let any_private = view.list::<VpcSubnet>().any(|subnet| !subnet.spec.public);
+    let mut subnets: Vec<Subnet> = view
+        .list::<VpcSubnet>()
+        .filter(|subnet| {
+            let is_named = subnet.metadata.name.as_deref().is_some_and(|name| ids.contains(&name));
+            is_named || (is_elsewhere && subnet.spec.public != any_private)
+        })
+        .map(|subnet| Subnet {
+            id: subnet.metadata.name.clone().unwrap_or_default(),
+            zone: subnet.spec.zone.clone(),
+            zone_id: subnet.spec.zone_id.clone(),
+        })
+        .collect();
+    subnets.sort_by(|one, other| (&one.zone, &one.id).cmp(&(&other.zone, &other.id)));
+    subnets
 }
 
 fn add_finalizer(class: &mut EC2NodeClass) {

@@ -2,10 +2,10 @@
 //! printed columns, and amounts kept as they were written.
 //!
 //! A custom resource is a kind that a CustomResourceDefinition would bring into a cluster:
-//! Karpenter's three, the Vertical Pod Autoscaler's two, Fargate's profile, EKS Auto Mode's two and Wharf's own. Its objects
+//! Karpenter's three, the Vertical Pod Autoscaler's two, EKS' node group and Fargate profile, EKS Auto Mode's two and Wharf's own. Its objects
 //! are decoded by the rules of structural schemas rather than by Go's types. This is the one place that
 //! knows which kinds these are; what is theirs alone is in [`crate::karpenter`], [`crate::vpa`],
-//! [`crate::fargate`] and [`crate::auto_mode`].
+//! [`crate::fargate`], [`crate::nodegroup`] and [`crate::auto_mode`].
 
 pub(crate) mod build;
 mod int_or_quantity;
@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::{auto_mode, fargate, karpenter, subnet, vpa};
+use crate::{auto_mode, fargate, karpenter, nodegroup, subnet, vpa};
 
 pub use int_or_quantity::IntOrQuantity;
 
@@ -34,6 +34,7 @@ pub fn schema(kind: &str) -> Option<&'static Value> {
         .or_else(|| vpa::schema::by_kind(kind))
         .or_else(|| fargate::schema::by_kind(kind))
         .or_else(|| auto_mode::schema::by_kind(kind))
+        .or_else(|| nodegroup::schema::by_kind(kind))
         .or_else(|| subnet::schema(kind))
 }
 
@@ -51,6 +52,7 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
     errors.extend(vpa::schema::validate(kind, new, old));
     errors.extend(fargate::schema::validate(kind, new, old));
     errors.extend(auto_mode::validate(kind, new, old));
+    errors.extend(nodegroup::schema::validate(kind, new, old));
     errors.extend(subnet::validate(kind, new, old));
     errors
 }
@@ -61,6 +63,7 @@ pub fn columns(kind: &str) -> Option<&'static [Column]> {
         .or_else(|| vpa::columns::by_kind(kind))
         .or_else(|| fargate::columns::by_kind(kind))
         .or_else(|| auto_mode::columns::by_kind(kind))
+        .or_else(|| nodegroup::columns::by_kind(kind))
         .or_else(|| subnet::columns(kind))
 }
 

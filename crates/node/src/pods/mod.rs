@@ -185,7 +185,10 @@ impl PodAgent {
             // A micro-VM's only interface is its pod's.
             worker.ip = Some(match machine.spec.micro_vm {
                 Some(_) => host_ip,
-                None => self.addresses.assign(host_ip, hint, &worker.uid),
+                None => {
+                    let subnet = address::subnet_of(machine, host_ip, context.view);
+                    self.addresses.assign(subnet, hint, &worker.uid)
+                }
             });
         }
         let mut said = Vec::new();

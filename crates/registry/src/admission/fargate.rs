@@ -73,7 +73,7 @@ pub(super) fn on_profile_update(
     refuse(new, profile::change_problems(&new.spec, &old.spec))
 }
 
-fn private_subnets(store: &Store) -> Vec<String> {
+pub(super) fn private_subnets(store: &Store) -> Vec<String> {
     let (objects, _) = store.list(Kind::of::<Subnet>(), None);
     let subnets = objects.iter().filter_map(|object| object.typed::<Subnet>());
     let mut private: Vec<(&str, &str)> = subnets

@@ -6,6 +6,7 @@ mod autoscaler;
 mod fargate;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod nodegroup;
 mod priority;
 mod service_account;
 mod storage;
@@ -14,6 +15,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use wharf_model::fargate::FargateProfile;
 use wharf_model::gates::FeatureGates;
+use wharf_model::nodegroup::Nodegroup;
 use wharf_model::object::Typed;
 use wharf_model::taints::add_default_toleration_seconds;
 use wharf_model::vpa::VerticalPodAutoscaler;
@@ -66,6 +68,8 @@ pub(crate) fn on_create(
         autoscaler::admit(vpa, None, gates.vpa)?;
     } else if let Some(profile) = object.as_any_mut().downcast_mut::<FargateProfile>() {
         fargate::on_profile_create(store, profile)?;
+    } else if let Some(group) = object.as_any_mut().downcast_mut::<Nodegroup>() {
+        nodegroup::on_create(store, group)?;
     }
     Ok(())
 }
@@ -86,6 +90,8 @@ pub(crate) fn on_update(
         autoscaler::admit(vpa, Some(strategy::typed(old)), gates.vpa)?;
     } else if let Some(profile) = object.as_any().downcast_ref::<FargateProfile>() {
         fargate::on_profile_update(profile, strategy::typed(old))?;
+    } else if let Some(group) = object.as_any_mut().downcast_mut::<Nodegroup>() {
+        nodegroup::on_update(store, group, strategy::typed(old))?;
     }
     Ok(())
 }

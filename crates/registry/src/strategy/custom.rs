@@ -9,6 +9,7 @@ use wharf_model::custom;
 use wharf_model::fargate::FargateProfile;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::Resource;
+use wharf_model::nodegroup::Nodegroup;
 use wharf_model::subnet::{Cidr, Subnet};
 use wharf_model::time::Time;
 use wharf_model::vpa::{VerticalPodAutoscaler, VerticalPodAutoscalerCheckpoint};
@@ -55,7 +56,8 @@ custom_resource!(
     VerticalPodAutoscaler,
     FargateProfile,
     AutoNodeClass,
-    Cluster
+    Cluster,
+    Nodegroup
 );
 
 /// A subnet is what it was made as, and goes with the cluster.

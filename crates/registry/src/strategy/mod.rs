@@ -50,6 +50,7 @@ use wharf_model::instance::Instance;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::{Kind, Resource, built_in};
 use wharf_model::names;
+use wharf_model::nodegroup::Nodegroup;
 use wharf_model::object::Typed;
 use wharf_model::subnet::Subnet;
 use wharf_model::time::Time;
@@ -187,6 +188,7 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         MutatingWebhookConfiguration,
         AutoNodeClass,
         Cluster,
+        Nodegroup,
     );
     None
 }

@@ -12,6 +12,7 @@ mod events;
 mod eviction;
 mod fargate;
 mod limit_ranges;
+mod nodegroup;
 mod properties;
 mod resize;
 mod sets;

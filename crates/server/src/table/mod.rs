@@ -413,6 +413,10 @@ pub(super) mod tests {
             ("Subnet", "Name|CIDR|Zone|Public|Age"),
             ("NodeClass", "Name|Role|Ready|Age"),
             ("Cluster", "Name|VERSION|STATUS|AUTOMODE|Age"),
+            (
+                "Nodegroup",
+                "Name|CLUSTER|STATUS|DESIREDSIZE|MINSIZE|MAXSIZE|CAPACITYTYPE*|AMITYPE*|Synced|Age",
+            ),
             ("Instance", "Name|Type|Capacity|Zone|State|Price|Age"),
         ] {
             let kind = *built_in().iter().find(|row| row.kind == kind).expect("a kind");
