@@ -11,6 +11,7 @@ pub mod hpa;
 pub mod journal;
 pub mod karpenter;
 pub mod metrics;
+pub mod nodegroups;
 pub mod scheduler;
 pub mod storage;
 pub mod vpa;

@@ -27,6 +27,31 @@ pub(crate) fn schema() -> Value {
             "hostName": text("The node's name without fargate-."),
         },
     });
+    let kubelet = json!({
+        "type": "object",
+        "description": "What the boot script tells the kubelet of the new machine.",
+        "properties": {
+            "labels": texts("Labels the node registers with."),
+            "taints": {
+                "type": "array",
+                "description": "Taints the node registers with.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "key": text("The taint's key."),
+                        "value": text("The taint's value."),
+                        "effect": text("NoSchedule, PreferNoSchedule or NoExecute."),
+                        "timeAdded": {
+                            "type": "string", "format": "date-time",
+                            "description": "When the taint was added.",
+                        },
+                    },
+                },
+            },
+            "capacity": texts("Capacity the kubelet finds, as quantities."),
+            "allocatable": texts("Allocatable the kubelet reports, as quantities."),
+        },
+    });
     json!({
         "type": "object",
         "description": "A machine of the simulated EC2. Its name is the instance id.",
@@ -52,31 +77,7 @@ pub(crate) fn schema() -> Value {
                     "imageId": text("AMI."),
                     "priceNanosPerHour": nanos("Price in nano-dollars per hour, fixed at launch."),
                     "tags": texts("EC2 tags."),
-                    "kubelet": {
-                        "type": "object",
-                        "description": "What the boot script tells the kubelet of the new machine.",
-                        "properties": {
-                            "labels": texts("Labels the node registers with."),
-                            "taints": {
-                                "type": "array",
-                                "description": "Taints the node registers with.",
-                                "items": {
-                                    "type": "object",
-                                    "properties": {
-                                        "key": text("The taint's key."),
-                                        "value": text("The taint's value."),
-                                        "effect": text("NoSchedule, PreferNoSchedule or NoExecute."),
-                                        "timeAdded": {
-                                            "type": "string", "format": "date-time",
-                                            "description": "When the taint was added.",
-                                        },
-                                    },
-                                },
-                            },
-                            "capacity": texts("Capacity the kubelet finds, as quantities."),
-                            "allocatable": texts("Allocatable the kubelet reports, as quantities."),
-                        },
-                    },
+                    "kubelet": kubelet,
                     "microVm": micro_vm,
                 },
             },

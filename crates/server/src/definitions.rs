@@ -261,9 +261,11 @@ mod tests {
         assert_eq!(
             names,
             [
+                "clusters.eks.services.k8s.aws",
                 "ec2nodeclasses.karpenter.k8s.aws",
                 "fargateprofiles.eks.services.k8s.aws",
                 "nodeclaims.karpenter.sh",
+                "nodeclasses.eks.amazonaws.com",
                 "nodegroups.eks.services.k8s.aws",
                 "nodepools.karpenter.sh",
                 "verticalpodautoscalercheckpoints.autoscaling.k8s.io",

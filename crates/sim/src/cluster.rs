@@ -1,10 +1,11 @@
 //! What a cluster in the simulated cloud begins with besides its nodes: its name, the subnets of its
-//! VPC, and its Fargate profiles.
+//! VPC, its Fargate profiles and its managed node groups.
 
 use wharf_cloud::catalog::Catalog;
 use wharf_cloud::ec2::{resource_id, zone_block};
 use wharf_model::fargate::{FargateProfile, status};
 use wharf_model::kinds::Kind;
+use wharf_model::nodegroup::Nodegroup;
 use wharf_model::object::ObjectKey;
 use wharf_model::subnet::{Subnet, SubnetSpec};
 use wharf_ports::cluster::{Part, Write};
@@ -25,6 +26,8 @@ pub struct Cluster {
     pub subnets: Vec<Subnet>,
     /// Its Fargate profiles, which are there from the start.
     pub profiles: Vec<FargateProfile>,
+    /// Its managed node groups.
+    pub node_groups: Vec<Nodegroup>,
     /// The add-on CoreDNS, if it has it.
     pub core_dns: Option<CoreDns>,
 }
@@ -53,6 +56,7 @@ impl Default for Cluster {
             name: NAME_DEFAULT.to_owned(),
             subnets: Vec::new(),
             profiles: Vec::new(),
+            node_groups: Vec::new(),
             core_dns: None,
         }
     }
@@ -78,6 +82,16 @@ pub(crate) fn create(
     }
     for profile in &cluster.profiles {
         create_profile(registry, profile)?;
+    }
+    for group in &cluster.node_groups {
+        match registry.apply(Write::Create(Box::new(group.clone()))) {
+            // It is there from before; or a group of this name is, that the user has made since.
+            Err(error)
+                if matches!(error.reason, StatusReason::AlreadyExists | StatusReason::Denied) => {}
+            created => {
+                created?;
+            }
+        }
     }
     match &cluster.core_dns {
         Some(dns) => addons::create_core_dns(registry, dns, catalog.region().name),

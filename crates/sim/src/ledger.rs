@@ -1,9 +1,11 @@
 //! The money ledger: instance × price × seconds, in whole nano-dollars. Every amount in a report
 //! can be unfolded to these lines.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wharf_controllers::nodegroups::group_of;
 use wharf_model::instance::Instance;
 use wharf_model::money::{Billing, Money, Price};
 use wharf_model::time::Time;
@@ -22,6 +24,8 @@ pub struct Line {
     pub zone: String,
     /// `on-demand`, `spot` or `reserved`.
     pub capacity_type: String,
+    /// The managed node group, if it is of one.
+    pub node_group: Option<String>,
     /// Price per hour, fixed at launch.
     pub price: Price,
     /// When billing began.
@@ -49,6 +53,7 @@ impl Line {
             instance_type: instance.spec.instance_type.clone(),
             zone: instance.spec.zone.clone(),
             capacity_type: instance.spec.capacity_type.clone(),
+            node_group: group_of(instance).map(str::to_owned),
             price,
             from,
             until,
@@ -85,6 +90,18 @@ impl Ledger {
         self.lines.iter().map(|line| line.cost).sum()
     }
 
+    /// What the machines of each managed node group have cost, and how many they were.
+    pub fn node_groups(&self) -> BTreeMap<&str, (usize, Money)> {
+        let mut groups: BTreeMap<&str, (usize, Money)> = BTreeMap::new();
+        for line in &self.lines {
+            let Some(group) = &line.node_group else { continue };
+            let (machines, cost) = groups.entry(group).or_default();
+            *machines += 1;
+            *cost += line.cost;
+        }
+        groups
+    }
+
     /// What the running machines cost per hour.
     pub fn rate(&self) -> Price {
         self.lines.iter().filter(|line| line.running).map(|line| line.price).sum()
@@ -119,6 +136,13 @@ impl Ledger {
                 line.cost.rounded(6).trim_start_matches('$'),
             ));
         }
+        for (group, (machines, cost)) in self.node_groups() {
+            text.push_str(&format!(
+                "node group {group} {} for {machines} machine{}\n",
+                cost.rounded(6),
+                if machines == 1 { "" } else { "s" },
+            ));
+        }
         text.push_str(&format!(
             "total {} for {} machine{}, {} per hour now\n",
             self.total().rounded(6),
@@ -135,7 +159,7 @@ impl Ledger {
             .lines
             .iter()
             .map(|line| {
-                json!({
+                let mut value = json!({
                     "instance": line.instance,
                     "instanceType": line.instance_type,
                     "zone": line.zone,
@@ -146,7 +170,11 @@ impl Ledger {
                     "seconds": line.elapsed().as_secs(),
                     "running": line.running,
                     "usd": line.cost.to_string(),
-                })
+                });
+                if let Some(group) = &line.node_group {
+                    value["nodeGroup"] = json!(group);
+                }
+                value
             })
             .collect();
         json!({
@@ -194,6 +222,20 @@ mod tests {
         assert_eq!(ledger.total().to_string(), "0.309");
         assert_eq!(ledger.rate(), Price::ZERO);
         assert_eq!(ledger.to_json()["usd"], "0.309");
+    }
+
+    #[test]
+    fn node_groups_have_their_own_sums() {
+        let mut one = instance("i-1", "0.1", 0, Some(3_600));
+        one.spec.tags.insert("eks:nodegroup-name".to_owned(), "workers".to_owned());
+        let machines = [one, instance("i-2", "0.2", 0, Some(3_600))];
+        let ledger = Ledger::of(&machines, Time::from_seconds(4_000));
+        let groups = ledger.node_groups();
+        assert_eq!(groups.len(), 1);
+        assert_eq!((groups["workers"].0, groups["workers"].1.to_string()), (1, "0.1".to_owned()));
+        assert!(ledger.to_text().contains("\nnode group workers $0.100000 for 1 machine\ntotal "));
+        assert_eq!(ledger.to_json()["lines"][0]["nodeGroup"], "workers");
+        assert_eq!(ledger.to_json()["lines"][1].get("nodeGroup"), None);
     }
 
     proptest! {

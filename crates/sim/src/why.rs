@@ -3,6 +3,7 @@
 
 mod chances;
 mod pools;
+mod takers;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod};
 use serde_json::{Value, json};
@@ -21,6 +22,7 @@ use wharf_scheduler::Profile;
 use wharf_scheduler::review::{Review, review};
 
 pub use self::chances::Telling;
+pub use self::takers::{Cluster, Compute, takers};
 use crate::ledger::Line;
 use crate::scenario::Target;
 
@@ -35,6 +37,7 @@ pub struct Answer {
     kernel: Vec<ForKernel>,
     chances: Option<Chances>,
     fargate: Option<Taker>,
+    takers: Vec<Compute>,
 }
 
 /// What a kubelet tells the kernel of a container.
@@ -88,6 +91,7 @@ pub fn answer<'a>(
         kernel: Vec::new(),
         chances: None,
         fargate: None,
+        takers: Vec::new(),
     })
 }
 
@@ -158,6 +162,13 @@ impl Answer {
         self
     }
 
+    /// The same with what each sort of compute that the cluster has says of the pod.
+    #[must_use]
+    pub fn with_takers(mut self, takers: Vec<Compute>) -> Self {
+        self.takers = takers;
+        self
+    }
+
     /// The same with what the kubelet of the pod's node tells the kernel of its containers.
     #[must_use]
     pub fn with_kernel(mut self, pod: &Pod, node: &Node) -> Self {
@@ -206,6 +217,7 @@ impl Answer {
         if let Some(taker) = &self.fargate {
             text.push_str(&format!("{}\n", taker.text));
         }
+        text.push_str(&takers::text(&self.takers));
         if let Some(chances) = &self.chances {
             text.push_str(&chances.text);
         }
@@ -224,6 +236,7 @@ impl Answer {
             "state": self.state,
             "now": self.chances.as_ref().map(|chances| &chances.review),
             "fargate": self.fargate.as_ref().map(|taker| &taker.text),
+            "takers": self.takers,
             "reasons": self.reasons,
             "kernel": self.kernel.iter().map(|kernel| json!({
                 "container": kernel.container,

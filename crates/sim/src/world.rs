@@ -18,6 +18,7 @@ use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
 use wharf_controllers::fargate::{self, FargateSettings};
 use wharf_controllers::hpa::{self, HorizontalPodAutoscalers};
 use wharf_controllers::karpenter::{self, KarpenterSettings};
+use wharf_controllers::nodegroups::{self, NodegroupSettings};
 use wharf_controllers::scheduler::{Scheduler, SchedulerMetrics};
 use wharf_controllers::vpa::Storage;
 use wharf_controllers::{storage, vpa, workloads};
@@ -310,6 +311,7 @@ const WORKLOADS: &str = "workloads";
 const SCHEDULER: &str = "scheduler";
 const KARPENTER: &str = "karpenter";
 const FARGATE: &str = "fargate";
+const NODEGROUPS: &str = nodegroups::NAME;
 const STORAGE: &str = "storage";
 const KUBELET: &str = "kubelet";
 const AUTOSCALING: &str = "autoscaling";
@@ -343,6 +345,12 @@ fn controllers(
         ..FargateSettings::new(catalog.region().name, catalog.price_factor(), seed)
     };
     controllers.extend(fargate::controllers(settings).into_iter().map(in_group(FARGATE)));
+    let settings = NodegroupSettings {
+        cluster_name: cluster_name.to_owned(),
+        account: fargate::ACCOUNT.to_owned(),
+        catalog: Arc::clone(catalog),
+    };
+    controllers.extend(nodegroups::controllers(settings).into_iter().map(in_group(NODEGROUPS)));
     controllers.extend(storage::controllers(seed).into_iter().map(in_group(STORAGE)));
     controllers.push((KUBELET, Box::new(NodeAgent::new(Heartbeats::default()))));
     controllers.push((KUBELET, Box::new(PodAgent::new(Arc::clone(&measures.board)))));
@@ -356,7 +364,7 @@ fn controllers(
 fn choose(choice: &Controllers, mut controllers: Vec<Grouped>) -> Result<Vec<Grouped>, WorldError> {
     let Controllers::Only(names) = choice else { return Ok(controllers) };
     let mut known: Vec<&'static str> =
-        vec![WORKLOADS, AUTOSCALING, SCHEDULER, KARPENTER, FARGATE, STORAGE, KUBELET];
+        vec![WORKLOADS, AUTOSCALING, SCHEDULER, KARPENTER, FARGATE, NODEGROUPS, STORAGE, KUBELET];
     let apart = controllers.iter().filter(|(group, _)| APART.contains(group));
     known.extend(apart.map(|(_, controller)| controller.name()));
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
@@ -482,7 +490,8 @@ mod tests {
         assert_eq!(names("none"), Vec::<&str>::new());
         assert_eq!(names("all").len(), all().len());
         assert_eq!(
-            names("workloads,autoscaling,scheduler,karpenter,fargate,storage,kubelet").len(),
+            names("workloads,autoscaling,scheduler,karpenter,fargate,nodegroups,storage,kubelet")
+                .len(),
             all().len()
         );
         let error = choose(&Controllers::named("schedular"), all()).err().expect("a typo");
@@ -490,7 +499,7 @@ mod tests {
         assert!(error.starts_with("there is no controller \"schedular\"; there are "), "{error}");
         assert!(
             error.contains(
-                "workloads, autoscaling, scheduler, karpenter, fargate, storage, kubelet, "
+                "workloads, autoscaling, scheduler, karpenter, fargate, nodegroups, storage, kubelet, "
             ),
             "{error}"
         );

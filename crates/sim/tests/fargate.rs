@@ -49,7 +49,7 @@ impl Lab {
             name: "fargate-serverless".to_owned(),
             subnets: subnets.collect(),
             profiles: vec![profile("study_wildcard", "study-*")],
-            core_dns: None,
+            ..Cluster::default()
         };
         let settings = WorldSettings {
             region: "ap-northeast-2".to_owned(),

@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Make, list, describe and delete Fargate profiles of a running lab
     #[command(subcommand)]
     Fargate(FargateCommand),
+    /// List, describe, scale and delete managed node groups of a running lab
+    #[command(subcommand)]
+    Nodegroup(NodegroupCommand),
     /// List instance types with what pods may use of them and what they cost
     Catalog(CatalogArgs),
     /// Print a bearer token with the administrator's rights on the running lab
@@ -111,7 +114,8 @@ pub(crate) struct UpArgs {
     /// elsewhere
     #[arg(long, default_value = "all", value_name = "NAME,…")]
     pub(crate) controllers: String,
-    /// eksctl's ClusterConfig file: the cluster's name, region, subnets and Fargate profiles
+    /// eksctl's ClusterConfig file: the cluster's name, region, subnets, node groups and Fargate
+    /// profiles
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
@@ -365,10 +369,10 @@ pub(crate) struct ProfileCreateArgs {
     pub(crate) lab: LabArgs,
 }
 
-/// `wharf fargate profile list`.
+/// `wharf fargate profile list`, `wharf nodegroup list`.
 #[derive(Debug, Args)]
 pub(crate) struct ProfileListArgs {
-    /// Only the profile of this name
+    /// Only the one of this name
     pub(crate) name: Option<String>,
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
@@ -377,11 +381,57 @@ pub(crate) struct ProfileListArgs {
     pub(crate) lab: LabArgs,
 }
 
-/// A profile of a running lab.
+/// A profile or a node group of a running lab.
 #[derive(Debug, Args)]
 pub(crate) struct ProfileArgs {
-    /// The profile's name
+    /// Its name
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+}
+
+/// `wharf nodegroup`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodegroupCommand {
+    /// List managed node groups, as `eksctl get nodegroup` does
+    #[command(visible_alias = "get")]
+    List(ProfileListArgs),
+    /// Show a node group, as `aws eks describe-nodegroup` does
+    Describe(ProfileArgs),
+    /// Change how many machines a node group has, as `eksctl scale nodegroup` does
+    #[command(after_help = "Examples:
+  wharf nodegroup scale workers --nodes 5
+  wharf nodegroup scale workers --nodes 8 --nodes-max 10
+  wharf nodegroup scale workers --nodes 0 --nodes-min 0
+A new group is an object:
+  kubectl apply -f - <<EOF
+  apiVersion: eks.services.k8s.aws/v1alpha1
+  kind: Nodegroup
+  metadata: {name: workers, namespace: kube-system}
+  spec:
+    name: workers
+    instanceTypes: [m5.large]
+    scalingConfig: {minSize: 1, maxSize: 6, desiredSize: 3}
+  EOF")]
+    Scale(NodegroupScaleArgs),
+    /// Delete a node group; its nodes are drained first
+    Delete(ProfileArgs),
+}
+
+/// `wharf nodegroup scale`.
+#[derive(Debug, Args)]
+pub(crate) struct NodegroupScaleArgs {
+    /// The node group's name
+    pub(crate) name: String,
+    /// How many machines there should be
+    #[arg(short = 'N', long, value_name = "N")]
+    pub(crate) nodes: i64,
+    /// The fewest there may be [default: as it is]
+    #[arg(short = 'm', long, value_name = "N")]
+    pub(crate) nodes_min: Option<i64>,
+    /// The most there may be [default: as it is]
+    #[arg(short = 'M', long, value_name = "N")]
+    pub(crate) nodes_max: Option<i64>,
     #[command(flatten)]
     pub(crate) lab: LabArgs,
 }

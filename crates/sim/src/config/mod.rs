@@ -1,11 +1,13 @@
 //! eksctl's `ClusterConfig` (`eksctl.io/v1alpha5`): what a cluster begins with, from a file.
 //!
-//! Read are the name, the region, the VPC's subnets, the Fargate profiles and the add-on CoreDNS. Fields
+//! Read are the name, the region, the VPC's subnets, the Fargate profiles, the managed node groups and the
+//! add-on CoreDNS. Fields
 //! of eksctl's that mean nothing to a simulated cluster (IAM, tags) are taken in silence; those that
 //! would mean something, but are not done here, are told; those that eksctl does not know either are told
 //! too. What is wrong is an error with its line and column.
 //! <https://schema.eksctl.io/>
 
+mod node_groups;
 mod tree;
 mod vpc;
 
@@ -16,6 +18,7 @@ use wharf_cloud::catalog::Catalog;
 use wharf_controllers::fargate::ACCOUNT;
 use wharf_fargate::profile::{self, SubnetKind};
 use wharf_model::fargate::{FargateProfile, FargateProfileSpec, FargateSelector};
+use wharf_model::nodegroup::Nodegroup;
 use wharf_model::random::{Random, fnv1a};
 
 use crate::cluster::{Cluster, CoreDns, DnsRequests};
@@ -95,7 +98,7 @@ const NOT_DONE: [(&str, &str); 7] = [
     ("karpenter", "Karpenter is there anyway, with its defaults"),
     ("kubernetesNetworkConfig", "services have addresses of 10.100.0.0/16"),
     ("localZones", "there are no local zones"),
-    ("nodeGroups", "there are no node groups yet"),
+    ("nodeGroups", "there are no self-managed node groups; managedNodeGroups has those of EKS"),
     ("outpost", "there are no Outposts"),
     ("privateCluster", "the API listens where --listen says"),
     ("zonalShiftConfig", "there is no zonal shift"),
@@ -143,7 +146,13 @@ impl Reader {
             cluster.profiles.push(profile);
         }
         for (path, node) in fields.list("managedNodeGroups")? {
-            self.node_group(node, &path)?;
+            let group = self.node_group(node, &path, &cluster, &catalog)?;
+            let mut others = cluster.node_groups.iter();
+            if others.any(|other: &Nodegroup| other.spec.name == group.spec.name) {
+                let says = format!("is a second node group named {}", group.spec.name);
+                return Err(wrong(node, &path, &says));
+            }
+            cluster.node_groups.push(group);
         }
         for (path, node) in fields.list("addons")? {
             if let Some(dns) = self.addon(node, &path)? {
@@ -248,70 +257,6 @@ impl Reader {
         profile.metadata.name = Some(object_name(&profile.spec.name));
         profile.metadata.namespace = Some(NAMESPACE.to_owned());
         Ok(profile)
-    }
-
-    fn node_group(&mut self, node: &Node, path: &str) -> Result<(), Wrong> {
-        let mut fields = Fields::of(node, path)?;
-        let (name, _) = fields.required_text("name")?;
-        let (least, most) = (fields.count("minSize")?, fields.count("maxSize")?);
-        let wanted = fields.count("desiredCapacity")?;
-        let sizes = [least.or(wanted), wanted.or(least), most.or(wanted)];
-        if sizes.iter().flatten().collect::<Vec<_>>().windows(2).any(|pair| pair[0] > pair[1]) {
-            let says = "needs minSize <= desiredCapacity <= maxSize";
-            return Err(wrong(node, path, says));
-        }
-        self.warn(
-            node.place,
-            &format!("managed node group {name} has no machines: there are no node groups yet"),
-        );
-        // What eksctl knows of node groups besides.
-        for name in [
-            "amiFamily",
-            "ami",
-            "asgSuspendProcesses",
-            "availabilityZones",
-            "bottlerocket",
-            "capacityReservation",
-            "disableIMDSv1",
-            "disablePodIMDS",
-            "ebsOptimized",
-            "efaEnabled",
-            "iam",
-            "instanceName",
-            "instancePrefix",
-            "instanceSelector",
-            "instanceType",
-            "instanceTypes",
-            "labels",
-            "launchTemplate",
-            "localZones",
-            "maxPodsPerNode",
-            "nodeRepairConfig",
-            "overrideBootstrapCommand",
-            "placement",
-            "preBootstrapCommands",
-            "privateNetworking",
-            "propagateASGTags",
-            "releaseVersion",
-            "securityGroups",
-            "spot",
-            "ssh",
-            "subnets",
-            "tags",
-            "taints",
-            "updateConfig",
-            "volumeEncrypted",
-            "volumeIOPS",
-            "volumeKmsKeyID",
-            "volumeName",
-            "volumeSize",
-            "volumeThroughput",
-            "volumeType",
-        ] {
-            fields.has(name);
-        }
-        self.unknown(&fields);
-        Ok(())
     }
 
     fn auto_mode(&mut self, node: &Node) -> Result<(), Wrong> {

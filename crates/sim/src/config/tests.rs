@@ -111,6 +111,53 @@ fargateProfiles:
 }
 
 #[test]
+fn node_groups_are_as_eksctl_would_make_them() {
+    let cluster = read(
+        "vpc: {cidr: 10.20.0.0/16}
+managedNodeGroups:
+- {name: plain}
+- name: web
+  instanceTypes: [m5.large, m5a.large]
+  spot: true
+  desiredCapacity: 3
+  maxSize: 6
+  minSize: 1
+  labels: {tier: web}
+  taints: [{key: dedicated, value: web, effect: NoSchedule}]
+  privateNetworking: true
+  availabilityZones: [ap-northeast-2b]
+  nodeRepairConfig: {enabled: true}
+- {name: arm, instanceType: c6g.large, maxSize: 1, volumeSize: 30}
+",
+    )
+    .expect("valid")
+    .cluster;
+    let [plain, web, arm] = &cluster.node_groups[..] else { panic!("three groups") };
+    let zones = |group: &Nodegroup| -> Vec<(String, bool)> {
+        let of = |id: &String| cluster.subnets.iter().find(|subnet| vpc::id(subnet) == *id);
+        let subnets = group.spec.subnets.iter().filter_map(of);
+        subnets.map(|subnet| (subnet.spec.zone.clone(), subnet.spec.public)).collect()
+    };
+    let sizes = |group: &Nodegroup| {
+        let sizes = group.sizes();
+        (sizes.min, sizes.desired, sizes.max)
+    };
+    assert_eq!(plain.spec.instance_types, ["m5.large"]);
+    assert_eq!((sizes(plain), plain.spec.disk_size), ((2, 2, 2), Some(80)));
+    assert_eq!(zones(plain).len(), 3);
+    assert!(zones(plain).iter().all(|(_, is_public)| *is_public));
+    assert_eq!(plain.spec.labels["alpha.eksctl.io/nodegroup-name"], "plain");
+    assert_eq!((sizes(web), web.is_spot()), ((1, 3, 6), true));
+    assert_eq!(zones(web), [("ap-northeast-2b".to_owned(), false)]);
+    assert_eq!(web.spec.taints[0].effect, "NO_SCHEDULE");
+    assert_eq!(web.spec.node_repair_config.as_ref().and_then(|config| config.enabled), Some(true));
+    assert_eq!(
+        (sizes(arm), arm.spec.ami_type.as_deref()),
+        ((1, 1, 1), Some("AL2023_ARM_64_STANDARD"))
+    );
+}
+
+#[test]
 fn what_has_no_effect_is_told() {
     let warnings = read(
         "iam: {withOIDC: true}
@@ -130,7 +177,6 @@ fargateProfiles:
         warnings,
         [
             "c.yaml:14:47: there is no field fargateProfiles[0].selectors[0].label",
-            "c.yaml:12:3: managed node group ng has no machines: there are no node groups yet",
             "c.yaml:12:101: there is no field managedNodeGroups[0].spotted",
             "c.yaml:9:17: autoModeConfig has no effect: there is no Auto Mode yet",
             "c.yaml:10:19: there is no field managedNodeGroup",
@@ -190,6 +236,22 @@ fn what_is_wrong_is_told_with_its_place() {
         (
             "managedNodeGroups:\n- {name: a, minSize: 3, maxSize: 2}\n",
             "c.yaml:7:3: managedNodeGroups[0] needs minSize <= desiredCapacity <= maxSize",
+        ),
+        (
+            "managedNodeGroups:\n- {name: a, instanceType: m5.lage}\n",
+            "c.yaml:7:27: managedNodeGroups[0].instanceType: ap-northeast-2 sells no m5.lage",
+        ),
+        (
+            "managedNodeGroups:\n- {name: a, taints: [{key: k, effect: Never}]}\n",
+            "c.yaml:7:39: managedNodeGroups[0].taints[0].effect is Never; a taint has NoSchedule, NoExecute or PreferNoSchedule",
+        ),
+        (
+            "managedNodeGroups:\n- {name: a}\n- {name: a}\n",
+            "c.yaml:8:3: managedNodeGroups[1] is a second node group named a",
+        ),
+        (
+            "managedNodeGroups:\n- {name: a, amiFamily: WindowsServer2022CoreContainer}\n",
+            "c.yaml:7:24: managedNodeGroups[0].amiFamily is WindowsServer2022CoreContainer; nodes here can be AmazonLinux2023, AmazonLinux2, Bottlerocket or Ubuntu's",
         ),
         (
             "managedNodeGroups:\n- {name: a, minSize: many}\n",

@@ -200,7 +200,7 @@ fn amount(beyond: &Beyond, amount: i64) -> String {
 }
 
 /// A table, indented; the columns in `right` hold numbers.
-fn table(rows: &[Vec<String>], right: std::ops::Range<usize>) -> String {
+pub(super) fn table(rows: &[Vec<String>], right: std::ops::Range<usize>) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))

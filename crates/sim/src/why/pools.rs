@@ -33,7 +33,8 @@ pub(super) fn to_json(outlook: &Outlook) -> Value {
     json!({"expectedOn": outlook.expected_on, "nodePools": pools})
 }
 
-fn says(pool: &PoolReview) -> String {
+/// What a pool says, in words.
+pub(super) fn says(pool: &PoolReview) -> String {
     match &pool.says {
         PoolSays::Unused(why) => format!("nothing: {why}"),
         PoolSays::Answer(PoolAnswer::Takes(offer)) if offer.types == 1 => {

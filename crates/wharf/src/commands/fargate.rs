@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use wharf_model::fargate::{FargateProfile, FargateProfileSpec, FargateSelector};
 use wharf_sim::config::{generated_role, object_name};
 
+use super::eksctl::{self, or_none, pairs};
 use crate::cli::{LabArgs, Output, ProfileCommand, ProfileCreateArgs};
 use crate::client;
 use crate::failure::Failure;
@@ -161,25 +162,7 @@ fn table(profiles: &[FargateProfile]) -> String {
             ]);
         }
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..header.len()).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("\t").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-fn pairs(map: &BTreeMap<String, String>) -> String {
-    let pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    or_none(pairs.join(","))
-}
-
-fn or_none(text: String) -> String {
-    if text.is_empty() { "<none>".to_owned() } else { text }
+    eksctl::table(&rows)
 }
 
 fn pretty(value: &Value) -> String {

@@ -143,6 +143,19 @@ impl LabEndpoints {
             };
             let waits = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
             answer = answer.with_chances(&chances, waits, telling);
+            let settings = KarpenterSettings {
+                cluster_name: self.cluster_name.clone(),
+                ..KarpenterSettings::default()
+            };
+            let outlook =
+                outlook.or_else(|| buys.then(|| review(&view, &self.catalog, settings, pod, now)));
+            let cluster = why::Cluster {
+                name: &self.cluster_name,
+                catalog: &self.catalog,
+                profiles: &self.profiles,
+            };
+            let takers = why::takers(pod, &chances, outlook.as_ref(), cluster, &view);
+            answer = answer.with_takers(takers);
             if waits && let Some(taker) = fargate::who_takes(pod, &view) {
                 answer = answer.with_fargate(taker);
             }
