@@ -4,8 +4,11 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -168,6 +171,9 @@ kinds! {
     AutoNodeClass: cluster Typed, "nodeclass", [], ["karpenter"];
     Cluster: namespaced Typed, "cluster", [], [];
     Nodegroup: namespaced Typed, "nodegroup", [], [];
+    Job: namespaced Typed, "job", [], ["all"];
+    CronJob: namespaced Typed, "cronjob", ["cj"], ["all"];
+    DaemonSet: namespaced Typed, "daemonset", ["ds"], ["all"];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

@@ -74,6 +74,21 @@ pub const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 /// The Job a pod belongs to, by uid.
 pub const JOB_CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+/// The Job a pod belongs to, by the key of before 1.27.
+pub const JOB_NAME_LEGACY: &str = "job-name";
+/// The Job a pod belongs to, by uid and the key of before 1.27.
+pub const JOB_CONTROLLER_UID_LEGACY: &str = "controller-uid";
+/// The finalizer that holds a Job's pod until it has been counted.
+pub const JOB_TRACKING: &str = "batch.kubernetes.io/job-tracking";
+/// How often pods of its index failed before this one.
+pub const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
+/// How often pods of its index failed before this one in ways that do not count.
+pub const JOB_INDEX_IGNORED_FAILURE_COUNT: &str =
+    "batch.kubernetes.io/job-index-ignored-failure-count";
+/// For when a CronJob's Job was scheduled.
+pub const CRON_JOB_TIMESTAMP: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+/// The generation of a DaemonSet's template, on the DaemonSet.
+pub const DAEMON_TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 /// The index of an indexed Job's pod.
 pub const JOB_COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 /// The namespace's own name, set on every namespace.

@@ -6,12 +6,14 @@
 //! [`resources`] (what a pod asks for and what a node offers).
 
 pub mod auto_mode;
+pub mod cron;
 pub mod curve;
 pub mod custom;
 pub mod duration;
 pub mod ebs;
 pub mod fargate;
 pub mod gates;
+pub mod indexes;
 pub mod instance;
 pub mod instance_type;
 pub mod karpenter;

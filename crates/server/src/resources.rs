@@ -289,6 +289,8 @@ fn stored(kind: Kind) -> Resource {
         ("", "Node") => vec![other("proxy", "", "NodeProxyOptions", GET), own("status", CHANGE)],
         ("", "Service" | "PersistentVolume" | "PersistentVolumeClaim")
         | ("autoscaling", "HorizontalPodAutoscaler")
+        | ("apps", "DaemonSet")
+        | ("batch", "Job" | "CronJob")
         | ("policy", "PodDisruptionBudget")
         | ("storage.k8s.io", "VolumeAttachment")
         | ("resource.k8s.io", "ResourceClaim")

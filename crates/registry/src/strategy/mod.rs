@@ -4,10 +4,13 @@
 //! part is its status; everything that is the same for all kinds is done by the registry.
 
 mod config;
+mod cron_job;
 mod custom;
+mod daemon_set;
 mod devices;
 mod event;
 mod horizontal_pod_autoscaler;
+mod job;
 mod lease;
 mod limit_range;
 mod namespace;
@@ -28,8 +31,11 @@ mod workloads;
 use std::marker::PhantomData;
 
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -189,6 +195,9 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         AutoNodeClass,
         Cluster,
         Nodegroup,
+        Job,
+        CronJob,
+        DaemonSet,
     );
     None
 }

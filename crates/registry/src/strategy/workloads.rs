@@ -230,7 +230,8 @@ pub(crate) fn int_or_percent(path: &Path<'_>, value: &IntOrString, errors: &mut 
     }
 }
 
-fn amount(value: &IntOrString) -> Option<i32> {
+/// A number, that of a percentage included; `None` for what is neither.
+pub(super) fn amount(value: &IntOrString) -> Option<i32> {
     match value {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(text) => {

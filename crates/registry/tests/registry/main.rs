@@ -6,6 +6,7 @@
 mod admission;
 mod autoscaler;
 mod autoscaling;
+mod batch;
 mod deletion;
 mod embedded;
 mod events;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::autoscaling::{v1 as autoscaling_v1, v2 as autoscaling};
+use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1 as policy;
@@ -97,6 +98,9 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         scheduling_alpha::Workload,
         autoscaling::HorizontalPodAutoscaler,
         admissionregistration::MutatingWebhookConfiguration,
+        batch::Job,
+        batch::CronJob,
+        apps::DaemonSet,
     );
     let mut definitions: BTreeMap<String, Value> =
         generator.take_definitions(false).into_iter().collect();

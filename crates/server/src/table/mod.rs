@@ -8,6 +8,7 @@
 //! <https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables>.
 
 mod autoscaler;
+mod batch;
 mod core;
 mod custom;
 mod devices;
@@ -124,6 +125,9 @@ impl Printer {
             ("apps", "Deployment") => printer!(workload::DEPLOYMENT, workload::deployment),
             ("apps", "ReplicaSet") => printer!(workload::REPLICA_SET, workload::replica_set),
             ("apps", "StatefulSet") => printer!(workload::STATEFUL_SET, workload::stateful_set),
+            ("apps", "DaemonSet") => printer!(workload::DAEMON_SET, workload::daemon_set),
+            ("batch", "Job") => printer!(batch::JOB, batch::job),
+            ("batch", "CronJob") => printer!(batch::CRON_JOB, batch::cron_job),
             ("apps", "ControllerRevision") => {
                 printer!(workload::CONTROLLER_REVISION, workload::controller_revision)
             }
@@ -380,6 +384,15 @@ pub(super) mod tests {
                 "Name|Desired|Current|Ready|Age|Containers*|Images*|Selector*",
             ),
             ("StatefulSet", "Name|Ready|Age|Containers*|Images*"),
+            (
+                "DaemonSet",
+                "Name|Desired|Current|Ready|Up-to-date|Available|Node Selector|Age|Containers*|Images*|Selector*",
+            ),
+            ("Job", "Name|Status|Completions|Duration|Age|Containers*|Images*|Selector*"),
+            (
+                "CronJob",
+                "Name|Schedule|Timezone|Suspend|Active|Last Schedule|Age|Containers*|Images*|Selector*",
+            ),
             ("ControllerRevision", "Name|Controller|Revision|Age"),
             (
                 "PersistentVolume",

@@ -1,6 +1,8 @@
 //! Workloads and PodDisruptionBudgets.
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::core::v1::{PodSpec, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -106,6 +108,40 @@ pub(super) fn stateful_set(set: &StatefulSet, now: Time) -> Vec<Value> {
     ]
 }
 
+pub(super) const DAEMON_SET: &[Column] = &[
+    Column::text("Name"),
+    Column::number("Desired"),
+    Column::number("Current"),
+    Column::number("Ready"),
+    Column::number("Up-to-date"),
+    Column::number("Available"),
+    Column::text("Node Selector"),
+    Column::text("Age"),
+    Column::text("Containers").wide(),
+    Column::text("Images").wide(),
+    Column::text("Selector").wide(),
+];
+
+pub(super) fn daemon_set(set: &DaemonSet, now: Time) -> Vec<Value> {
+    let spec = set.spec.as_ref();
+    let status = set.status.clone().unwrap_or_default();
+    let pods = spec.and_then(|spec| spec.template.spec.as_ref());
+    let (names, images) = containers(pods);
+    vec![
+        json!(set.metadata.name),
+        json!(status.desired_number_scheduled),
+        json!(status.current_number_scheduled),
+        json!(status.number_ready),
+        json!(status.updated_number_scheduled.unwrap_or_default()),
+        json!(status.number_available.unwrap_or_default()),
+        json!(labels(pods.and_then(|pods| pods.node_selector.as_ref()).into_iter().flatten())),
+        json!(age(set.metadata.creation_timestamp.as_ref(), now)),
+        json!(names),
+        json!(images),
+        json!(spec.map_or_else(|| "<none>".to_owned(), |spec| selector(&spec.selector))),
+    ]
+}
+
 pub(super) const CONTROLLER_REVISION: &[Column] = &[
     Column::text("Name"),
     Column::text("Controller"),
@@ -159,7 +195,7 @@ pub(super) fn budget(budget: &PodDisruptionBudget, now: Time) -> Vec<Value> {
 }
 
 /// The names and images of a template's containers.
-fn containers(spec: Option<&PodSpec>) -> (String, String) {
+pub(super) fn containers(spec: Option<&PodSpec>) -> (String, String) {
     let containers = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
     let images: Vec<&str> =
@@ -201,6 +237,10 @@ mod tests {
             printed("StatefulSet", object(json!({"replicas": 4, "readyReplicas": 3}))),
             "w|3/5|90s || a,b|i:1,j:2"
         );
+        let mut daemons = object(json!({"desiredNumberScheduled": 4, "currentNumberScheduled": 3,
+            "numberReady": 2, "numberMisscheduled": 0, "updatedNumberScheduled": 1}));
+        daemons["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "ssd"});
+        assert_eq!(printed("DaemonSet", daemons), "w|4|3|2|1|0|disk=ssd|90s || a,b|i:1,j:2|app=x");
         let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "w", "uid": "u", "controller": true});
         let meta = json!({"name": "w-1", "ownerReferences": [owner]});
         assert_eq!(
