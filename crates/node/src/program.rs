@@ -2,7 +2,7 @@
 //! ends, what it prints, and whether it heeds SIGTERM.
 //!
 //! A model, not a shell: it knows `sleep`, `echo`, `printf`, `date`, `hostname`, `true`, `false`,
-//! `exit`, `tail -f`, `trap`, `wget`, `curl`, `timeout`, `stress`, lists with `;`, `&&`, `||`, `&`,
+//! `exit`, `perl -e`, `tail -f`, `trap`, `wget`, `curl`, `timeout`, `stress`, lists with `;`, `&&`, `||`, `&`,
 //! and endless loops (`while true; do … done`). What it does not know is taken for a server: it runs until it is stopped
 //! and prints nothing.
 
@@ -63,6 +63,9 @@ pub(crate) const ERROR_HEAD: &str = "\u{1}error\u{1}";
 
 /// How long a process that does nothing takes to start and end.
 const STARTUP: Duration = Duration::from_millis(20);
+/// How long a program of one line computes: what the Job of Kubernetes' documentation takes for the
+/// digits of pi.
+const COMPUTATION: Duration = Duration::from_secs(5);
 /// Scripts longer than this are not looked into.
 const SCRIPT_MAX: usize = 4_096;
 /// Commands that are looked into, in all. A script that runs a variable which runs the variable
@@ -229,6 +232,7 @@ impl<'a> Run<'a> {
             "sleep" => self.sleep(rest),
             "wget" | "curl" => self.request(rest),
             "timeout" => self.timeout(rest),
+            "perl" if rest.iter().any(|word| is_one_liner(word)) => self.compute(),
             "stress" | "stress-ng" => self.stress(rest),
             _ if effort::is_busy(name, rest) => self.burn(),
             "echo" => {
@@ -389,6 +393,13 @@ impl<'a> Run<'a> {
         self.code = 0;
     }
 
+    /// Computes for a while and ends well.
+    fn compute(&mut self) {
+        self.at += COMPUTATION;
+        self.phases.push(Phase::Burn(COMPUTATION.as_secs_f64()));
+        self.code = 0;
+    }
+
     fn print(&mut self, text: &str) {
         self.code = 0;
         self.output.extend(text.split('\n').map(|text| line(self.at, text)));
@@ -461,6 +472,12 @@ fn seconds(text: &str) -> Option<Duration> {
     let nanos: u64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
     let nanos = whole.checked_mul(1_000_000_000)?.checked_add(nanos)?.checked_mul(unit)?;
     Some(Duration::from_nanos(nanos))
+}
+
+/// Whether an option of an interpreter is followed by a program of one line: `-e`, `-wle`.
+fn is_one_liner(word: &str) -> bool {
+    word.strip_prefix('-')
+        .is_some_and(|flags| !flags.starts_with('M') && flags.ends_with(['e', 'E']))
 }
 
 /// Words that begin a construct this does not follow.
@@ -628,6 +645,9 @@ mod tests {
             program("busybox", &["sleep", "3600"]).end.map(|end| end.0.as_secs()),
             Some(3600)
         );
+        let pi = program("perl:5.34.0", &["perl", "-Mbignum=bpi", "-wle", "print bpi(2000)"]);
+        assert_eq!(pi.end.map(|(after, code)| (after.as_secs(), code)), Some((5, 0)));
+        assert_eq!(program("perl:5.34.0", &["perl", "-MCGI", "server.pl"]).end, None);
         assert_eq!(program("registry.k8s.io/pause:3.7", &[]).end, None);
         assert_eq!(program("busybox:1.36", &[]).end, Some((STARTUP, 0)));
     }

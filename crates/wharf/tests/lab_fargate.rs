@@ -142,6 +142,62 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
 }
 
 #[test]
+fn a_job_keeps_its_machine_until_it_is_deleted() {
+    let wharf = Wharf::start(&Options {
+        arguments: vec!["--config".to_owned(), lab("cluster.yaml")],
+        ..Options::default()
+    });
+    let kubectl = wharf.kubectl();
+    kubectl.ok("create namespace study-aews");
+    kubectl.ok(&format!("apply -f {}", lab("jobs.yaml")));
+    let node_of = |job: &str| {
+        wait_for("the Job's pod to run", || {
+            let pods = kubectl.items(&format!("get pods -n study-aews -l job-name={job}"));
+            let node = pods.first().and_then(|pod| pod["spec"]["nodeName"].as_str());
+            node.map(str::to_owned).ok_or_else(|| format!("{pods:?}"))
+        })
+    };
+    let (first, second) = (node_of("busybox1"), node_of("busybox2"));
+    assert_ne!(first, second, "one each");
+
+    // busybox1 goes a minute after its end: with it its pod and its machine.
+    wait_for("busybox1 to be gone", || {
+        let left = kubectl.ok("get job,pod -n study-aews -l job-name=busybox1 --no-headers");
+        if left.trim().is_empty() { Ok(()) } else { Err(left) }
+    });
+    wait_for("its node to go", || {
+        let nodes = kubectl.ok("get nodes");
+        if nodes.contains(&first) { Err(nodes) } else { Ok(()) }
+    });
+
+    // busybox2 stays.
+    let table = wait_for("busybox2 to be complete", || {
+        let table = kubectl.ok("get job -n study-aews busybox2");
+        if table.contains("Complete") { Ok(table) } else { Err(table) }
+    });
+    let listed = rows(&table);
+    assert_eq!(listed[0], ["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE"]);
+    assert_eq!(listed[1][..3], ["busybox2", "Complete", "1/1"]);
+    let pod = kubectl.items("get pods -n study-aews -l job-name=busybox2").remove(0);
+    assert_eq!(pod["status"]["phase"], "Succeeded");
+    let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(0), &json!("Completed")));
+    let row = kubectl.ok("get pod -n study-aews --no-headers");
+    assert_eq!(rows(&row)[0][1..4], ["0/1", "Completed", "0"]);
+    assert!(kubectl.ok("get nodes").contains(&second), "its machine is still there");
+    let described = kubectl.ok("describe job -n study-aews busybox2");
+    assert!(described.contains("Created pod: busybox2-"), "{described}");
+    assert!(described.contains("job-controller  Job completed"), "{described}");
+
+    kubectl.ok("delete job -n study-aews --all");
+    wait_for("its node to go", || {
+        let nodes = kubectl.items("get nodes").len();
+        if nodes == 2 { Ok(()) } else { Err(format!("{nodes} nodes")) }
+    });
+    assert_eq!(kubectl.items("get pods -n study-aews").len(), 0);
+}
+
+#[test]
 fn profiles_come_and_go_by_command() {
     let wharf = Wharf::ephemeral();
     let kubectl = wharf.kubectl();

@@ -5,6 +5,7 @@
 //! and tell each other is in `shared` and may be lost at any moment: everything that counts is read
 //! from the view. Words, timings and texts are upstream's (<https://karpenter.sh/docs/>).
 
+mod daemons;
 mod disruption;
 mod events;
 mod expiration;

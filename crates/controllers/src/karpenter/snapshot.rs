@@ -22,6 +22,7 @@ use wharf_provision::pool::{NODES, Pool};
 use wharf_provision::solve::{PACKING, PACKING_SHARE, Packing, Settings, Solver};
 use wharf_provision::terms::HostPort;
 
+use super::daemons::Daemons;
 use super::pods;
 use super::shared::Shared;
 
@@ -46,6 +47,7 @@ pub(super) struct ReadyPool<'v> {
 /// The cluster at one moment.
 pub(super) struct Snapshot<'v> {
     view: &'v View,
+    daemons: Daemons<'v>,
     pub(super) nodes: Vec<StateNode<'v>>,
     pub(super) pools: Vec<ReadyPool<'v>>,
 }
@@ -151,16 +153,25 @@ impl<'v> StateNode<'v> {
     }
 
     /// The node as the solver sees it; `residents` says whether its pods matter to others.
-    fn existing(&self, settling: bool, residents: bool, view: &View) -> ExistingNode {
+    fn existing(
+        &self,
+        settling: bool,
+        residents: bool,
+        daemons: &Daemons<'_>,
+        view: &View,
+    ) -> ExistingNode {
+        let taints = self.taints();
+        let labels = self.labels().cloned().unwrap_or_default();
         let mut free = self.allocatable();
+        free.subtract(&daemons.still_to_come(self.name(), &labels, &taints, &self.pods));
         for pod in &self.pods {
             free.subtract(&pods::usage(pod));
         }
         ExistingNode {
             name: self.name().into(),
             node_claim: self.claim_name().into(),
-            labels: self.labels().cloned().unwrap_or_default(),
-            taints: self.taints(),
+            labels,
+            taints,
             free,
             initialized: self.is_initialized(),
             settling,
@@ -192,7 +203,12 @@ impl<'v> Snapshot<'v> {
     /// Gathers the cluster from the view.
     pub(super) fn gather(shared: &Shared, view: &'v View, now: Time) -> Self {
         let marked = shared.memory().marked.clone();
-        Self { view, nodes: state_nodes(view, &marked), pools: ready_pools(shared, view, now) }
+        Self {
+            view,
+            daemons: Daemons::of(view),
+            nodes: state_nodes(view, &marked),
+            pools: ready_pools(shared, view, now),
+        }
     }
 
     /// Whether every NodeClaim that is to stay has a machine: until then what is on its way is not
@@ -222,7 +238,7 @@ impl<'v> Snapshot<'v> {
             .nodes
             .iter()
             .filter(|node| !node.deleting)
-            .map(|node| node.existing(settling(node), residents, self.view))
+            .map(|node| node.existing(settling(node), residents, &self.daemons, self.view))
             .collect();
         let pools = self.pools.iter().map(|ready| self.pool(ready)).collect();
         let packing = self.packing(shared.settings.solver.packing);
@@ -258,7 +274,7 @@ impl<'v> Snapshot<'v> {
             requirements: pool_requirements(pool),
             taints: pool.spec.template.spec.taints.clone(),
             remaining: self.remaining(pool, name),
-            daemons: Vec::new(),
+            daemons: self.daemons.for_pool(),
         }
     }
 

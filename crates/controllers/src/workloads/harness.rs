@@ -318,7 +318,8 @@ impl World {
         Ok(())
     }
 
-    fn remove(&mut self, delete: &Delete) -> Result<(), ApiError> {
+    /// Deletes as the API server does.
+    pub(crate) fn remove(&mut self, delete: &Delete) -> Result<(), ApiError> {
         let Some(old) = self.stored.object(delete.kind, &delete.key).cloned() else {
             return Err(ApiError::not_found(delete.kind, &delete.key.name));
         };

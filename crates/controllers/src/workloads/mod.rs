@@ -1,6 +1,7 @@
-//! kube-controller-manager's part: Deployment, ReplicaSet, garbage collection, namespaces, node
+//! kube-controller-manager's part: Deployment, ReplicaSet, Job, garbage collection, namespaces, node
 //! lifecycle and what else keeps a cluster's objects in order.
 
+pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod event_ttl;
@@ -8,6 +9,7 @@ mod events;
 pub mod garbage_collector;
 #[cfg(test)]
 pub(crate) mod harness;
+pub mod job;
 pub mod namespace;
 pub mod node_lifecycle;
 mod owners;
@@ -15,9 +17,11 @@ mod percentage;
 pub mod pod_gc;
 pub mod replica_set;
 pub mod resource_claim;
+mod revision;
 pub mod service_account;
 pub mod stateful_set;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 use std::time::Duration;
 
@@ -34,6 +38,9 @@ pub fn controllers(node_grace_period: Duration) -> Vec<Box<dyn Controller>> {
         Box::new(replica_set::ReplicaSetController::new()),
         Box::new(replica_set::ReplicationManager::new()),
         Box::new(stateful_set::StatefulSetController::new()),
+        Box::new(daemon_set::DaemonSetController::new()),
+        Box::new(job::JobController::new()),
+        Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(resource_claim::ResourceClaimController::default()),
         Box::new(garbage_collector::GarbageCollector::new()),
         Box::new(namespace::NamespaceController),

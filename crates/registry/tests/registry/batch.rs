@@ -41,11 +41,15 @@ fn jobs_get_their_defaults_and_a_selector_of_their_own() {
             "manualSelector": false, "parallelism": 1, "podReplacementPolicy": "TerminatingOrFailed",
             "selector": {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}, "suspend": false})
     );
-    let policy = json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]});
+    let policy =
+        json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}]});
     let failing = with(self::job("b"), "spec.podFailurePolicy", policy);
     let failing = with(failing, "spec.parallelism", json!(3));
     let spec = cluster.create(failing).unwrap()["spec"].take();
-    assert_eq!((&spec["completions"], &spec["podReplacementPolicy"]), (&json!(null), &json!("Failed")));
+    assert_eq!(
+        (&spec["completions"], &spec["podReplacementPolicy"]),
+        (&json!(null), &json!("Failed"))
+    );
     assert_eq!(spec["podFailurePolicy"]["rules"][0]["onPodConditions"][0]["status"], "True");
     let indexed = json!({"completionMode": "Indexed", "completions": 2, "backoffLimitPerIndex": 1,
         "template": job["spec"]["template"]["spec"]});
@@ -62,10 +66,7 @@ fn jobs_get_their_defaults_and_a_selector_of_their_own() {
 fn cron_jobs_and_daemon_sets_get_their_defaults() {
     let cluster = Cluster::new();
     let spec = cluster.create(cron_job("c")).unwrap()["spec"].take();
-    assert_eq!(
-        (&spec["concurrencyPolicy"], &spec["suspend"]),
-        (&json!("Allow"), &json!(false))
-    );
+    assert_eq!((&spec["concurrencyPolicy"], &spec["suspend"]), (&json!("Allow"), &json!(false)));
     assert_eq!(
         (&spec["successfulJobsHistoryLimit"], &spec["failedJobsHistoryLimit"]),
         (&json!(3), &json!(1))
@@ -84,8 +85,7 @@ fn cron_jobs_and_daemon_sets_get_their_defaults() {
     let set = cluster.update(with(set, image, json!("agent:2")), Part::Main).unwrap();
     assert_eq!(set["metadata"]["annotations"][generation], "2");
     assert_eq!(set["metadata"]["generation"], 2);
-    let set =
-        cluster.update(with(set, "spec.minReadySeconds", json!(5)), Part::Main).unwrap();
+    let set = cluster.update(with(set, "spec.minReadySeconds", json!(5)), Part::Main).unwrap();
     assert_eq!(set["metadata"]["annotations"][generation], "2");
     assert_eq!(set["metadata"]["generation"], 3);
 }
@@ -98,7 +98,11 @@ fn manifests_that_are_refused() {
         with(with(job, "spec.completions", json!(5)), field, value)
     };
     let strategy = |rolling: Value| {
-        with(daemon_set("d"), "spec.updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": rolling}))
+        with(
+            daemon_set("d"),
+            "spec.updateStrategy",
+            json!({"type": "RollingUpdate", "rollingUpdate": rolling}),
+        )
     };
     for (manifest, expected) in [
         (
@@ -142,7 +146,10 @@ fn manifests_that_are_refused() {
             "Job.batch \"j\" is invalid: spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"1-7\": error parsing succeededIndexes: too large index: \"7\"",
         ),
         (
-            indexed("spec.successPolicy", json!({"rules": [{"succeededIndexes": "1,2", "succeededCount": 3}]})),
+            indexed(
+                "spec.successPolicy",
+                json!({"rules": [{"succeededIndexes": "1,2", "succeededCount": 3}]}),
+            ),
             "Job.batch \"j\" is invalid: spec.successPolicy.rules[0].succeededCount: Invalid value: 3: must be less than or equal to 2 (the number of indexes in the specified succeededIndexes field)",
         ),
         (

@@ -5,7 +5,7 @@
 //! deleted, so that a view that lags behind makes no pod too many. A pod's name is chosen here, as
 //! the API server would generate it, so that it can be recognised when it appears.
 
-mod rank;
+pub(super) mod rank;
 mod replicated;
 mod status;
 

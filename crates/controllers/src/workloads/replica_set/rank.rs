@@ -9,14 +9,18 @@ use wharf_model::pod::{phase, ready_since};
 use wharf_model::time::Time;
 
 /// A pod with what its rank depends on.
-pub(super) struct Candidate<'p> {
-    pub(super) pod: &'p Pod,
+pub(in crate::workloads) struct Candidate<'p> {
+    pub(in crate::workloads) pod: &'p Pod,
     /// How many active pods of the same Deployment are on its node.
-    pub(super) together: usize,
+    pub(in crate::workloads) together: usize,
 }
 
 /// Orders pods by how well they can be spared, best first.
-pub(super) fn compare(left: &Candidate<'_>, right: &Candidate<'_>, now: Time) -> Ordering {
+pub(in crate::workloads) fn compare(
+    left: &Candidate<'_>,
+    right: &Candidate<'_>,
+    now: Time,
+) -> Ordering {
     let first = |candidate: &Candidate<'_>| {
         let pod = candidate.pod;
         let phase = match phase(pod) {

@@ -12,8 +12,8 @@ use wharf_model::object::{Object, ObjectKey};
 use wharf_ports::cluster::{Part, Write};
 use wharf_ports::view::View;
 
-use super::revision;
 use crate::workloads::owners::controller_reference;
+use crate::workloads::revision;
 
 /// `web-0`.
 pub(super) fn pod_name(set: &str, ordinal: i32) -> String {

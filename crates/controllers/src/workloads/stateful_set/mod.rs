@@ -6,7 +6,6 @@
 
 mod identity;
 mod plan;
-mod revision;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -30,6 +29,7 @@ use wharf_ports::view::View;
 
 use super::events::event;
 use super::owners::{controller_of, controller_reference};
+use super::revision;
 use plan::{Action, Replica};
 
 const COMPONENT: &str = "statefulset-controller";
@@ -111,7 +111,10 @@ impl StatefulSetController {
             set.metadata.resource_version = None;
             step.write(Write::Update { object: Box::new(set), part: Part::Status });
         }
-        step.writes.extend(history.surplus(set, &pods));
+        let labels =
+            pods.iter().filter_map(|(_, pod)| pod.header().label(CONTROLLER_REVISION_HASH));
+        let current = set.status.as_ref().and_then(|status| status.current_revision.as_deref());
+        step.writes.extend(history.surplus(set, &labels.chain(current).collect()));
         let ready = pods.iter().filter_map(|(_, pod)| available_at(pod.typed::<Pod>()?, min_ready));
         step.again = ready.filter(|at| *at > now).min().map(|at| at.since(now));
         step
