@@ -4,7 +4,7 @@
 //! machine and keeps it posted; [`pods::PodAgent`] runs the pods that are bound to such nodes.
 //! What a container's process would do is a model ([`program`]), read from its image and command;
 //! [`logs`] says from the same model what it printed. Nodes without an `Instance` behind them are
-//! left alone: their kubelets are real.
+//! left alone: their kubelets are real. Who enters a container finds a modelled [`shell`].
 
 #[cfg(test)]
 mod harness;
@@ -14,3 +14,4 @@ mod load;
 pub mod logs;
 pub mod pods;
 pub mod program;
+pub mod shell;

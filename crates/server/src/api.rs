@@ -14,7 +14,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use wharf_model::time::Time;
 use wharf_ports::clock::Clock;
 use wharf_ports::error::{ApiError, StatusReason};
@@ -28,6 +28,7 @@ use crate::handlers::{self, Call, DeletedForms};
 use crate::logs::PodLogs;
 use crate::negotiate::{self, Accepted};
 use crate::path::{self, Route};
+use crate::processes::PodProcesses;
 use crate::query::Query;
 use crate::{discovery, openapi, status};
 
@@ -41,6 +42,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(3600);
 /// Longest life of a token.
 const TOKEN_LIFE_MAX_SECONDS: i64 = 365 * 86_400;
+
+/// Streams of `exec`, `attach` and `port-forward` open at once. Each may be a thread.
+const SESSIONS_MAX: usize = 256;
 
 /// A future that borrows, behind a pointer.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -100,6 +104,8 @@ pub struct ServerParts {
     pub tokens: Tokens,
     /// What containers have printed.
     pub logs: Arc<dyn PodLogs>,
+    /// What runs in containers.
+    pub processes: Arc<dyn PodProcesses>,
     /// What is measured of pods and nodes.
     pub metrics: Arc<Board>,
     /// Which metrics APIs are served.
@@ -119,6 +125,8 @@ pub struct Api {
     pub(crate) store: Store,
     pub(crate) started: Time,
     pub(crate) deleted_forms: DeletedForms,
+    /// How many more streams of `exec`, `attach` and `port-forward` may be open.
+    pub(crate) sessions: Arc<Semaphore>,
 }
 
 impl Api {
@@ -126,7 +134,13 @@ impl Api {
     pub fn new(parts: ServerParts) -> Arc<Self> {
         let store = parts.registry.store().clone();
         let started = parts.clock.now();
-        Arc::new(Self { parts, store, started, deleted_forms: DeletedForms::default() })
+        Arc::new(Self {
+            parts,
+            store,
+            started,
+            deleted_forms: DeletedForms::default(),
+            sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
+        })
     }
 
     /// Answers a request. `certificate` is the user of a verified client certificate.

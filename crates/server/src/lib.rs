@@ -20,11 +20,13 @@ mod negotiate;
 mod openapi;
 mod paging;
 mod path;
+mod processes;
 mod protobuf;
 mod query;
 mod resources;
 mod serve;
 mod status;
+mod streams;
 mod table;
 mod tls;
 mod yaml;
@@ -36,6 +38,11 @@ pub use auth::{Tokens, User};
 pub use body::{Body, Pieces};
 pub use discovery::VERSION;
 pub use logs::{LogLine, LogPart, PodLogs, SilentPods};
+pub use processes::{
+    ClosedPods, Input, Output, PIECES_MAX, PodProcesses, PortConnection, Process, ProcessCall,
+};
 pub use query::Query;
 pub use serve::serve;
+#[doc(hidden)]
+pub use streams::fuzz as fuzz_streams;
 pub use tls::{ADMIN_GROUP, ADMIN_USER, Pki, PkiError};

@@ -52,6 +52,11 @@ impl<'a> Query<'a> {
         self.get(name).unwrap_or_default()
     }
 
+    /// All values of a parameter.
+    pub(crate) fn all<'q>(&'q self, name: &'q str) -> impl Iterator<Item = &'q str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
     /// A boolean as upstream reads it: there means true, unless it says `false` or `0`.
     pub fn flag(&self, name: &str) -> Option<bool> {
         self.get(name).map(|value| !(value == "0" || value.eq_ignore_ascii_case("false")))

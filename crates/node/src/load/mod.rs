@@ -27,6 +27,7 @@ use wharf_ports::view::View;
 
 use crate::program::Program;
 use pressure::Candidate;
+pub(crate) use routes::answering;
 use services::Services;
 pub(crate) use values::{Values, tells_values};
 

@@ -3,10 +3,13 @@
 use k8s_openapi::api::core::v1::{Container, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use wharf_load::{Id, Target};
+use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_model::pod::{condition, is_terminal};
 use wharf_model::selector::Selector;
 use wharf_ports::view::View;
+
+use crate::shell::Host;
 
 /// Whom requests of a namespace's clients to a host are for: the Service, if it is one, and the
 /// containers that answer, in the order of their pods. None if there is no such host, port or ready
@@ -31,6 +34,27 @@ pub(super) fn endpoints(
     let Some(service) = view.get::<Service>(&key) else { return NOWHERE };
     let found = of_service(view, &key.namespace, service, target.port);
     (Some(key), found)
+}
+
+/// The pods that answer requests to a host, at a port or (a headless Service's name) at any, as a shell in
+/// a pod of the namespace finds them.
+pub(crate) fn answering(
+    host: &dyn Host,
+    namespace: &str,
+    name: &str,
+    port: Option<u16>,
+) -> Vec<ObjectKey> {
+    let by_address = name.parse::<std::net::Ipv4Addr>().is_ok();
+    let own = name.split('.').nth(1).unwrap_or(namespace);
+    let mut view = View::new();
+    for kind in [Kind::of::<Service>(), Kind::of::<Pod>()] {
+        for object in host.list(kind, (!by_address).then_some(own)) {
+            view.load(object);
+        }
+    }
+    let target = Target { host: name.into(), port: port.unwrap_or(0) };
+    let (_, found) = endpoints(&view, namespace, &target);
+    found.into_iter().map(|id| id.pod).collect()
 }
 
 fn by_address(view: &View, target: &Target) -> (Option<ObjectKey>, Vec<Id>) {

@@ -10,6 +10,7 @@
 //! learns it from its container runtime.
 
 mod address;
+mod attached;
 mod resize;
 mod run;
 mod status;
@@ -39,6 +40,8 @@ use wharf_ports::metrics::Board;
 use wharf_ports::view::View;
 
 use crate::load::{Loads, Values};
+pub use attached::ended;
+
 use address::Addresses;
 use run::{Images, Said};
 use worker::Worker;
@@ -191,6 +194,7 @@ impl PodAgent {
                 }
             });
         }
+        worker.end_as_told(pod, now);
         let mut said = Vec::new();
         let before = tracked.written.as_ref().or(pod.status.as_ref());
         let room = || resize::room(pod, node, context.view);

@@ -26,7 +26,7 @@ use wharf_registry::Registry;
 use wharf_remote::{
     Election, LeaseSettings, Rate, RemoteCluster, RemoteMetrics, Server, Settings, StartError,
 };
-use wharf_server::{Api, NoExtra, ServerParts, SilentPods, Tokens, User};
+use wharf_server::{Api, ClosedPods, NoExtra, ServerParts, SilentPods, Tokens, User};
 use wharf_store::Store;
 
 /// How long anything may take before a test fails.
@@ -119,6 +119,7 @@ impl Lab {
             wall: clock.clone(),
             tokens: Tokens::new(&[1; 32]),
             logs: Arc::new(SilentPods),
+            processes: Arc::new(ClosedPods),
             metrics: Arc::clone(&board),
             metrics_apis: Default::default(),
             extra: Arc::new(NoExtra),

@@ -221,8 +221,8 @@ impl Follower {
     }
 }
 
-/// The container whose log is asked for.
-fn container(pod: &Pod, asked: Option<&str>) -> Result<String, ApiError> {
+/// The container that is asked for, of which there is one if none is named.
+pub(super) fn container(pod: &Pod, asked: Option<&str>) -> Result<String, ApiError> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let spec = pod.spec.clone().unwrap_or_default();
     let containers: Vec<String> = spec.containers.into_iter().map(|c| c.name).collect();

@@ -8,6 +8,7 @@ pub(crate) mod metrics;
 mod render;
 mod review;
 mod scale;
+mod streams;
 mod subresource;
 mod watch;
 mod write;
@@ -191,7 +192,8 @@ async fn of_subresource(
         ("eviction", _) => subresource::eviction(api, call, target).await,
         ("log", _) => log::log(api, call, target).await,
         ("proxy", _) => kubelet::proxy(api, call, target),
-        _ => subresource::no_process(api, call, target, name),
+        ("portforward", _) => streams::forward(api, call, target).await,
+        _ => streams::command(api, call, target, name).await,
     }
 }
 

@@ -1,16 +1,15 @@
-//! Binding, eviction, finalize, and the subresources that need a running process.
+//! Binding, eviction, finalize.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Namespace;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use wharf_model::kinds::Kind;
 use wharf_model::object::ObjectKey;
 use wharf_ports::cluster::Part;
-use wharf_ports::error::{ApiError, StatusReason};
+use wharf_ports::error::ApiError;
 
 use super::delete::{self, DeleteOptions};
 use super::{Call, Target, list, render, write};
@@ -125,27 +124,6 @@ pub(super) async fn finalize(
     let mut response = render::one(api, call, target, StatusCode::OK, &object)?;
     render::warn(&mut response, &warnings);
     Ok(response)
-}
-
-/// Refuses `exec`, `attach` and `portforward`: a simulated pod has no process to enter.
-pub(super) fn no_process(
-    api: &Api,
-    call: &Call<'_>,
-    target: Target,
-    name: &str,
-) -> Result<Response<Body>, ApiError> {
-    let key = call.key();
-    if api.store.get(target.kind, &key).is_none() {
-        return Err(ApiError::not_found(target.kind, &key.name));
-    }
-    let error = ApiError::new(
-        StatusReason::MethodNotAllowed,
-        format!(
-            "pod \"{}\" is simulated: it has no process that {name} could reach; kubectl logs, describe and get work",
-            key.name
-        ),
-    );
-    Err(error.about(Kind::of::<Pod>(), key.name.as_str()))
 }
 
 fn parse<T: DeserializeOwned>(call: &Call<'_>, kind: &str) -> Result<T, ApiError> {

@@ -13,7 +13,9 @@ use wharf_model::time::Time;
 use wharf_ports::clock::VirtualClock;
 use wharf_ports::metrics::Board;
 use wharf_registry::Registry;
-use wharf_server::{Api, Body, LogLine, LogPart, NoExtra, PodLogs, ServerParts, Tokens, User};
+use wharf_server::{
+    Api, Body, ClosedPods, LogLine, LogPart, NoExtra, PodLogs, ServerParts, Tokens, User,
+};
 use wharf_store::Store;
 
 /// The cluster's and the wall clock's time in these tests.
@@ -106,6 +108,7 @@ impl Cluster {
             wall: clock.clone(),
             tokens: Tokens::new(&[1; 32]),
             logs: logs.clone(),
+            processes: Arc::new(ClosedPods),
             metrics: Arc::clone(&board),
             metrics_apis: Default::default(),
             extra: Arc::new(NoExtra),

@@ -5,6 +5,7 @@ pub(crate) mod clock;
 mod driver;
 mod endpoints;
 mod pod_logs;
+mod processes;
 mod settings;
 pub(crate) mod shared_board;
 pub(crate) mod shared_journal;
@@ -171,6 +172,13 @@ impl Lab {
             logs: Arc::new(pod_logs::ModelledLogs::new(
                 Arc::clone(&journal),
                 Arc::clone(&clock) as Arc<dyn Clock>,
+            )),
+            processes: Arc::new(processes::ModelledProcesses::new(
+                Arc::clone(&registry),
+                Arc::clone(&clock),
+                Arc::clone(&board),
+                Arc::clone(&journal),
+                stopping.clone(),
             )),
             metrics: Arc::clone(&board),
             metrics_apis: options.metrics_apis,
