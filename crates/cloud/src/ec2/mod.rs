@@ -85,6 +85,9 @@ pub struct SimulatedEc2 {
     unseen: BTreeMap<ObjectKey, (Time, Instance)>,
     /// Whether the timers of the instances that were there at the start have been made.
     started: bool,
+    /// The machines there are; gathered once and kept, since a burst of launches would otherwise count
+    /// all of them for each.
+    fleet: Option<Fleet>,
 }
 
 impl SimulatedEc2 {
@@ -99,6 +102,7 @@ impl SimulatedEc2 {
             wakes: BTreeSet::new(),
             unseen: BTreeMap::new(),
             started: false,
+            fleet: None,
         }
     }
 
@@ -125,11 +129,12 @@ impl SimulatedEc2 {
         if due.is_empty() {
             return;
         }
-        let mut fleet = Fleet::gather(view, self.unseen.values().map(|(_, instance)| instance));
+        let mut fleet = self.take_fleet(view);
         for token in due {
             let Some((at, request)) = self.launches.remove(&token) else { continue };
-            let instance = match fleet.by_token.get(&token) {
-                Some(instance) => instance.clone(),
+            let there = fleet.by_token.get(&token).and_then(|key| self.instance(key, view));
+            let instance = match there {
+                Some(instance) => instance,
                 None => match launch(&self.settings, &fleet, view, &request, at) {
                     Ok(instance) => {
                         fleet.add(&instance);
@@ -153,6 +158,13 @@ impl SimulatedEc2 {
             // The write is carried out before the next poll of the same moment.
             self.wakes.insert((now, key));
         }
+        self.fleet = Some(fleet);
+    }
+
+    /// The machines there are, to be put back.
+    fn take_fleet(&mut self, view: &View) -> Fleet {
+        let unseen = self.unseen.values().map(|(_, instance)| instance);
+        self.fleet.take().unwrap_or_else(|| Fleet::gather(view, unseen))
     }
 
     /// Starts the micro-VMs that were asked for. One that is there already needs no answer.
@@ -160,7 +172,7 @@ impl SimulatedEc2 {
         if self.micro_vms.is_empty() {
             return;
         }
-        let mut fleet = Fleet::gather(view, self.unseen.values().map(|(_, instance)| instance));
+        let mut fleet = self.take_fleet(view);
         let Ec2Settings { region, seed, .. } = &self.settings;
         let (region, seed) = (region.clone(), *seed);
         for (token, request) in std::mem::take(&mut self.micro_vms) {
@@ -178,6 +190,7 @@ impl SimulatedEc2 {
                 }
             }
         }
+        self.fleet = Some(fleet);
     }
 
     /// Gives the answers whose instances the view shows.
@@ -227,6 +240,9 @@ impl SimulatedEc2 {
             self.resend(&key, now, view, output);
             let Some(mut instance) = self.instance(&key, view) else { continue };
             if remove_at(&instance).is_some_and(|at| at <= now) {
+                if let Some(fleet) = &mut self.fleet {
+                    fleet.forget(&instance);
+                }
                 if let Some(object) = view.object(Kind::of::<Instance>(), &key) {
                     output.writes.push(Write::Delete(Delete::of(object)));
                     self.wakes.insert((now + RETRY, key));
@@ -238,6 +254,9 @@ impl SimulatedEc2 {
                 instance.status.state = state;
                 output.writes.push(status_write(&instance));
                 if state == InstanceState::Terminated {
+                    if let Some(fleet) = &mut self.fleet {
+                        fleet.release(&instance);
+                    }
                     let instance_id = key.name.to_string();
                     output.events.push(CloudEvent::Terminated { instance_id });
                 }
@@ -320,8 +339,9 @@ impl Cloud for SimulatedEc2 {
 }
 
 /// What a launch has to know of the machines there are.
+#[derive(Debug)]
 struct Fleet {
-    by_token: BTreeMap<String, Instance>,
+    by_token: BTreeMap<String, ObjectKey>,
     ids: BTreeSet<String>,
     addresses: BTreeSet<Ipv4Addr>,
     per_zone: BTreeMap<String, usize>,
@@ -348,7 +368,7 @@ impl Fleet {
             return;
         }
         if let Some(token) = instance.spec.tags.get(TOKEN_TAG) {
-            self.by_token.insert(token.clone(), instance.clone());
+            self.by_token.insert(token.clone(), ObjectKey::of(&instance.metadata));
         }
         if instance.status.state == InstanceState::Terminated {
             return;
@@ -359,6 +379,28 @@ impl Fleet {
             return;
         }
         *self.per_zone.entry(instance.spec.zone.clone()).or_default() += 1;
+    }
+
+    /// Gives back what a machine took that is no more.
+    fn release(&mut self, instance: &Instance) {
+        if let Ok(address) = instance.spec.private_ip.parse::<Ipv4Addr>() {
+            self.addresses.remove(&address);
+        }
+        let count = match &instance.spec.micro_vm {
+            Some(vm) => self.per_subnet.get_mut(&vm.subnet),
+            None => self.per_zone.get_mut(&instance.spec.zone),
+        };
+        if let Some(count) = count {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// Forgets a machine that was released.
+    fn forget(&mut self, instance: &Instance) {
+        self.ids.remove(instance.metadata.name.as_deref().unwrap_or_default());
+        if let Some(token) = instance.spec.tags.get(TOKEN_TAG) {
+            self.by_token.remove(token);
+        }
     }
 
     fn machines_in_subnet(&self, subnet: &str) -> usize {
