@@ -348,6 +348,44 @@ fn many_pods_get_addresses_of_their_own_and_the_same_ones_every_time() {
 }
 
 #[test]
+fn profiles_go_one_after_the_other_and_none_comes_meanwhile() {
+    let mut lab = Lab::new(1);
+    let namespace = json!({"metadata": {"name": "shop"}});
+    lab.create::<Namespace>(namespace);
+    lab.registry.apply(Write::Create(Box::new(profile("a_shop", "shop")))).expect("made");
+    lab.run_for(400);
+    lab.create::<Pod>(pod("netshoot", json!({"terminationGracePeriodSeconds": 60})));
+    lab.run_for(120);
+    let kind = Kind::of::<FargateProfile>();
+    let going = |lab: &Lab, name: &str| {
+        let key = ObjectKey::namespaced("kube-system", name);
+        lab.world.view().object(kind, &key).cloned()
+    };
+    for name in ["study-wildcard", "a-shop"] {
+        let object = going(&lab, name).expect("it is there");
+        lab.registry.apply(Write::Delete(Delete::of(&object))).expect("the API takes it");
+        lab.run_for(1);
+    }
+    let state = |lab: &Lab, name: &str| {
+        going(lab, name)
+            .and_then(|profile| profile.typed::<FargateProfile>()?.status.status.clone())
+    };
+    assert_eq!(state(&lab, "study-wildcard").as_deref(), Some(status::DELETING));
+    assert_eq!(state(&lab, "a-shop").as_deref(), Some(status::ACTIVE), "it waits");
+    let refusal = lab.registry.apply(Write::Create(Box::new(profile("new", "new")))).unwrap_err();
+    assert!(
+        refusal.message.starts_with(
+            "Cannot create Fargate Profile new because the cluster currently has Fargate profile"
+        ),
+        "{refusal}"
+    );
+    assert!(refusal.message.ends_with("in status DELETING"), "{refusal}");
+    lab.run_for(120);
+    assert!(going(&lab, "study-wildcard").is_none() && going(&lab, "a-shop").is_none());
+    lab.registry.apply(Write::Create(Box::new(profile("new", "new")))).expect("now it may");
+}
+
+#[test]
 fn a_profile_comes_and_goes() {
     let mut lab = Lab::new(1);
     lab.create::<Namespace>(json!({"metadata": {"name": "shop"}}));

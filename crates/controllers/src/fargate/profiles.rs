@@ -68,6 +68,10 @@ impl Profiles {
 
     /// Deletes the pods of a profile that goes, and lets it go after them.
     fn finalize(&self, profile: &FargateProfile, context: &Context<'_>) -> Step {
+        // EKS refuses to delete a second profile meanwhile, and its controller asks again.
+        if is_behind_another(profile, context.view) {
+            return Step::again_after(WAIT_FOR_PODS);
+        }
         let mut draft = profile.clone();
         let mut step = Step::done();
         let pods: Vec<&Arc<Object>> = pods_of(&profile.spec.name, context.view).collect();
@@ -133,6 +137,16 @@ impl Controller for Profiles {
             None => Step::done(),
         }
     }
+}
+
+/// Whether the deletion of another profile was asked for earlier, or at once with this one's.
+fn is_behind_another(profile: &FargateProfile, view: &View) -> bool {
+    let asked = |profile: &FargateProfile| {
+        let at = profile.metadata.deletion_timestamp.as_ref().map(Time::from);
+        at.map(|at| (at, profile.spec.name.clone()))
+    };
+    let own = asked(profile);
+    view.list::<FargateProfile>().filter_map(asked).any(|other| Some(other) < own)
 }
 
 /// The pods that a profile has taken.

@@ -41,7 +41,15 @@ pub(crate) fn run(command: &ProfileCommand) -> Result<(), Failure> {
             Ok(())
         }
         ProfileCommand::Delete(args) => {
+            let all = profiles(&args.lab)?;
             let profile = find(&args.lab, &args.name)?;
+            let going = all.iter().filter(|other| other.spec.name != args.name);
+            if let Some(going) = { going }.find(|other| other.is_deleting()) {
+                return Err(Failure::bad_input(format!(
+                    "Cannot delete Fargate Profile {} because the cluster currently has Fargate profile {} in status DELETING",
+                    args.name, going.spec.name
+                )));
+            }
             let namespace = profile.metadata.namespace.as_deref().unwrap_or_default();
             let name = profile.metadata.name.as_deref().unwrap_or_default();
             let path = format!(
