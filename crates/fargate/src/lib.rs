@@ -7,6 +7,8 @@
 //! neither the scheduler nor its webhook; what is known from clusters alone is marked as observed.
 
 pub mod admission;
+pub mod delivery;
+pub mod log_store;
 pub mod logging;
 pub mod node;
 pub mod pattern;

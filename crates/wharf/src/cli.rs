@@ -58,6 +58,8 @@ pub(crate) enum Command {
     /// List, describe, scale and delete managed node groups of a running lab
     #[command(subcommand)]
     Nodegroup(NodegroupCommand),
+    /// Show what log groups have got of pods on Fargate, as `aws logs tail` does
+    Logs(LogsArgs),
     /// List instance types with what pods may use of them and what they cost
     Catalog(CatalogArgs),
     /// Print a bearer token with the administrator's rights on the running lab
@@ -318,6 +320,41 @@ pub(crate) struct WhyArgs {
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
+}
+
+/// `wharf logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  wharf logs                                     the groups and their streams
+  wharf logs /fargate/logs --since 10m           what was printed in the last ten minutes
+  wharf logs /fargate/logs --stream web --follow what streams named web… get, as it comes
+  wharf logs /fargate/logs --export events.json  a file as filter-log-events answers")]
+pub(crate) struct LogsArgs {
+    /// The log group; without one, which there are
+    #[arg(value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// Only streams whose names begin so
+    #[arg(long, value_name = "PREFIX", requires = "group")]
+    pub(crate) stream: Option<String>,
+    /// Only what was printed in so long a time, by the lab's clock [default: everything]
+    #[arg(long, value_name = "DURATION", value_parser = since, requires = "group")]
+    pub(crate) since: Option<Duration>,
+    /// Go on with what comes
+    #[arg(short, long, requires = "group", conflicts_with_all = ["export", "output"])]
+    pub(crate) follow: bool,
+    /// Write the events into a file instead, as CloudWatch's filter-log-events answers
+    #[arg(long, value_name = "FILE", requires = "group")]
+    pub(crate) export: Option<PathBuf>,
+    /// In which form
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Which lab.
+    #[command(flatten)]
+    pub(crate) lab: LabArgs,
+}
+
+fn since(text: &str) -> Result<Duration, String> {
+    read_duration(text, "--since")
 }
 
 /// `wharf fargate`.

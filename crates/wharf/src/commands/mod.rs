@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod eksctl;
 pub(crate) mod fargate;
 pub(crate) mod nodegroup;
+pub(crate) mod logs;
 pub(crate) mod run;
 pub(crate) mod simulate;
 pub(crate) mod token;

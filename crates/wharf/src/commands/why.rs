@@ -23,7 +23,7 @@ pub(crate) fn run(args: &WhyArgs) -> Result<(), Failure> {
 }
 
 /// Percent-encodes what may not stand in a query. Names of objects need none of it; typos may.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.bytes().fold(String::new(), |mut escaped, byte| {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             escaped.push(char::from(byte));

@@ -19,6 +19,7 @@ use wharf_sim::world::World;
 use wharf_store::Store;
 
 use super::clock::ScaledClock;
+use super::collected_logs::CollectedLogs;
 use super::state_metrics::karpenter::Counters;
 use crate::failure::Failure;
 use crate::output;
@@ -176,6 +177,7 @@ async fn wait(
 /// Keeps the journal, counts machines, and says on stderr what `-v` asks for.
 pub(super) struct LabRecorder {
     journal: Arc<Mutex<Journal>>,
+    collected: Arc<CollectedLogs>,
     machines: Arc<Counters>,
     timeline: Option<Timeline>,
     every_change: bool,
@@ -185,12 +187,14 @@ impl LabRecorder {
     /// One that says on stderr, from a moment on, what so many `-v` ask for.
     pub(super) fn new(
         journal: Arc<Mutex<Journal>>,
+        collected: Arc<CollectedLogs>,
         machines: Arc<Counters>,
         verbose: u8,
         start: Time,
     ) -> Self {
         Self {
             journal,
+            collected,
             machines,
             timeline: (verbose > 0).then(|| Timeline::starting_at(start)),
             every_change: verbose > 1,
@@ -218,6 +222,7 @@ impl Recorder for LabRecorder {
 
     fn change(&mut self, now: Time, change: &Change) {
         self.machines.observe(change);
+        self.collected.observe(now, change);
         if let Some(timeline) = &mut self.timeline {
             timeline.change(now, change);
         }

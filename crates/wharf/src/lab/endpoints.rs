@@ -29,6 +29,7 @@ use wharf_sim::why::{self, Telling};
 use wharf_sim::world::create_cloud_objects;
 
 use super::clock::{Reading, ScaledClock};
+use super::collected_logs::{self, CollectedLogs};
 use super::shared_board::{self, News};
 use super::shared_journal::{self, Entry};
 use super::state_metrics::{self, karpenter};
@@ -38,6 +39,7 @@ pub(super) struct LabEndpoints {
     pub(super) registry: Arc<Registry>,
     pub(super) clock: Arc<ScaledClock>,
     pub(super) journal: Arc<Mutex<Journal>>,
+    pub(super) collected: Arc<CollectedLogs>,
     pub(super) metrics: Arc<SchedulerMetrics>,
     pub(super) board: Arc<Board>,
     /// What Karpenter has done.
@@ -207,6 +209,10 @@ impl Extra for LabEndpoints {
                 ("POST", shared_board::NAME) => self.measured(request.body).map(json),
                 ("GET", "why") => self.why(&request),
                 ("GET", "cluster") => Ok(json(json!({"name": self.cluster_name}))),
+                ("GET", collected_logs::NAME) => {
+                    let now = self.clock.read().now;
+                    collected_logs::answer(&self.collected, request.query, now).map(json)
+                }
                 ("GET", "ledger") => Ok(json(self.ledger())),
                 _ => return None,
             };
