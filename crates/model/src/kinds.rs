@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -174,6 +175,7 @@ kinds! {
     Job: namespaced Typed, "job", [], ["all"];
     CronJob: namespaced Typed, "cronjob", ["cj"], ["all"];
     DaemonSet: namespaced Typed, "daemonset", ["ds"], ["all"];
+    CertificateSigningRequest: cluster Typed, "certificatesigningrequest", ["csr"], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

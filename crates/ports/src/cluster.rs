@@ -23,6 +23,9 @@ pub enum Part {
     /// What the containers of a pod ask for and are limited to; all else stays. What `PUT` on the
     /// `resize` subresource does.
     Resize,
+    /// The conditions that approve or deny a CertificateSigningRequest; all else stays. What `PUT` on
+    /// the `approval` subresource does.
+    Approval,
 }
 
 /// What happens to the dependents of a deleted object.
@@ -145,6 +148,7 @@ impl Write {
             Self::Create(_) => "create",
             Self::Update { part: Part::Status, .. } => "update status of",
             Self::Update { part: Part::Resize, .. } => "resize",
+            Self::Update { part: Part::Approval, .. } => "approve",
             Self::Update { .. } => "update",
             Self::Delete(_) => "delete",
             Self::Bind { .. } => "bind",

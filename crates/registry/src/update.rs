@@ -121,7 +121,7 @@ impl Registry {
     ) -> Result<Option<Box<dyn Typed>>, ApiError> {
         let kind = object.kind();
         let mut errors = Errors::under(self.gates);
-        let mut draft = if part == Part::Status {
+        let mut draft = if matches!(part, Part::Status | Part::Approval) {
             status_draft(rules, object, old, is_versioned)
         } else if part == Part::Resize {
             strategy::pod::resized(object, old, &mut errors)?
@@ -140,8 +140,9 @@ impl Registry {
         }
         let generation = old.meta().generation;
         // A status update keeps the spec.
-        let started =
-            rules.generation() && part != Part::Status && rules.starts_generation(&*draft, old);
+        let started = rules.generation()
+            && !matches!(part, Part::Status | Part::Approval)
+            && rules.starts_generation(&*draft, old);
         draft.meta_mut().generation =
             if started { Some(generation.unwrap_or(0) + 1) } else { generation };
         if rules.same(&*draft, old) && errors.is_empty() {
@@ -161,7 +162,9 @@ impl Registry {
         match part {
             Part::Status => {}
             Part::Resize => strategy::pod::validate_resize(&*draft, old, &mut errors),
-            Part::Main | Part::All => rules.validate_update(&*draft, old, &mut errors),
+            Part::Main | Part::All | Part::Approval => {
+                rules.validate_update(&*draft, old, &mut errors);
+            }
         }
         errors.into_result(kind, draft.meta().name.as_deref().unwrap_or_default())?;
         Ok(Some(draft))

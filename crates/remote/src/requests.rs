@@ -113,17 +113,18 @@ impl Update {
         let status = if update.kind.has_status_apart() { change.remove("status") } else { None };
         let lifts_last_finalizer = base.header().deleting.is_some()
             && object.meta().finalizers.as_ref().is_none_or(Vec::is_empty);
-        if part != Part::Status && !change.is_empty() {
+        if !matches!(part, Part::Status | Part::Approval) && !change.is_empty() {
             let subresource = if part == Part::Resize { "resize" } else { "" };
             update.patches.push((subresource, change));
         }
-        if matches!(part, Part::Status | Part::All)
+        if matches!(part, Part::Status | Part::All | Part::Approval)
             && let Some(status) = status
         {
             let change = Map::from_iter([("status".to_owned(), status)]);
             // After the last finalizer has gone there is no object left to tell the status of.
             let at = if lifts_last_finalizer { 0 } else { update.patches.len() };
-            update.patches.insert(at, ("status", change));
+            let subresource = if part == Part::Approval { "approval" } else { "status" };
+            update.patches.insert(at, (subresource, change));
         }
         update
     }

@@ -24,6 +24,7 @@ use wharf_store::Store;
 
 use crate::auth::{Tokens, User, unauthorized};
 use crate::body::Body;
+use crate::certificates::{self, Signer};
 use crate::handlers::{self, Call, DeletedForms};
 use crate::logs::PodLogs;
 use crate::negotiate::{self, Accepted};
@@ -102,6 +103,8 @@ pub struct ServerParts {
     pub wall: Arc<dyn Clock>,
     /// Issues and checks bearer tokens.
     pub tokens: Tokens,
+    /// Signs what CertificateSigningRequests ask for; without one nobody does.
+    pub signer: Option<Signer>,
     /// What containers have printed.
     pub logs: Arc<dyn PodLogs>,
     /// What runs in containers.
@@ -134,13 +137,15 @@ impl Api {
     pub fn new(parts: ServerParts) -> Arc<Self> {
         let store = parts.registry.store().clone();
         let started = parts.clock.now();
-        Arc::new(Self {
+        let api = Self {
             parts,
             store,
             started,
             deleted_forms: DeletedForms::default(),
             sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
-        })
+        };
+        certificates::sign_waiting(&api);
+        Arc::new(api)
     }
 
     /// Answers a request. `certificate` is the user of a verified client certificate.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use compact_str::CompactString;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{
     Event, Namespace, Node, Pod, ReplicationController, Secret, Service,
 };
@@ -89,6 +90,7 @@ fn own_fields(kind: Kind) -> &'static [&'static str] {
             "type",
         ],
         ("", "ReplicationController") => &["status.replicas"],
+        ("certificates.k8s.io", "CertificateSigningRequest") => &["spec.signerName"],
         ("resource.k8s.io", "ResourceSlice") => &["spec.nodeName", "spec.driver"],
         ("karpenter.sh", "NodePool") => &[
             "spec.template.spec.nodeClassRef.group",
@@ -128,6 +130,9 @@ fn value<'a>(object: &'a Object, field: &str) -> Option<Cow<'a, str>> {
         ("", "ReplicationController") => {
             let status = object.typed::<ReplicationController>()?.status.as_ref();
             return Some(Cow::Owned(status.map_or(0, |status| status.replicas).to_string()));
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            &object.typed::<CertificateSigningRequest>()?.spec.signer_name
         }
         ("resource.k8s.io", "ResourceSlice") => {
             let spec = &object.typed::<ResourceSlice>()?.spec;

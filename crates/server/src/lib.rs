@@ -10,6 +10,7 @@
 mod api;
 mod auth;
 mod body;
+mod certificates;
 mod definitions;
 mod discovery;
 mod events_v1;
@@ -36,6 +37,7 @@ pub use api::{
 };
 pub use auth::{Tokens, User};
 pub use body::{Body, Pieces};
+pub use certificates::Signer;
 pub use discovery::VERSION;
 pub use logs::{LogLine, LogPart, PodLogs, SilentPods};
 pub use processes::{

@@ -93,6 +93,7 @@ fn package(api_version: &str, kind: &str) -> Option<&'static str> {
         "v1" => "core",
         "apps/v1" => "apps",
         "policy/v1" => "policy",
+        "certificates.k8s.io/v1" => "certificates",
         "authorization.k8s.io/v1" => "authorization",
         "authentication.k8s.io/v1" => "authentication",
         "autoscaling/v1" => "autoscaling",

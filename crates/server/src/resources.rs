@@ -139,6 +139,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("authorization.k8s.io", "v1"),
         ("autoscaling", "v2"),
         ("autoscaling", "v1"),
+        ("certificates.k8s.io", "v1"),
         ("policy", "v1"),
         ("storage.k8s.io", "v1"),
         ("admissionregistration.k8s.io", "v1"),
@@ -285,6 +286,9 @@ fn stored(kind: Kind) -> Resource {
         ],
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet") | ("", "ReplicationController") => {
             vec![other("scale", "autoscaling", "Scale", CHANGE), own("status", CHANGE)]
+        }
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            vec![own("approval", CHANGE), own("status", CHANGE)]
         }
         ("", "Node") => vec![other("proxy", "", "NodeProxyOptions", GET), own("status", CHANGE)],
         ("", "Service" | "PersistentVolume" | "PersistentVolumeClaim")

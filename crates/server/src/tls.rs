@@ -24,6 +24,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use wharf_model::time::Time;
 
+use crate::certificates::Signer;
+
 /// Life of the authority.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Life of the leaf certificates; a year more than any process runs.
@@ -81,6 +83,8 @@ pub struct Pki {
     pub token_key: [u8; 32],
     /// The TLS configuration.
     pub tls: Arc<rustls::ServerConfig>,
+    /// Signs what CertificateSigningRequests ask for, with the authority.
+    pub signer: Signer,
 }
 
 impl Pki {
@@ -119,6 +123,7 @@ impl Pki {
             client_key_pem: client_key.serialize_pem(),
             token_key,
             tls,
+            signer: Signer::new(authority.issuer),
         })
     }
 }

@@ -30,6 +30,9 @@ pub struct Cluster {
     pub node_groups: Vec<Nodegroup>,
     /// The add-on CoreDNS, if it has it.
     pub core_dns: Option<CoreDns>,
+    /// Whether kubelets ask for serving certificates, as those of EKS do. A rehearsal does without: the
+    /// requests decide nothing.
+    pub kubelet_certificates: bool,
 }
 
 /// How the add-on CoreDNS is set up.
@@ -58,6 +61,7 @@ impl Default for Cluster {
             profiles: Vec::new(),
             node_groups: Vec::new(),
             core_dns: None,
+            kubelet_certificates: false,
         }
     }
 }

@@ -26,7 +26,7 @@ use wharf_model::gates::FeatureGates;
 use wharf_model::labels;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
-use wharf_node::kubelet::{Heartbeats, NodeAgent};
+use wharf_node::kubelet::{Heartbeats, KubeletCertificates, NodeAgent};
 use wharf_node::pods::PodAgent;
 use wharf_ports::cloud::Cloud;
 use wharf_ports::cluster::{Cluster, Part, Write};
@@ -39,7 +39,7 @@ use wharf_ports::view::View;
 use wharf_registry::{EmbeddedCluster, Registry};
 use wharf_scheduler::config::Configuration;
 
-use crate::cluster::{self, Cluster as ClusterStart, NAME_DEFAULT};
+use crate::cluster::{self, Cluster as ClusterStart};
 
 /// How long a node may be silent before it is taken for lost: kube-controller-manager's
 /// `--node-monitor-grace-period`.
@@ -162,9 +162,9 @@ impl<C: Cluster> World<C> {
         let board = Board::new();
         let measures = Measures { storage: settings.vpa_storage, ..Measures::on(&board) };
         let measures = measures.served(settings.metrics_apis);
-        let name = &settings.cluster.name;
         let gates = registry.gates();
-        let all = controllers(&catalog, name, scheduler, settings.seed, &measures, gates);
+        let all =
+            controllers(&catalog, &settings.cluster, scheduler, settings.seed, &measures, gates);
         let chosen = choose(&settings.controllers, all)?;
         registry.bootstrap()?;
         if settings.controllers.run_cloud() {
@@ -299,7 +299,7 @@ pub fn chosen_controllers(
     gates: FeatureGates,
 ) -> Result<Vec<Box<dyn Controller>>, WorldError> {
     let catalog = Arc::new(Catalog::load(region)?);
-    let all = controllers(&catalog, NAME_DEFAULT, scheduler, seed, measures, gates);
+    let all = controllers(&catalog, &ClusterStart::default(), scheduler, seed, measures, gates);
     let chosen = choose(choice, all)?;
     Ok(chosen.into_iter().map(|(_, controller)| controller).collect())
 }
@@ -321,7 +321,7 @@ const APART: [&str; 2] = [WORKLOADS, AUTOSCALING];
 /// Every controller of a simulated world, in a fixed order: events reach them in it.
 fn controllers(
     catalog: &Arc<Catalog>,
-    cluster_name: &str,
+    cluster: &ClusterStart,
     scheduler: Scheduler,
     seed: u64,
     measures: &Measures,
@@ -337,11 +337,11 @@ fn controllers(
     controllers.extend(vertical.into_iter().map(in_group(AUTOSCALING)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
     let settings =
-        KarpenterSettings { cluster_name: cluster_name.to_owned(), ..KarpenterSettings::default() };
+        KarpenterSettings { cluster_name: cluster.name.clone(), ..KarpenterSettings::default() };
     let karpenter = karpenter::controllers(catalog, settings);
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
     let settings = FargateSettings {
-        cluster_name: cluster_name.to_owned(),
+        cluster_name: cluster.name.clone(),
         ..FargateSettings::new(catalog.region().name, catalog.price_factor(), seed)
     };
     controllers.extend(fargate::controllers(settings).into_iter().map(in_group(FARGATE)));
@@ -352,7 +352,10 @@ fn controllers(
     };
     controllers.extend(nodegroups::controllers(settings).into_iter().map(in_group(NODEGROUPS)));
     controllers.extend(storage::controllers(seed).into_iter().map(in_group(STORAGE)));
-    controllers.push((KUBELET, Box::new(NodeAgent::new(Heartbeats::default()))));
+    let kubelets = NodeAgent::new(Heartbeats::default());
+    let kubelets = kubelets.asking_for_certificates(cluster.kubelet_certificates);
+    controllers.push((KUBELET, Box::new(kubelets)));
+    controllers.push((KUBELET, Box::new(KubeletCertificates)));
     controllers.push((KUBELET, Box::new(PodAgent::new(Arc::clone(&measures.board)))));
     // What some pods' programs do to the cluster.
     controllers.push((KUBELET, Box::new(ProportionalAutoscalers::default())));
@@ -471,7 +474,7 @@ mod tests {
             let measures = Measures::on(&Board::new());
             let scheduler = Scheduler::new(Configuration::default());
             let gates = FeatureGates::default();
-            controllers(&catalog, NAME_DEFAULT, scheduler, 1, &measures, gates)
+            controllers(&catalog, &ClusterStart::default(), scheduler, 1, &measures, gates)
         };
         let names = |choice: &str| -> Vec<&str> {
             let chosen = choose(&Controllers::named(choice), all()).expect("they are known");
@@ -480,7 +483,13 @@ mod tests {
         assert_eq!(names("scheduler"), ["scheduler"]);
         assert_eq!(
             names("kubelet, scheduler"),
-            ["scheduler", "kubelet", "kubelet-pods", "cluster-proportional-autoscaler"]
+            [
+                "scheduler",
+                "kubelet",
+                "kubelet-certificates",
+                "kubelet-pods",
+                "cluster-proportional-autoscaler"
+            ]
         );
         assert_eq!(names("pod-garbage-collector"), ["pod-garbage-collector"]);
         assert_eq!(

@@ -5,6 +5,8 @@ mod harness;
 
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use harness::{Kubectl, Options, Wharf, repository, run, wait_for, wharf_binary};
 use serde_json::{Value, json};
 
@@ -78,6 +80,20 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
     assert_eq!(lines("eks.amazonaws.com/compute-type=fargate:NoSchedule"), 2, "the taints");
     assert_eq!(lines("eks.amazonaws.com/compute-type=fargate"), 4, "and the labels");
 
+    // Each node's kubelet has asked for a certificate, and has it.
+    wait_for("the kubelets' certificates", || {
+        let table = kubectl.ok("get csr");
+        let header = ["NAME", "AGE", "SIGNERNAME", "REQUESTOR", "REQUESTEDDURATION", "CONDITION"];
+        assert_eq!(rows(&table)[0], header);
+        let issued = rows(&table).into_iter().filter(|row| {
+            row[0].starts_with("csr-")
+                && row[2] == "kubernetes.io/kubelet-serving"
+                && row[3].starts_with("system:node:fargate-ip-10-10-")
+                && row[4..] == ["<none>", "Approved,Issued"]
+        });
+        if issued.count() == 2 { Ok(()) } else { Err(table.clone()) }
+    });
+
     // netshoot.
     kubectl.ok("create namespace study-aews");
     kubectl.ok(&format!("apply -f {}", lab("netshoot.yaml")));
@@ -126,9 +142,11 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
     assert!(why.contains("Fargate takes it, by profile study_wildcard"), "{why}");
     kubectl.ok("delete pod -n study-aews root-shell");
 
-    // sample-app, and all goes.
+    // sample-app, whose logs are collected, and all goes.
+    kubectl.ok(&format!("apply -f {}", lab("logging.yaml")));
     kubectl.ok(&format!("apply -f {}", lab("sample-app.yaml")));
     let pods = running(&kubectl, "study-aews", 3);
+    logs_arrive(&wharf, &kubectl);
     let mut nodes: Vec<&str> =
         pods.iter().filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
     nodes.sort_unstable();
@@ -139,6 +157,94 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
         let nodes = kubectl.items("get nodes").len();
         if nodes == 2 { Ok(()) } else { Err(format!("{nodes} nodes")) }
     });
+}
+
+/// What sample-app prints is in the log group that the map names, and reads as `kubectl logs` does.
+fn logs_arrive(wharf: &Wharf, kubectl: &Kubectl) {
+    const GROUP: &str = "/fargate-serverless/fargate-fluentbit-logs";
+    let described = kubectl.ok("describe pods -n study-aews -l app=nginx");
+    assert_eq!(described.matches("Successfully enabled logging for pod").count(), 2, "{described}");
+    let printed = kubectl.ok("logs -n study-aews -l app=nginx --tail=-1");
+    let printed: Vec<&str> = printed.lines().collect();
+    assert!(!printed.is_empty(), "nginx says that it starts");
+    let events = wait_for("all lines to arrive", || {
+        let events = wharf.wharf(&["logs", GROUP]);
+        let events = if events.code == Some(0) { events.ok() } else { String::new() };
+        let count = events.lines().count();
+        if count == printed.len() { Ok(events) } else { Err(format!("{count} lines")) }
+    });
+    assert!(events.contains(" fargate-logs-kube.var.log.containers.sample-app-"), "{events}");
+    let groups = wharf.wharf(&["logs"]).ok();
+    let named = |group: &str| rows(&groups).iter().filter(|row| row[0] == group).count();
+    assert_eq!((named(GROUP), named("fargate-serverless-fluent-bit-logs")), (2, 2), "{groups}");
+    let file = wharf.folder().join("events.json");
+    wharf.wharf(&["logs", GROUP, "--export", &file.display().to_string()]).ok();
+    let text = std::fs::read_to_string(&file).expect("it is written");
+    let exported: Value = serde_json::from_str(&text).expect("JSON");
+    let exported = exported["events"].as_array().expect("events");
+    let said: Vec<Value> = exported
+        .iter()
+        .map(|event| serde_json::from_str(event["message"].as_str().expect("text")).expect("JSON"))
+        .collect();
+    for (record, event) in said.iter().zip(exported) {
+        assert!(printed.contains(&record["log"].as_str().expect("a line")), "{record}");
+        assert_eq!(record["kubernetes"]["labels"]["app"], "nginx");
+        assert_eq!(record["kubernetes"]["namespace_name"], "study-aews");
+        let (at, arrived) = (&event["timestamp"], &event["ingestionTime"]);
+        assert_eq!(arrived.as_i64(), at.as_i64().map(|at| at + 1_000));
+    }
+    let none = wharf.wharf(&["logs", "/none"]).fails_with(2);
+    assert!(none.contains("The specified log group does not exist: /none"), "{none}");
+}
+
+#[test]
+fn certificates_are_given_to_those_who_are_approved() {
+    let wharf = Wharf::ephemeral();
+    let kubectl = wharf.kubectl();
+    let (key, pem) = certificate_request("jane", "team");
+    for name in ["jane", "stranger"] {
+        let file = wharf.folder().join(format!("{name}.json"));
+        let request = json!({
+            "apiVersion": "certificates.k8s.io/v1",
+            "kind": "CertificateSigningRequest",
+            "metadata": {"name": name},
+            "spec": {"request": STANDARD.encode(&pem), "usages": ["client auth"],
+                "signerName": "kubernetes.io/kube-apiserver-client", "expirationSeconds": 86_400},
+        });
+        std::fs::write(&file, request.to_string()).expect("it is written");
+        kubectl.ok(&format!("apply -f {}", file.display()));
+    }
+    let row = |name: &str| kubectl.ok(&format!("get csr {name} --no-headers"));
+    assert_eq!(
+        rows(&row("jane"))[0][2..],
+        ["kubernetes.io/kube-apiserver-client", "kubernetes-admin", "24h", "Pending"]
+    );
+    kubectl.ok("certificate approve jane");
+    kubectl.ok("certificate deny stranger");
+    assert_eq!(rows(&row("jane"))[0][5], "Approved,Issued");
+    assert_eq!(rows(&row("stranger"))[0][5], "Denied");
+    let certificate = kubectl.ok("get csr jane -o jsonpath={.status.certificate}");
+    let certificate = STANDARD.decode(certificate).expect("base64");
+    let path = |name: &str| wharf.folder().join(name).display().to_string();
+    std::fs::write(path("jane.crt"), certificate).expect("it is written");
+    std::fs::write(path("jane.key"), key).expect("it is written");
+    kubectl.ok(&format!(
+        "config set-credentials jane --client-certificate={} --client-key={} --embed-certs=true",
+        path("jane.crt"),
+        path("jane.key")
+    ));
+    let who = kubectl.ok("auth whoami --user=jane");
+    assert!(who.contains("jane") && who.contains("[team system:authenticated]"), "{who}");
+}
+
+/// A key and a request for a certificate, PEM.
+fn certificate_request(name: &str, organization: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).expect("no names");
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+    let request = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+    (key.serialize_pem(), request)
 }
 
 #[test]

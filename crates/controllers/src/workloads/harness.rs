@@ -293,7 +293,7 @@ impl World {
         match part {
             _ if !kind.has_status_apart() => {}
             Part::Main | Part::Resize => after["status"] = before["status"].clone(),
-            Part::Status => {
+            Part::Status | Part::Approval => {
                 let status = after["status"].take();
                 after = before.clone();
                 after["status"] = status;

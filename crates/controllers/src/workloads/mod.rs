@@ -2,6 +2,7 @@
 //! lifecycle and what else keeps a cluster's objects in order.
 
 pub mod daemon_set;
+pub mod certificates;
 pub mod deployment;
 pub mod disruption;
 pub mod event_ttl;
@@ -50,5 +51,6 @@ pub fn controllers(node_grace_period: Duration) -> Vec<Box<dyn Controller>> {
         Box::new(pod_gc::PodGc::default()),
         Box::new(disruption::DisruptionController::new()),
         Box::new(event_ttl::EventTtl::default()),
+        Box::new(certificates::CertificateCleaner::default()),
     ]
 }

@@ -7,6 +7,7 @@
 //! restart of the simulation is not taken for one of the machine. Once a machine is terminated its
 //! Node is deleted, which is the cloud-node-lifecycle controller's part.
 
+mod certificates;
 mod csi;
 mod node;
 
@@ -26,6 +27,8 @@ use wharf_ports::controller::{Context, Controller, Enqueue, OnError, Step, WorkK
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_ports::event::{EventRecord, EventType, Regarding};
 use wharf_ports::view::View;
+
+pub use certificates::KubeletCertificates;
 
 /// Set on an Instance whose kubelet has registered its Node.
 pub const REGISTERED_ANNOTATION: &str = "sim.wharf.dev/registered";
@@ -62,6 +65,8 @@ const RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub struct NodeAgent {
     heartbeats: Heartbeats,
+    /// Whether kubelets ask for serving certificates.
+    certificates: bool,
     /// By Instance: what the kubelet has written and may not see yet.
     kubelets: FxHashMap<ObjectKey, Kubelet>,
     /// Instances by the name of their node.
@@ -84,6 +89,13 @@ impl NodeAgent {
     /// Kubelets that make themselves heard as often as told.
     pub fn new(heartbeats: Heartbeats) -> Self {
         Self { heartbeats, ..Self::default() }
+    }
+
+    /// The same kubelets, who ask for serving certificates or do not.
+    #[must_use]
+    pub fn asking_for_certificates(mut self, ask: bool) -> Self {
+        self.certificates = ask;
+        self
     }
 
     fn run(&mut self, instance: &Instance, key: &ObjectKey, context: &Context<'_>) -> Step {
@@ -110,6 +122,9 @@ impl NodeAgent {
         if !noted && kubelet.annotated.is_none_or(|at| at + RETRY <= now) {
             kubelet.annotated = Some(now);
             step.write(note_registration(instance));
+            if self.certificates {
+                step.write(Write::Create(Box::new(certificates::request(name))));
+            }
             step.writes.extend(started_events(node, name));
         }
         let mut next = self.report(key, instance, node, now, &mut step);

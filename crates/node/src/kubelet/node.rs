@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo,
+    NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -71,30 +71,32 @@ pub(super) fn registration(instance: &Instance, now: Time) -> Node {
             node_taints.push(taint.clone());
         }
     }
-    let mut node = Node {
-        spec: Some(NodeSpec {
-            provider_id: Some(provider_id(instance)),
-            taints: Some(node_taints),
-            ..NodeSpec::default()
-        }),
-        status: Some(status(instance, false, now)),
-        ..Node::default()
-    };
-    node.metadata.name = Some(spec.private_dns_name.clone());
-    node.metadata.labels = Some(labels);
-    node.metadata.annotations = Some(BTreeMap::from([
-        ("alpha.kubernetes.io/provided-node-ip".to_owned(), spec.private_ip.clone()),
-        ("node.alpha.kubernetes.io/ttl".to_owned(), "0".to_owned()),
-        ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned()),
-    ]));
-    node
+    let address = ("alpha.kubernetes.io/provided-node-ip", spec.private_ip.as_str());
+    registered(instance, labels, node_taints, &[address], now)
 }
 
 /// The Node of a micro-VM: only what Fargate gives to it.
 fn micro_vm_registration(instance: &Instance, now: Time) -> Node {
-    let spec = &instance.spec;
+    let kubelet = &instance.spec.kubelet;
     let mut node_taints = vec![taints::taint(labels::TAINT_NOT_READY, "NoSchedule")];
-    node_taints.extend(spec.kubelet.taints.clone());
+    node_taints.extend(kubelet.taints.clone());
+    registered(instance, kubelet.labels.clone(), node_taints, &[], now)
+}
+
+/// A Node as its kubelet registers it, with annotations of its own beside those that all have.
+fn registered(
+    instance: &Instance,
+    labels: BTreeMap<String, String>,
+    node_taints: Vec<Taint>,
+    annotations: &[(&str, &str)],
+    now: Time,
+) -> Node {
+    let common = [
+        ("node.alpha.kubernetes.io/ttl", "0"),
+        ("volumes.kubernetes.io/controller-managed-attach-detach", "true"),
+    ];
+    let annotations = annotations.iter().chain(&common);
+    let annotations = annotations.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     let mut node = Node {
         spec: Some(NodeSpec {
             provider_id: Some(provider_id(instance)),
@@ -104,12 +106,9 @@ fn micro_vm_registration(instance: &Instance, now: Time) -> Node {
         status: Some(status(instance, false, now)),
         ..Node::default()
     };
-    node.metadata.name = Some(spec.private_dns_name.clone());
-    node.metadata.labels = Some(spec.kubelet.labels.clone());
-    node.metadata.annotations = Some(BTreeMap::from([
-        ("node.alpha.kubernetes.io/ttl".to_owned(), "0".to_owned()),
-        ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned()),
-    ]));
+    node.metadata.name = Some(instance.spec.private_dns_name.clone());
+    node.metadata.labels = Some(labels);
+    node.metadata.annotations = Some(annotations.collect());
     node
 }
 

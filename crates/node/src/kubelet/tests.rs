@@ -108,3 +108,19 @@ fn a_restart_changes_nothing() {
     seconds(&mut world, 60);
     assert_eq!(world.writes, writes + 6);
 }
+
+#[test]
+fn a_kubelet_asks_for_one_certificate_where_kubelets_do() {
+    use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+    for ask in [false, true] {
+        let mut world = World::new(NodeAgent::default().asking_for_certificates(ask));
+        world.put(Box::new(instance("i-1", "192.168.0.5")));
+        seconds(&mut world, 600);
+        let requests: Vec<_> = world.view.list::<CertificateSigningRequest>().collect();
+        assert_eq!(requests.len(), usize::from(ask));
+        for request in requests {
+            assert_eq!(request.spec.username.as_deref(), Some(&*format!("system:node:{NAME}")));
+            assert_eq!(request.spec.signer_name, "kubernetes.io/kubelet-serving");
+        }
+    }
+}

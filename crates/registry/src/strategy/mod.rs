@@ -3,6 +3,7 @@
 //! A kind says what is filled in, what is wrong, what counts as a change of its spec and which
 //! part is its status; everything that is the same for all kinds is done by the registry.
 
+mod certificate;
 mod config;
 mod cron_job;
 mod custom;
@@ -36,6 +37,7 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -198,6 +200,7 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         Job,
         CronJob,
         DaemonSet,
+        CertificateSigningRequest,
     );
     None
 }

@@ -7,6 +7,7 @@ mod admission;
 mod autoscaler;
 mod autoscaling;
 mod batch;
+mod certificates;
 mod deletion;
 mod embedded;
 mod events;

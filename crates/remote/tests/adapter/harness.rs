@@ -118,6 +118,7 @@ impl Lab {
             clock: clock.clone(),
             wall: clock.clone(),
             tokens: Tokens::new(&[1; 32]),
+            signer: None,
             logs: Arc::new(SilentPods),
             processes: Arc::new(ClosedPods),
             metrics: Arc::clone(&board),

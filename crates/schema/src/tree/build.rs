@@ -6,6 +6,7 @@ use k8s_openapi::api::admissionregistration::v1 as admissionregistration;
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::autoscaling::{v1 as autoscaling_v1, v2 as autoscaling};
 use k8s_openapi::api::batch::v1 as batch;
+use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1 as policy;
@@ -101,6 +102,7 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         batch::Job,
         batch::CronJob,
         apps::DaemonSet,
+        certificates::CertificateSigningRequest,
     );
     let mut definitions: BTreeMap<String, Value> =
         generator.take_definitions(false).into_iter().collect();

@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::query::WriteOptions;
 use crate::resources::Backing;
 use crate::status::bad_request;
-use crate::{events_v1, negotiate, protobuf, yaml};
+use crate::{certificates, events_v1, negotiate, protobuf, yaml};
 
 /// How often a patch is made anew when the object changed under it; upstream's number.
 const PATCH_ATTEMPTS_MAX: usize = 5;
@@ -34,8 +34,9 @@ pub(super) async fn create(
     target: Target,
 ) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let (object, mut warnings) = body_object(call, target, options.field_validation)?;
+    let (mut object, mut warnings) = body_object(call, target, options.field_validation)?;
     warnings.extend(warnings_about(&*object, None));
+    certificates::of_user(&mut *object, call.user)?;
     let created = api.parts.registry.create(object, &registry_options(call, &options))?;
     answer(api, call, target, StatusCode::CREATED, &created, &options, &warnings).await
 }
@@ -48,14 +49,18 @@ pub(super) async fn update(
     part: Part,
 ) -> Result<Response<Body>, ApiError> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let (object, mut warnings) = body_object(call, target, options.field_validation)?;
+    let (mut object, mut warnings) = body_object(call, target, options.field_validation)?;
     check_name(call, &*object)?;
+    certificates::stamp(&mut *object, part, api.now());
     let stored = api.store.get(target.kind, &call.key());
     if part == Part::Main {
         warnings.extend(warnings_about(&*object, stored.as_deref()));
     }
     let there = stored.is_some();
     let updated = api.parts.registry.update(object, part, &registry_options(call, &options))?;
+    if part == Part::Approval && !options.dry_run {
+        certificates::sign(api, &updated);
+    }
     let code = if there { StatusCode::OK } else { StatusCode::CREATED };
     answer(api, call, target, code, &updated, &options, &warnings).await
 }
@@ -75,6 +80,9 @@ pub(super) async fn patch(
         let result = patch_once(api, call, target, part, patch_type, &options, &current);
         match result {
             Ok((object, warnings)) => {
+                if part == Part::Approval && !options.dry_run {
+                    certificates::sign(api, &object);
+                }
                 return answer(api, call, target, StatusCode::OK, &object, &options, &warnings)
                     .await;
             }
@@ -124,8 +132,9 @@ fn patch_once(
         }
         _ => decode::decode_patched(target.kind, patched, patch_type, body, validation),
     };
-    let Decoded { object, mut warnings } = decoded.map_err(plain)?;
+    let Decoded { mut object, mut warnings } = decoded.map_err(plain)?;
     check_name(call, &*object).map_err(plain)?;
+    certificates::stamp(&mut *object, part, api.now());
     if part == Part::Main {
         warnings.extend(warnings_about(&*object, Some(current)));
     }

@@ -9,6 +9,7 @@
 
 mod autoscaler;
 mod batch;
+mod certificate;
 mod core;
 mod custom;
 mod devices;
@@ -172,6 +173,9 @@ impl Printer {
             }
             ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => {
                 printer!(core::WEBHOOKS, core::mutating_webhooks)
+            }
+            ("certificates.k8s.io", "CertificateSigningRequest") => {
+                printer!(certificate::REQUEST, certificate::request)
             }
             (_, "Instance") => printer!(custom::INSTANCE, custom::instance),
             _ => match custom::paths(kind) {
@@ -422,6 +426,10 @@ pub(super) mod tests {
             ("HorizontalPodAutoscaler", "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age"),
             ("NodePool", "Name|NodeClass|Nodes|Ready|Age|Weight*|CPU*|Memory*"),
             ("MutatingWebhookConfiguration", "Name|Webhooks|Age"),
+            (
+                "CertificateSigningRequest",
+                "Name|Age|SignerName|Requestor|RequestedDuration|Condition",
+            ),
             ("FargateProfile", "Name|CLUSTER|STATUS|PODEXECUTIONROLEARN*|Synced|Age"),
             ("Subnet", "Name|CIDR|Zone|Public|Age"),
             ("NodeClass", "Name|Role|Ready|Age"),

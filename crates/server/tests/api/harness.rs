@@ -107,6 +107,7 @@ impl Cluster {
             clock: clock.clone(),
             wall: clock.clone(),
             tokens: Tokens::new(&[1; 32]),
+            signer: None,
             logs: logs.clone(),
             processes: Arc::new(ClosedPods),
             metrics: Arc::clone(&board),

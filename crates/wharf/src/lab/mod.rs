@@ -2,6 +2,7 @@
 //! sped up, stopped and stepped.
 
 pub(crate) mod clock;
+mod collected_logs;
 mod driver;
 mod endpoints;
 mod pod_logs;
@@ -38,6 +39,7 @@ use crate::failure::Failure;
 use crate::kubeconfig::Access;
 use crate::prometheus::{History, Sources};
 use clock::{ScaledClock, WallClock};
+use collected_logs::CollectedLogs;
 use driver::{Driver, LabRecorder};
 pub(crate) use settings::REGION_DEFAULT;
 
@@ -123,6 +125,7 @@ impl Lab {
             metrics_apis: options.metrics_apis,
             cluster: Cluster {
                 name: settings.cluster.clone(),
+                kubelet_certificates: true,
                 ..options.cluster.clone().unwrap_or_default()
             },
         };
@@ -141,8 +144,18 @@ impl Lab {
         metrics.measure_with(|| process_start().elapsed());
         let journal = Arc::new(Mutex::new(Journal::default()));
         let machines = Arc::default();
+        let logs = Arc::new(pod_logs::ModelledLogs::new(
+            Arc::clone(&journal),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+        ));
+        let collected = Arc::new(CollectedLogs::new(
+            Arc::clone(&logs),
+            store.clone(),
+            settings.cluster.clone(),
+        ));
         let recorder = LabRecorder::new(
             Arc::clone(&journal),
+            Arc::clone(&collected),
             Arc::clone(&machines),
             options.verbose,
             clock.now(),
@@ -169,10 +182,8 @@ impl Lab {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             wall: Arc::new(WallClock),
             tokens: Tokens::new(&pki.token_key),
-            logs: Arc::new(pod_logs::ModelledLogs::new(
-                Arc::clone(&journal),
-                Arc::clone(&clock) as Arc<dyn Clock>,
-            )),
+            signer: Some(pki.signer),
+            logs,
             processes: Arc::new(processes::ModelledProcesses::new(
                 Arc::clone(&registry),
                 Arc::clone(&clock),
@@ -186,6 +197,7 @@ impl Lab {
                 registry: Arc::clone(&registry),
                 clock: Arc::clone(&clock),
                 journal,
+                collected,
                 metrics,
                 board,
                 machines,
