@@ -95,6 +95,12 @@ fn decimal(numerator: u32, denominator: u32) -> String {
     }
 }
 
+/// The thousandths of a vCPU that a size's text begins with; 0 if it does not.
+pub fn cpu_milli_of(text: &str) -> u64 {
+    let vcpus = text.split_once("vCPU").and_then(|(vcpus, _)| vcpus.parse::<f64>().ok());
+    vcpus.map_or(0, |vcpus| (vcpus * 1_000.0) as u64)
+}
+
 /// The text is not one of the sizes there are, `0.5vCPU 1GB`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no size of Fargate; sizes read like 0.5vCPU 1GB")]
@@ -144,6 +150,7 @@ mod tests {
         assert_eq!(texts[73], "16vCPU 120GB");
         for (size, text) in all.iter().zip(&texts) {
             assert_eq!(text.parse::<Size>().as_ref(), Ok(size));
+            assert_eq!(cpu_milli_of(text), u64::from(size.cpu_milli));
         }
         assert!("0.3vCPU 1GB".parse::<Size>().is_err());
     }

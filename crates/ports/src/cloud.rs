@@ -62,10 +62,12 @@ pub enum Allocation {
 /// One micro-VM of Fargate to start: a machine for one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MicroVmRequest {
-    /// Idempotency token: the pod's uid.
+    /// Idempotency token: the pod's uid, and a number if earlier machines of the pod have failed.
     pub token: String,
     /// The pod.
     pub pod: ObjectKey,
+    /// The pod's uid.
+    pub pod_uid: String,
     /// The Fargate profile's name.
     pub profile: String,
     /// Ids of the subnets it may be in.

@@ -1,6 +1,8 @@
 //! What a cluster in the simulated cloud begins with besides its nodes: its name, the subnets of its
 //! VPC, its Fargate profiles and its managed node groups.
 
+use std::time::Duration;
+
 use wharf_cloud::catalog::Catalog;
 use wharf_cloud::ec2::{resource_id, zone_block};
 use wharf_model::fargate::{FargateProfile, status};
@@ -33,6 +35,10 @@ pub struct Cluster {
     /// Whether kubelets ask for serving certificates, as those of EKS do. A rehearsal does without: the
     /// requests decide nothing.
     pub kubelet_certificates: bool,
+    /// How many vCPUs Fargate may run at once; without a number, any.
+    pub fargate_vcpus_max: Option<u32>,
+    /// How often what pods on Fargate run on is patched; without a span, never.
+    pub fargate_patch_every: Option<Duration>,
 }
 
 /// How the add-on CoreDNS is set up.
@@ -62,6 +68,8 @@ impl Default for Cluster {
             node_groups: Vec::new(),
             core_dns: None,
             kubelet_certificates: false,
+            fargate_vcpus_max: None,
+            fargate_patch_every: None,
         }
     }
 }

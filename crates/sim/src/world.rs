@@ -171,7 +171,8 @@ impl<C: Cluster> World<C> {
             create_cloud_objects(&registry, &catalog, &settings.cluster)?;
         }
         let cloud: Box<dyn Cloud> = if settings.controllers.run_cloud() {
-            Box::new(simulated_cloud(&settings.region, settings.seed))
+            let vcpus_max = settings.cluster.fargate_vcpus_max;
+            Box::new(simulated_cloud(&settings.region, settings.seed, vcpus_max))
         } else {
             Box::new(NoCloud::default())
         };
@@ -280,9 +281,9 @@ impl Controllers {
     }
 }
 
-/// The simulated EC2 as every world has it.
-pub fn simulated_cloud(region: &str, seed: u64) -> SimulatedEc2 {
-    SimulatedEc2::new(Ec2Settings::new(region, seed))
+/// The simulated EC2 as every world has it, with a quota of Fargate's vCPUs if there is one.
+pub fn simulated_cloud(region: &str, seed: u64, fargate_vcpus_max: Option<u32>) -> SimulatedEc2 {
+    SimulatedEc2::new(Ec2Settings { fargate_vcpus_max, ..Ec2Settings::new(region, seed) })
 }
 
 /// The chosen controllers of a world, for one that is put together elsewhere: over a remote
@@ -342,6 +343,7 @@ fn controllers(
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
     let settings = FargateSettings {
         cluster_name: cluster.name.clone(),
+        patch_every: cluster.fargate_patch_every,
         ..FargateSettings::new(catalog.region().name, catalog.price_factor(), seed)
     };
     controllers.extend(fargate::controllers(settings).into_iter().map(in_group(FARGATE)));

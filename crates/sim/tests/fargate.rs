@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 use wharf_controllers::event_loop::NoRecorder;
 use wharf_model::fargate::{FargateProfile, status};
@@ -35,6 +36,11 @@ struct Lab {
 impl Lab {
     /// The cluster of the labs: 10.10.0.0/16 with three private subnets, and the profile `study-*`.
     fn new(seed: u64) -> Self {
+        Self::with(seed, |_| {})
+    }
+
+    /// The same with something else about the cluster.
+    fn with(seed: u64, change: impl FnOnce(&mut Cluster)) -> Self {
         let vpc: Cidr = "10.10.0.0/16".parse().expect("a block");
         let subnets = ["a", "b", "c"].iter().enumerate().map(|(index, zone)| {
             let spec = SubnetSpec {
@@ -45,12 +51,13 @@ impl Lab {
             };
             Subnet::new(format!("subnet-{zone}"), spec)
         });
-        let cluster = Cluster {
+        let mut cluster = Cluster {
             name: "fargate-serverless".to_owned(),
             subnets: subnets.collect(),
             profiles: vec![profile("study_wildcard", "study-*")],
             ..Cluster::default()
         };
+        change(&mut cluster);
         let settings = WorldSettings {
             region: "ap-northeast-2".to_owned(),
             seed,
@@ -415,4 +422,137 @@ fn a_profile_comes_and_goes() {
     lab.run_for(60);
     assert_eq!(state(&lab), None);
     assert_eq!((lab.nodes().len(), lab.machines_up()), (0, 0));
+}
+
+/// What the scheduler said of a pod's failed starts.
+fn failures(lab: &Lab, name: &str) -> Vec<String> {
+    let events = lab.events(name).into_iter();
+    let failed = events.filter(|(_, reason, _)| reason == "FailedScheduling");
+    failed.map(|(_, _, message)| message).collect()
+}
+
+#[test]
+fn a_machine_whose_node_never_comes_is_given_up_for_another() {
+    let mut lab = Lab::new(1);
+    lab.create::<Pod>(pod("netshoot", json!({})));
+    lab.run_for(38);
+    // Somebody deletes the node between its registration and its being ready.
+    let nodes: Vec<_> = lab.world.view().objects(Kind::of::<Node>()).cloned().collect();
+    assert_eq!(nodes.len(), 1, "it has registered");
+    lab.registry.apply(Write::Delete(Delete::of(&nodes[0]))).expect("deleted");
+    lab.run_for(500);
+    assert!(lab.pod("netshoot").spec.as_ref().expect("a spec").node_name.is_none());
+    lab.run_for(300);
+    assert_eq!(
+        failures(&lab, "netshoot"),
+        ["Pod provisioning timed out (will retry) for pod: study-aews/netshoot"]
+    );
+    let spec = lab.pod("netshoot").spec.clone().expect("a spec");
+    assert!(spec.node_name.is_some(), "it runs on another");
+    assert_eq!((lab.machines_up(), lab.nodes().len()), (1, 1));
+    assert_eq!(lab.world.view().list::<Instance>().count(), 2, "and both are billed");
+}
+
+#[test]
+fn pods_wait_while_the_quota_is_used_up() {
+    let mut lab = Lab::with(1, |cluster| cluster.fargate_vcpus_max = Some(1));
+    for name in ["one", "two", "three"] {
+        lab.create::<Pod>(pod(name, json!({"terminationGracePeriodSeconds": 0})));
+    }
+    lab.run_for(130);
+    let is_bound = |lab: &Lab, name: &str| {
+        lab.pod(name).spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+    };
+    let names = ["one", "two", "three"];
+    let waiting: Vec<&str> = names.into_iter().filter(|name| !is_bound(&lab, name)).collect();
+    assert_eq!(waiting.len(), 1, "half a vCPU each");
+    let said = failures(&lab, waiting[0]);
+    assert_eq!(
+        said[0],
+        "You've reached the limit on the number of Fargate vCPUs you can run concurrently: 1"
+    );
+    let running = names.into_iter().find(|name| is_bound(&lab, name)).expect("one runs");
+    lab.delete(running);
+    lab.run_for(200);
+    assert!(is_bound(&lab, waiting[0]), "it was tried again");
+}
+
+#[test]
+fn a_role_that_the_cluster_does_not_know_blocks_its_profile() {
+    let role = "arn:aws:iam::111122223333:role/pods";
+    let mut lab = Lab::with(1, |cluster| {
+        cluster.profiles[0].spec.pod_execution_role_arn = Some(role.to_owned());
+    });
+    let map = |roles: &str| json!({"metadata": {"name": "aws-auth", "namespace": "kube-system"}, "data": {"mapRoles": roles}});
+    lab.create::<ConfigMap>(map("- rolearn: arn:aws:iam::111122223333:role/pods-of-others\n"));
+    lab.create::<Pod>(pod("netshoot", json!({})));
+    lab.run_for(70);
+    assert_eq!(
+        failures(&lab, "netshoot")[0],
+        "Misconfigured Fargate Profile: fargate profile study_wildcard blocked for new launches due to: Pod execution role is not found in auth config or does not have all required permissions for launching fargate pods."
+    );
+    assert_eq!(lab.machines_up(), 0);
+    let map: ConfigMap =
+        serde_json::from_value(map(&format!("- rolearn: {role}\n"))).expect("a map");
+    let part = wharf_ports::cluster::Part::Main;
+    lab.registry.apply(Write::Update { object: Box::new(map), part }).expect("changed");
+    lab.run_for(130);
+    assert_eq!(lab.machines_up(), 1);
+}
+
+#[test]
+fn patches_evict_zone_by_zone_and_tell_of_what_budgets_protect() {
+    const DAY: u64 = 86_400;
+    let mut lab = Lab::with(1, |cluster| {
+        cluster.fargate_patch_every = Some(Duration::from_secs(30 * DAY));
+    });
+    for index in 0..3 {
+        lab.create::<Pod>(pod(&format!("plain-{index}"), json!({})));
+    }
+    let mut protected = pod("protected", json!({}));
+    protected["metadata"]["labels"] = json!({"app": "protected"});
+    lab.create::<Pod>(protected);
+    lab.create::<PodDisruptionBudget>(json!({
+        "metadata": {"name": "b", "namespace": "study-aews"},
+        "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "protected"}}},
+    }));
+    lab.run_for(180);
+    assert_eq!(lab.machines_up(), 4);
+    // The next round begins within thirty days; it takes three zones and ten minutes between them.
+    let every = 30 * DAY as i64;
+    let begins = START.as_seconds().div_euclid(every) * every + every;
+    let until = (begins - lab.clock.now().as_seconds()) as u64;
+    lab.run_for(until - 60);
+    assert_eq!(lab.machines_up(), 4, "nothing before the round");
+    let pods = |lab: &Lab| {
+        lab.world
+            .view()
+            .list::<Pod>()
+            .filter(|pod| pod.metadata.namespace.as_deref() == Some("study-aews"))
+            .count()
+    };
+    let mut gone = Vec::new();
+    for _ in 0..4 {
+        lab.run_for(600);
+        gone.push(4 - pods(&lab));
+    }
+    assert!(gone.is_sorted() && gone[0] < 3 && gone[3] == 3, "zone by zone: {gone:?}");
+    let told: Vec<String> = lab
+        .events("protected")
+        .into_iter()
+        .filter(|(_, reason, _)| reason == "ScheduledTermination")
+        .map(|(_, _, message)| message)
+        .collect();
+    assert_eq!(told.len(), 1, "once");
+    let event: Value = serde_json::from_str(&told[0]).expect("an EventBridge event");
+    assert_eq!(event["detail-type"], "EKS Fargate Pod Scheduled Termination");
+    let detail = &event["detail"];
+    assert_eq!(detail["podName"], "protected");
+    assert_eq!(
+        detail["evictErrorMessage"],
+        "Cannot evict pod as it would violate the pod's disruption budget"
+    );
+    lab.run_for(3 * DAY);
+    assert_eq!(pods(&lab), 0, "deleted at the time told");
+    assert_eq!(lab.machines_up(), 0);
 }

@@ -21,9 +21,15 @@ pub struct CapacityRule {
 impl CapacityRule {
     /// Whether a launch of `wanted` at `now` falls under this shortage.
     pub fn applies(&self, wanted: &LaunchOverride, capacity_type: &str, now: Time) -> bool {
+        self.is_short(&wanted.instance_type, &wanted.zone, capacity_type, now)
+    }
+
+    /// The same for a type in a zone. Of micro-VMs the size is the type, and `fargate` the capacity
+    /// type.
+    pub fn is_short(&self, of_type: &str, zone: &str, capacity_type: &str, now: Time) -> bool {
         let is = |rule: &Option<String>, value: &str| rule.as_deref().is_none_or(|r| r == value);
-        is(&self.instance_type, &wanted.instance_type)
-            && is(&self.zone, &wanted.zone)
+        is(&self.instance_type, of_type)
+            && is(&self.zone, zone)
             && is(&self.capacity_type, capacity_type)
             && self.from.is_none_or(|from| from <= now)
             && self.until.is_none_or(|until| now < until)

@@ -1,7 +1,7 @@
 //! Fargate's micro-VMs: machines for one pod each, with an address of their pod's subnet. They are
 //! `Instance` objects like EC2's, of the capacity type `fargate`; nobody sees them in EC2.
 
-use wharf_fargate::{node, start};
+use wharf_fargate::{node, size, start};
 use wharf_model::instance::{Instance, InstanceState, MicroVm};
 use wharf_model::object::ObjectKey;
 use wharf_model::subnet::{Cidr, Subnet};
@@ -9,20 +9,30 @@ use wharf_model::time::Time;
 use wharf_ports::cloud::{LaunchError, MicroVmRequest};
 use wharf_ports::view::View;
 
-use super::{Fleet, TOKEN_TAG, boot, network};
+use super::{Ec2Settings, Fleet, TOKEN_TAG, boot, network};
 
 /// What the capacity type of a micro-VM says.
 pub const CAPACITY_TYPE: &str = "fargate";
 
 /// The machine of a request, in the subnet with the fewest of them among those asked for.
 pub(super) fn launch(
-    region: &str,
-    seed: u64,
+    settings: &Ec2Settings,
     fleet: &Fleet,
     view: &View,
     request: &MicroVmRequest,
     now: Time,
 ) -> Result<Instance, LaunchError> {
+    let (region, seed) = (settings.region.as_str(), settings.seed);
+    if let Some(most) = settings.fargate_vcpus_max
+        && fleet.micro_vm_milli + size::cpu_milli_of(&request.size) > u64::from(most) * 1_000
+    {
+        return Err(LaunchError::Api {
+            code: "VcpuLimitExceeded".to_owned(),
+            message: format!(
+                "You've reached the limit on the number of Fargate vCPUs you can run concurrently: {most}"
+            ),
+        });
+    }
     let subnets = request.subnets.iter().filter_map(|id| {
         let subnet = view.get::<Subnet>(&ObjectKey::cluster(id))?;
         Some((
@@ -34,6 +44,18 @@ pub(super) fn launch(
     });
     let mut subnets: Vec<_> = subnets.collect();
     subnets.sort_by_key(|(machines, id, ..)| (*machines, *id));
+    let zones: Vec<&str> =
+        subnets.iter().map(|(_, _, subnet, _)| subnet.spec.zone.as_str()).collect();
+    let is_short = |zone: &str| {
+        let mut rules = settings.shortages.iter();
+        rules.any(|rule| rule.is_short(&request.size, zone, CAPACITY_TYPE, now))
+    };
+    if !zones.is_empty() && zones.iter().all(|zone| is_short(zone)) {
+        let pools = zones.iter().map(|zone| (request.size.clone(), (*zone).to_owned())).collect();
+        let message = format!("no Fargate capacity in {}", zones.join(", "));
+        return Err(LaunchError::InsufficientCapacity { pools, message });
+    }
+    subnets.retain(|(_, _, subnet, _)| !is_short(&subnet.spec.zone));
     let hint = boot::address_hint(seed, &request.token);
     let found = subnets.into_iter().find_map(|(_, id, subnet, block)| {
         Some((id, subnet, network::free_address(block, hint, &fleet.addresses)?))
@@ -64,7 +86,7 @@ pub(super) fn launch(
     spec.micro_vm = Some(MicroVm {
         pod_namespace: request.pod.namespace.to_string(),
         pod_name: request.pod.name.to_string(),
-        pod_uid: request.token.clone(),
+        pod_uid: request.pod_uid.clone(),
         profile: request.profile.clone(),
         subnet: subnet_id.clone(),
         size: request.size.clone(),

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use wharf_fargate::start;
+use wharf_fargate::{size, start};
 use wharf_model::instance::{Instance, InstanceState};
 use wharf_model::kinds::Kind;
 use wharf_model::money::Price;
@@ -58,12 +58,21 @@ pub struct Ec2Settings {
     pub boot: BootModel,
     /// Shortages.
     pub shortages: Vec<CapacityRule>,
+    /// How many vCPUs Fargate may run at once: the account's quota. AWS begins with 6; here nothing
+    /// limits it unless somebody says so.
+    pub fargate_vcpus_max: Option<u32>,
 }
 
 impl Ec2Settings {
     /// A region without shortages.
     pub fn new(region: impl Into<String>, seed: u64) -> Self {
-        Self { region: region.into(), seed, boot: BootModel::AL2023, shortages: Vec::new() }
+        Self {
+            region: region.into(),
+            seed,
+            boot: BootModel::AL2023,
+            shortages: Vec::new(),
+            fargate_vcpus_max: None,
+        }
     }
 }
 
@@ -173,13 +182,11 @@ impl SimulatedEc2 {
             return;
         }
         let mut fleet = self.take_fleet(view);
-        let Ec2Settings { region, seed, .. } = &self.settings;
-        let (region, seed) = (region.clone(), *seed);
         for (token, request) in std::mem::take(&mut self.micro_vms) {
             if fleet.by_token.contains_key(&token) {
                 continue;
             }
-            match micro_vm::launch(&region, seed, &fleet, view, &request, now) {
+            match micro_vm::launch(&self.settings, &fleet, view, &request, now) {
                 Ok(instance) => {
                     fleet.add(&instance);
                     output.writes.push(Write::Create(Box::new(instance.clone())));
@@ -346,6 +353,8 @@ struct Fleet {
     addresses: BTreeSet<Ipv4Addr>,
     per_zone: BTreeMap<String, usize>,
     per_subnet: BTreeMap<String, usize>,
+    /// Thousandths of vCPUs that micro-VMs have.
+    micro_vm_milli: u64,
 }
 
 impl Fleet {
@@ -356,6 +365,7 @@ impl Fleet {
             addresses: BTreeSet::new(),
             per_zone: BTreeMap::new(),
             per_subnet: BTreeMap::new(),
+            micro_vm_milli: 0,
         };
         // What was written last counts, so it goes first: each id is added once.
         unseen.chain(view.list::<Instance>()).for_each(|instance| fleet.add(instance));
@@ -376,6 +386,7 @@ impl Fleet {
         self.addresses.extend(instance.spec.private_ip.parse::<Ipv4Addr>().ok());
         if let Some(vm) = &instance.spec.micro_vm {
             *self.per_subnet.entry(vm.subnet.clone()).or_default() += 1;
+            self.micro_vm_milli += size::cpu_milli_of(&vm.size);
             return;
         }
         *self.per_zone.entry(instance.spec.zone.clone()).or_default() += 1;
@@ -385,6 +396,10 @@ impl Fleet {
     fn release(&mut self, instance: &Instance) {
         if let Ok(address) = instance.spec.private_ip.parse::<Ipv4Addr>() {
             self.addresses.remove(&address);
+        }
+        if let Some(vm) = &instance.spec.micro_vm {
+            let milli = size::cpu_milli_of(&vm.size);
+            self.micro_vm_milli = self.micro_vm_milli.saturating_sub(milli);
         }
         let count = match &instance.spec.micro_vm {
             Some(vm) => self.per_subnet.get_mut(&vm.subnet),

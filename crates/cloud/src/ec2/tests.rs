@@ -320,6 +320,7 @@ fn micro_vm(token: &str, subnets: &[&str]) -> CloudRequest {
     CloudRequest::LaunchMicroVm(Box::new(MicroVmRequest {
         token: token.to_owned(),
         pod: ObjectKey::namespaced("study-aews", token),
+        pod_uid: token.to_owned(),
         profile: "study_wildcard".to_owned(),
         subnets: subnets.iter().map(|id| (*id).to_owned()).collect(),
         size: "0.5vCPU 1GB".to_owned(),
@@ -416,4 +417,57 @@ fn a_full_subnet_has_no_room_for_micro_vms() {
             "study-aews/pod-5: InsufficientFreeAddressesInSubnet: no free address in any of subnet-a, subnet-unknown"
         ]
     );
+}
+
+fn failures(world: &World) -> Vec<String> {
+    let failed = world.events.iter().filter_map(|event| match event {
+        CloudEvent::MicroVmFailed { error, .. } => Some(error.to_string()),
+        _ => None,
+    });
+    failed.collect()
+}
+
+#[test]
+fn a_shortage_of_fargates_moves_micro_vms_or_fails_them() {
+    let mut world = with_subnets(&[("a", "10.10.0.0/20"), ("b", "10.10.16.0/20")]);
+    let short = |zone: Option<&str>| CapacityRule {
+        zone: zone.map(str::to_owned),
+        capacity_type: Some(FARGATE_CAPACITY_TYPE.to_owned()),
+        ..CapacityRule::default()
+    };
+    world.ec2.set_shortages(vec![short(Some("zone-of-a"))]);
+    world.submit(micro_vm("one", &["a", "b"]));
+    world.run_for(1);
+    assert_eq!(world.view.list::<Instance>().next().expect("a machine").spec.zone, "zone-of-b");
+    world.ec2.set_shortages(vec![short(None)]);
+    world.submit(micro_vm("two", &["a", "b"]));
+    world.run_for(1);
+    assert_eq!(
+        failures(&world),
+        ["insufficient capacity: no Fargate capacity in zone-of-a, zone-of-b"]
+    );
+}
+
+#[test]
+fn the_quota_of_fargates_vcpus_is_kept() {
+    let mut world = with_subnets(&[("a", "10.10.0.0/20")]);
+    let settings = Ec2Settings::new("us-east-1", 1);
+    world.ec2 = SimulatedEc2::new(Ec2Settings { fargate_vcpus_max: Some(1), ..settings });
+    for pod in ["a", "b", "c"] {
+        world.submit(micro_vm(pod, &["a"]));
+    }
+    world.run_for(1);
+    assert_eq!(world.view.list::<Instance>().count(), 2, "half a vCPU each");
+    assert_eq!(
+        failures(&world),
+        [
+            "VcpuLimitExceeded: You've reached the limit on the number of Fargate vCPUs you can run concurrently: 1"
+        ]
+    );
+    let first = world.view.list::<Instance>().next().and_then(|vm| vm.metadata.name.clone());
+    world.submit(CloudRequest::Terminate { instance_id: first.expect("a name") });
+    world.run_for(10);
+    world.submit(micro_vm("c", &["a"]));
+    world.run_for(1);
+    assert_eq!(world.view.list::<Instance>().count(), 3, "there is room again");
 }

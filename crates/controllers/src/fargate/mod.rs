@@ -1,13 +1,16 @@
 //! EKS Fargate's controllers over its core (`wharf-fargate`): pods that its webhook took get a micro-VM
 //! each, which becomes a node, takes the pod, and goes with it.
 //!
-//! `scheduler` is the `fargate-scheduler`; `profiles` sees to what becomes of profiles. The webhook is
+//! `scheduler` is the `fargate-scheduler`; `profiles` sees to what becomes of profiles; `patching` replaces
+//! pods whose machines are to be patched. The webhook is
 //! part of the registry. All that counts is in objects: a VM is found by its pod's uid.
 
+mod patching;
 mod profiles;
 mod scheduler;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use wharf_fargate::price::Prices;
@@ -29,6 +32,8 @@ pub struct FargateSettings {
     pub prices: Prices,
     /// Seed of what is drawn.
     pub seed: u64,
+    /// How often AWS patches what pods run on, which replaces them; never unless somebody says so.
+    pub patch_every: Option<Duration>,
 }
 
 impl FargateSettings {
@@ -40,6 +45,7 @@ impl FargateSettings {
             account: ACCOUNT.to_owned(),
             prices: Prices::of(region, factor),
             seed,
+            patch_every: None,
         }
     }
 }
@@ -50,10 +56,14 @@ pub const ACCOUNT: &str = "111122223333";
 /// Fargate's controllers.
 pub fn controllers(settings: FargateSettings) -> Vec<Box<dyn Controller>> {
     let settings = Arc::new(settings);
-    vec![
+    let mut controllers: Vec<Box<dyn Controller>> = vec![
         Box::new(profiles::Profiles::new(Arc::clone(&settings))),
-        Box::new(scheduler::FargateScheduler::new(settings)),
-    ]
+        Box::new(scheduler::FargateScheduler::new(Arc::clone(&settings))),
+    ];
+    if let Some(every) = settings.patch_every {
+        controllers.push(Box::new(patching::Patching::new(settings, every)));
+    }
+    controllers
 }
 
 /// Who takes a pod that waits, as far as Fargate goes.

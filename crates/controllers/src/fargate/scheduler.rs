@@ -36,6 +36,9 @@ use crate::scheduler::writes;
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long to wait after the cloud had no room.
 const WAIT_FOR_CAPACITY: Duration = Duration::from_mins(1);
+/// How long a VM may take until its pod is bound; then it is given up, and another asked for. AWS does
+/// not publish its own.
+const PROVISION_MAX: Duration = Duration::from_mins(10);
 /// What users are told when it had none.
 const NO_CAPACITY: &str = "Fargate capacity is unavailable at this time. Please try again later or in a different availability zone.";
 
@@ -71,9 +74,15 @@ impl FargateScheduler {
         }
     }
 
-    fn machine_of<'v>(&self, key: &ObjectKey, uid: &str, view: &'v View) -> Option<&'v Instance> {
-        let mut machines = self.machines.get(key)?.iter().filter_map(|key| view.get(key));
-        machines.find(|instance: &&Instance| {
+    /// The VMs that are or were for a pod.
+    fn machines_of<'v>(
+        &'v self,
+        key: &ObjectKey,
+        uid: &'v str,
+        view: &'v View,
+    ) -> impl Iterator<Item = &'v Instance> {
+        let machines = self.machines.get(key).into_iter().flatten();
+        machines.filter_map(|key| view.get(key)).filter(move |instance: &&Instance| {
             instance.spec.micro_vm.as_ref().is_some_and(|vm| vm.pod_uid == uid)
         })
     }
@@ -81,9 +90,10 @@ impl FargateScheduler {
     /// Looks at a pod that has no node yet.
     fn schedule(&mut self, object: &Object, pod: &Pod, context: &Context<'_>, step: &mut Step) {
         let key = object.key();
-        if let Some(machine) = self.machine_of(key, object.uid(), context.view) {
+        let machine = self.machines_of(key, object.uid(), context.view).find(|vm| is_up(vm));
+        if let Some(machine) = machine {
+            bind_or_give_up(object, machine, context, step);
             self.asked.remove(key);
-            bind(object, machine, context.view, step);
             return;
         }
         if was_refused(pod) {
@@ -96,15 +106,31 @@ impl FargateScheduler {
             return;
         }
         if let Some(error) = self.refused.remove(key) {
-            let until = context.now + (WAIT_FOR_CAPACITY - ASK_AGAIN);
-            self.asked.insert(key.clone(), (object.uid().into(), until));
-            step.write(writes::failed(object, NO_CAPACITY, SCHEDULER));
+            let message = match &error {
+                LaunchError::InsufficientCapacity { .. } => NO_CAPACITY,
+                LaunchError::Api { message, .. } => message,
+            };
             let because = vec![Because::new("cloud", error.to_string())];
-            step.reasons.push(told(object, NO_CAPACITY.to_owned(), because));
-            step.again = Some(WAIT_FOR_CAPACITY);
+            self.wait(object, message, because, context.now, step);
             return;
         }
         self.provision(object, pod, context, step);
+    }
+
+    /// Tells a pod why it gets no VM now, and tries again later.
+    fn wait(
+        &mut self,
+        object: &Object,
+        message: &str,
+        because: Vec<Because>,
+        now: Time,
+        step: &mut Step,
+    ) {
+        let until = now + (WAIT_FOR_CAPACITY - ASK_AGAIN);
+        self.asked.insert(object.key().clone(), (object.uid().into(), until));
+        step.write(writes::failed(object, message, SCHEDULER));
+        step.reasons.push(told(object, message.to_owned(), because));
+        step.again = Some(WAIT_FOR_CAPACITY);
     }
 
     /// Asks for the pod's VM, after the pod has been told what it will be.
@@ -137,11 +163,20 @@ impl FargateScheduler {
             step.again = Some(again.since(context.now));
             return;
         }
+        if let Some(message) = profile.and_then(|profile| blocked(profile, context.view)) {
+            self.wait(object, &message, Vec::new(), context.now, step);
+            return;
+        }
         self.asked.insert(object.key().clone(), (object.uid().into(), context.now));
+        let failed = self.machines_of(object.key(), object.uid(), context.view).count();
         let amounts = node::amounts(size, storage_gib);
         step.cloud.push(CloudRequest::LaunchMicroVm(Box::new(MicroVmRequest {
-            token: object.uid().to_owned(),
+            token: match failed {
+                0 => object.uid().to_owned(),
+                failed => format!("{}/{failed}", object.uid()),
+            },
             pod: object.key().clone(),
+            pod_uid: object.uid().to_owned(),
             profile: name,
             subnets: profile.map(|profile| profile.spec.subnets.clone()).unwrap_or_default(),
             size: text,
@@ -235,18 +270,52 @@ impl Controller for FargateScheduler {
     }
 }
 
-/// Binds a pod to its VM's node, if that is ready.
-fn bind(object: &Object, machine: &Instance, view: &View, step: &mut Step) {
-    if !is_up(machine) {
+/// Binds a pod to its VM's node, if that is ready; gives the VM up if it takes too long.
+fn bind_or_give_up(object: &Object, machine: &Instance, context: &Context<'_>, step: &mut Step) {
+    if bind(object, machine, context.view, step) {
         return;
     }
+    let last = Time::from_nanos(machine.status.launched_at_nanos) + PROVISION_MAX;
+    if context.now < last {
+        step.again = Some(last.since(context.now));
+        return;
+    }
+    let message = format!("Pod provisioning timed out (will retry) for pod: {}", object.key());
+    let instance_id = machine.metadata.name.clone().unwrap_or_default();
+    let because = vec![Because::new("machine", instance_id.clone())];
+    step.write(writes::failed(object, &message, SCHEDULER));
+    step.reasons.push(told(object, message, because));
+    step.cloud.push(CloudRequest::Terminate { instance_id });
+    step.again = Some(ASK_AGAIN);
+}
+
+/// Why nothing may start on a profile: the cluster has a map of roles, and the profile's is not in it.
+/// Without a map, roles are taken to have access entries.
+fn blocked(profile: &FargateProfile, view: &View) -> Option<String> {
+    let role = profile.spec.pod_execution_role_arn.as_deref()?;
+    let map = view.get::<ConfigMap>(&ObjectKey::namespaced("kube-system", "aws-auth"))?;
+    let roles = map.data.as_ref().and_then(|data| data.get("mapRoles"));
+    let is_listed = roles.is_some_and(|roles| {
+        let words = roles.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ','));
+        words.into_iter().any(|word| word == role)
+    });
+    (!is_listed).then(|| {
+        format!(
+            "Misconfigured Fargate Profile: fargate profile {} blocked for new launches due to: Pod execution role is not found in auth config or does not have all required permissions for launching fargate pods.",
+            profile.spec.name
+        )
+    })
+}
+
+/// Binds a pod to its VM's node, if that is ready.
+fn bind(object: &Object, machine: &Instance, view: &View, step: &mut Step) -> bool {
     let name = &machine.spec.private_dns_name;
     let is_ready = view.get_cluster::<Node>(name).is_some_and(|node| {
         let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
         conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
     });
     if !is_ready {
-        return;
+        return false;
     }
     step.write(Write::Bind {
         pod: object.key().clone(),
@@ -256,10 +325,11 @@ fn bind(object: &Object, machine: &Instance, view: &View, step: &mut Step) {
     step.write(writes::scheduled(object, name, SCHEDULER));
     let because = vec![Because::new("zone", machine.spec.zone.clone())];
     step.reasons.push(told(object, format!("bound to its own node {name}"), because));
+    true
 }
 
 /// Whether a VM is there or will be.
-fn is_up(instance: &Instance) -> bool {
+pub(super) fn is_up(instance: &Instance) -> bool {
     matches!(instance.status.state, InstanceState::Pending | InstanceState::Running)
 }
 

@@ -12,6 +12,7 @@ mod tree;
 mod vpc;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 use wharf_cloud::catalog::Catalog;
@@ -22,12 +23,19 @@ use wharf_model::nodegroup::Nodegroup;
 use wharf_model::random::{Random, fnv1a};
 
 use crate::cluster::{Cluster, CoreDns, DnsRequests};
+use crate::scenario::read_duration;
 use tree::{Fields, Node, Place, Tree, Wrong, entries, wrong};
 
 /// The API version of the files.
 pub const API_VERSION: &str = "eksctl.io/v1alpha5";
 /// The version of the API that every cluster here has.
 const KUBERNETES: &str = "1.36";
+/// The annotation with the account's quota of vCPUs on Fargate.
+const VCPU_QUOTA: &str = "wharf.dev/fargate-vcpu-quota";
+/// The annotation that says how often AWS patches what runs on Fargate.
+const PATCH_EVERY: &str = "wharf.dev/fargate-patch-every";
+/// A round has to be over before the next begins.
+const PATCH_MIN: Duration = Duration::from_hours(1);
 /// Where the profiles' objects are.
 const NAMESPACE: &str = "kube-system";
 
@@ -124,12 +132,19 @@ impl Reader {
             return Err(wrong(document, "metadata", "is missing"));
         };
         let (name, region, catalog) = self.metadata(metadata)?;
+        let (vcpus_max, patch_every) = self.extensions(metadata)?;
         let zones = self.zones(&mut fields, &catalog)?;
         let subnets = match fields.get("vpc") {
             Some(node) => self.vpc(node, &name, &zones, &catalog.zones())?,
             None => Vec::new(),
         };
-        let mut cluster = Cluster { name, subnets, ..Cluster::default() };
+        let mut cluster = Cluster {
+            name,
+            subnets,
+            fargate_vcpus_max: vcpus_max,
+            fargate_patch_every: patch_every,
+            ..Cluster::default()
+        };
         let role = fields.get("iam").and_then(execution_role);
         for (path, node) in fields.list("fargateProfiles")? {
             let profile = self.profile(node, &path, &cluster, role.as_deref())?;
@@ -200,6 +215,38 @@ impl Reader {
         fields.text_map("annotations")?;
         self.unknown(&fields);
         Ok((name, region, catalog))
+    }
+
+    /// What annotations of Wharf's own say: eksctl leaves them to their readers.
+    fn extensions(&mut self, node: &Node) -> Result<(Option<u32>, Option<Duration>), Wrong> {
+        let mut fields = Fields::of(node, "metadata")?;
+        let (mut vcpus_max, mut patch_every) = (None, None);
+        for (key, value) in fields.text_map("annotations")? {
+            let wrong = |says: &str| {
+                let says = format!("metadata.annotations[{key}]: {value:?} {says}");
+                Wrong { place: node.place, says }
+            };
+            match key.as_str() {
+                VCPU_QUOTA => {
+                    let quota = value.parse().map_err(|_| wrong("is no number of vCPUs"))?;
+                    vcpus_max = Some(quota);
+                }
+                PATCH_EVERY => {
+                    let span = read_duration(&value, "it").ok().filter(|span| *span >= PATCH_MIN);
+                    patch_every = Some(
+                        span.ok_or_else(|| wrong("is no span of an hour or more, such as 168h"))?,
+                    );
+                }
+                _ if key.starts_with("wharf.dev/") => {
+                    let says = format!(
+                        "metadata.annotations[{key}] has no effect: there are {VCPU_QUOTA} and {PATCH_EVERY}"
+                    );
+                    self.warn(node.place, &says);
+                }
+                _ => {}
+            }
+        }
+        Ok((vcpus_max, patch_every))
     }
 
     fn profile(

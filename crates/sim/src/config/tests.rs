@@ -298,3 +298,23 @@ fn what_is_wrong_is_told_with_its_place() {
     let syntax = load("a: [", "c.yaml").expect_err("it is wrong");
     assert!(syntax.line > 0 && !syntax.says.contains('\n'), "{syntax}");
 }
+
+#[test]
+fn annotations_of_wharfs_own_are_read() {
+    let with = |annotations: &str| read(&format!("  annotations: {{{annotations}}}\n"));
+    let quota = "wharf.dev/fargate-vcpu-quota: '6', wharf.dev/fargate-patch-every: 168h, a/b: c";
+    let config = with(quota).expect("valid");
+    assert_eq!(config.cluster.fargate_vcpus_max, Some(6));
+    let week = std::time::Duration::from_hours(168);
+    assert_eq!(config.cluster.fargate_patch_every, Some(week));
+    assert_eq!(config.warnings, Vec::<String>::new());
+    for (wrong, expected) in [
+        ("wharf.dev/fargate-vcpu-quota: six", "\"six\" is no number of vCPUs"),
+        ("wharf.dev/fargate-patch-every: 5m", "\"5m\" is no span of an hour or more, such as 168h"),
+    ] {
+        let error = with(wrong).expect_err("wrong");
+        assert!(error.ends_with(expected), "{error}");
+    }
+    let warnings = with("wharf.dev/else: x").expect("valid").warnings;
+    assert!(warnings[0].contains("wharf.dev/else] has no effect"), "{warnings:?}");
+}

@@ -14,6 +14,7 @@ use wharf_store::Store;
 
 use crate::autoscaling::AutoscalingInvariants;
 use crate::devices;
+use crate::fargate;
 use crate::gangs::GangInvariants;
 use crate::volumes::VolumeInvariants;
 
@@ -46,6 +47,7 @@ impl Invariants {
         self.gangs.check(store, now);
         self.volumes.check(store);
         devices::check(store);
+        fargate::check(store);
         self.autoscaling.check(store, now);
     }
 }

@@ -8,6 +8,7 @@
 mod autoscaling;
 mod cluster;
 mod devices;
+mod fargate;
 mod gangs;
 mod invariants;
 mod lab;
@@ -85,8 +86,14 @@ fn forecasts_survive_every_fault() {
 }
 
 #[test]
+fn pods_on_fargate_survive_every_fault() {
+    survives(fargate::run, SEEDS);
+}
+
+#[test]
 fn a_seed_gives_the_same_history_twice() {
-    for world in [lab::run, gangs::run, volumes::run, devices::run, autoscaling::run] {
+    let worlds = [lab::run, gangs::run, volumes::run, devices::run, autoscaling::run, fargate::run];
+    for world in worlds {
         assert_eq!(world(3).history(), world(3).history());
     }
 }

@@ -235,7 +235,7 @@ async fn cloud(
         )));
     }
     server.post("/wharf/v1/cloud", "{}".to_owned()).await.map_err(Failure::bad_input)?;
-    Ok(Box::new(simulated_cloud(&args.region, args.seed)))
+    Ok(Box::new(simulated_cloud(&args.region, args.seed, None)))
 }
 
 /// The kinds that have to be followed.
