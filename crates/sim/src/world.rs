@@ -348,7 +348,7 @@ fn controllers(
     };
     controllers.extend(fargate::controllers(settings).into_iter().map(in_group(FARGATE)));
     let settings = NodegroupSettings {
-        cluster_name: cluster_name.to_owned(),
+        cluster_name: cluster.name.clone(),
         account: fargate::ACCOUNT.to_owned(),
         catalog: Arc::clone(catalog),
     };
