@@ -1,8 +1,8 @@
 //! kube-controller-manager's part: Deployment, ReplicaSet, Job, garbage collection, namespaces, node
 //! lifecycle and what else keeps a cluster's objects in order.
 
-pub mod daemon_set;
 pub mod certificates;
+pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
 pub mod event_ttl;
