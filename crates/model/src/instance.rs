@@ -46,7 +46,7 @@ pub struct InstanceSpec {
     pub zone_id: String,
     /// Private IPv4 address.
     pub private_ip: String,
-    /// Private DNS name, which is also the node's name.
+    /// Private DNS name, which is also the node's name. A managed instance goes by its id.
     pub private_dns_name: String,
     /// The subnet; that of a micro-VM is with what else is said of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -55,6 +55,12 @@ pub struct InstanceSpec {
     pub image_id: String,
     /// Price in nano-dollars per hour, fixed at launch.
     pub price_nanos_per_hour: i64,
+    /// What EKS Auto Mode takes on top, in nano-dollars per hour, fixed at launch.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub fee_nanos_per_hour: i64,
+    /// Whether EKS Auto Mode runs it: an EC2 managed instance, which its owner cannot log into.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub managed: bool,
     /// Tags.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
@@ -64,6 +70,10 @@ pub struct InstanceSpec {
     /// For a micro-VM of Fargate: whose it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_vm: Option<MicroVm>,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 /// A micro-VM of Fargate: a machine for one pod.

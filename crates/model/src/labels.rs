@@ -312,6 +312,11 @@ pub fn is_well_known(key: &str) -> bool {
     WELL_KNOWN.contains(&key) || WELL_KNOWN_AWS.contains(&key)
 }
 
+/// Whether EKS Auto Mode knows the values of this label by itself.
+pub fn is_well_known_to_auto_mode(key: &str) -> bool {
+    WELL_KNOWN.contains(&key) || eks::WELL_KNOWN.contains(&key)
+}
+
 /// Every well-known label, core ones first.
 pub fn well_known() -> impl Iterator<Item = &'static str> {
     WELL_KNOWN.into_iter().chain(WELL_KNOWN_AWS)

@@ -174,7 +174,7 @@ impl Requirements {
         undefined: Undefined,
     ) -> Result<(), Vec<Incompatible>> {
         let may_be_undefined =
-            |key: &str| undefined == Undefined::WellKnownAllowed && labels::is_well_known(key);
+            |key: &str| undefined == Undefined::WellKnownAllowed && self.is_well_known(key);
         let mut errors: Vec<Incompatible> = incoming
             .iter()
             .filter(|requirement| {
@@ -199,10 +199,22 @@ impl Requirements {
             Some(existing) => overlap(existing, asked),
             None => {
                 asked.operator().is_negative()
-                    || (undefined == Undefined::WellKnownAllowed
-                        && labels::is_well_known(&asked.key))
+                    || (undefined == Undefined::WellKnownAllowed && self.is_well_known(&asked.key))
             }
         })
+    }
+
+    /// Whether whoever makes these nodes knows the values of a label by itself: EKS Auto Mode knows
+    /// other labels than Karpenter, and its nodes are told by their class.
+    fn is_well_known(&self, key: &str) -> bool {
+        match self.is_of_auto_mode() {
+            true => labels::is_well_known_to_auto_mode(key),
+            false => labels::is_well_known(key),
+        }
+    }
+
+    fn is_of_auto_mode(&self) -> bool {
+        self.contains_key(labels::eks::NODE_CLASS)
     }
 
     /// Whether every key both sides name has a common value; keys of one side alone do not count.
@@ -234,6 +246,9 @@ impl Requirements {
     fn hint(&self, key: &str, undefined: Undefined) -> String {
         let mut known: Vec<&str> = match undefined {
             Undefined::Denied => Vec::new(),
+            Undefined::WellKnownAllowed if self.is_of_auto_mode() => {
+                labels::WELL_KNOWN.into_iter().chain(labels::eks::WELL_KNOWN).collect()
+            }
             Undefined::WellKnownAllowed => labels::well_known().collect(),
         };
         known.sort_unstable();

@@ -47,6 +47,8 @@ pub struct LaunchRequest {
     pub tags: BTreeMap<String, String>,
     /// What the boot script tells the kubelet, but for what depends on the chosen type.
     pub kubelet: KubeletArguments,
+    /// Whether EKS Auto Mode will run it: a managed instance.
+    pub managed: bool,
 }
 
 /// Which of several types and zones that would do is taken: EC2's allocation strategies.
@@ -95,6 +97,8 @@ pub struct LaunchOverride {
     pub zone_id: String,
     /// Price there.
     pub price: Price,
+    /// What EKS Auto Mode takes on top; nothing for machines of one's own.
+    pub fee: Price,
     /// Capacity that the kubelet will find, as quantities.
     pub capacity: BTreeMap<String, String>,
     /// Allocatable that the kubelet will report, as quantities.

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use wharf_cloud::catalog::Catalog;
 use wharf_cloud::ec2::{resource_id, zone_block};
+use wharf_controllers::fargate::ACCOUNT;
+use wharf_model::auto_mode::{Cluster as EksCluster, pools};
 use wharf_model::fargate::{FargateProfile, status};
 use wharf_model::kinds::Kind;
 use wharf_model::nodegroup::Nodegroup;
 use wharf_model::object::ObjectKey;
+use wharf_model::random::{Random, fnv1a};
 use wharf_model::subnet::{Subnet, SubnetSpec};
 use wharf_ports::cluster::{Part, Write};
 use wharf_ports::error::{ApiError, StatusReason};
@@ -16,6 +19,8 @@ use wharf_registry::Registry;
 
 use crate::addons;
 
+/// The version of the API that every cluster here has.
+pub(crate) const KUBERNETES: &str = "1.36";
 /// A cluster's name where nobody says another.
 pub const NAME_DEFAULT: &str = "wharf";
 
@@ -39,6 +44,37 @@ pub struct Cluster {
     pub fargate_vcpus_max: Option<u32>,
     /// How often what pods on Fargate run on is patched; without a span, never.
     pub fargate_patch_every: Option<Duration>,
+    /// EKS Auto Mode, if it is on.
+    pub auto_mode: Option<AutoMode>,
+}
+
+/// How EKS Auto Mode is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutoMode {
+    /// Which of its own NodePools there are.
+    pub node_pools: Vec<String>,
+    /// The role of the nodes of those pools.
+    pub node_role_arn: String,
+    /// Whether Karpenter is in the cluster besides, for NodePools of its own.
+    pub with_karpenter: bool,
+}
+
+impl AutoMode {
+    /// Auto Mode as eksctl sets it up where nothing more is said: with both of its NodePools.
+    pub fn of_eksctl(cluster: &str) -> Self {
+        Self {
+            node_pools: pools::BUILT_IN.map(str::to_owned).to_vec(),
+            node_role_arn: node_role(cluster),
+            with_karpenter: false,
+        }
+    }
+}
+
+/// The role of Auto Mode's nodes that eksctl makes: its name ends in characters that AWS draws.
+pub fn node_role(cluster: &str) -> String {
+    let suffix = Random::new(0, fnv1a(format!("{cluster} auto mode").as_bytes())).hex(12);
+    let suffix = suffix.to_ascii_uppercase();
+    format!("arn:aws:iam::{ACCOUNT}:role/eksctl-{cluster}-cluster-AutoModeNodeRole-{suffix}")
 }
 
 /// How the add-on CoreDNS is set up.
@@ -70,6 +106,7 @@ impl Default for Cluster {
             kubelet_certificates: false,
             fargate_vcpus_max: None,
             fargate_patch_every: None,
+            auto_mode: None,
         }
     }
 }
@@ -105,6 +142,9 @@ pub(crate) fn create(
             }
         }
     }
+    if let Some(auto_mode) = &cluster.auto_mode {
+        create_auto_mode(registry, &cluster.name, auto_mode)?;
+    }
     match &cluster.core_dns {
         Some(dns) => addons::create_core_dns(registry, dns, catalog.region().name),
         None => Ok(()),
@@ -127,6 +167,25 @@ fn create_profile(registry: &Registry, profile: &FargateProfile) -> Result<(), A
     profile.status.created_at = Some(registry.now().to_meta());
     profile.status.status = Some(status::ACTIVE.to_owned());
     registry.apply(Write::Update { object: Box::new(profile), part: Part::Status }).map(|_| ())
+}
+
+/// The cluster's own object, in which Auto Mode is on. One that is there stays as it is: it may have
+/// been changed since.
+fn create_auto_mode(registry: &Registry, name: &str, auto_mode: &AutoMode) -> Result<(), ApiError> {
+    let AutoMode { node_pools, node_role_arn, .. } = auto_mode;
+    let mut cluster = EksCluster::in_auto_mode(name, node_role_arn, node_pools);
+    cluster.metadata.namespace = Some("kube-system".to_owned());
+    cluster.spec.version = Some(KUBERNETES.to_owned());
+    let created = match registry.apply(Write::Create(Box::new(cluster))) {
+        Err(error) if error.reason == StatusReason::AlreadyExists => return Ok(()),
+        created => created?,
+    };
+    let Some(mut cluster) = created.and_then(|object| object.draft::<EksCluster>()) else {
+        return Ok(());
+    };
+    cluster.status.created_at = Some(registry.now().to_meta());
+    cluster.status.status = Some(status::ACTIVE.to_owned());
+    registry.apply(Write::Update { object: Box::new(cluster), part: Part::Status }).map(|_| ())
 }
 
 /// One private subnet in each zone: those in which EC2's machines are.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wharf_controllers::nodegroups::group_of;
+use wharf_model::auto_mode::fee as auto_mode_fee;
 use wharf_model::instance::Instance;
 use wharf_model::money::{Billing, Money, Price};
 use wharf_model::time::Time;
@@ -34,8 +35,12 @@ pub struct Line {
     pub until: Time,
     /// Whether it is still billed.
     pub running: bool,
-    /// What is owed.
+    /// What is owed for the machine.
     pub cost: Money,
+    /// What EKS Auto Mode takes per hour on top; nothing for machines that it does not run.
+    pub fee: Price,
+    /// What is owed to it.
+    pub fee_cost: Money,
 }
 
 impl Line {
@@ -47,6 +52,11 @@ impl Line {
         let billing = match instance.spec.micro_vm {
             Some(_) => wharf_fargate::price::BILLING,
             None => Billing::EC2_LINUX,
+        };
+        let fee = Price::from_nano_dollars_per_hour(instance.spec.fee_nanos_per_hour);
+        let fee_cost = match instance.spec.fee_nanos_per_hour {
+            0 => Money::default(),
+            _ => auto_mode_fee::BILLING.cost(fee, elapsed),
         };
         Some(Self {
             instance: instance.metadata.name.clone().unwrap_or_default(),
@@ -60,7 +70,14 @@ impl Line {
             running: instance.status.shutting_down_at_nanos.is_none()
                 && instance.status.terminated_at_nanos.is_none(),
             cost: billing.cost(price, elapsed),
+            fee,
+            fee_cost,
         })
+    }
+
+    /// What is owed in all.
+    pub fn total(&self) -> Money {
+        self.cost + self.fee_cost
     }
 
     /// How long it has been in use.
@@ -85,9 +102,14 @@ impl Ledger {
         Self { lines }
     }
 
-    /// The sum of all lines.
+    /// The sum of all lines, fees included.
     pub fn total(&self) -> Money {
-        self.lines.iter().map(|line| line.cost).sum()
+        self.lines.iter().map(Line::total).sum()
+    }
+
+    /// What is owed to EKS Auto Mode.
+    pub fn fees(&self) -> Money {
+        self.lines.iter().map(|line| line.fee_cost).sum()
     }
 
     /// What the machines of each managed node group have cost, and how many they were.
@@ -102,9 +124,15 @@ impl Ledger {
         groups
     }
 
-    /// What the running machines cost per hour.
+    /// What the running machines cost per hour, fees included.
     pub fn rate(&self) -> Price {
-        self.lines.iter().filter(|line| line.running).map(|line| line.price).sum()
+        let running = || self.lines.iter().filter(|line| line.running);
+        running().map(|line| line.price).sum::<Price>().saturating_add(self.fee_rate())
+    }
+
+    /// What EKS Auto Mode takes of the running machines per hour.
+    pub fn fee_rate(&self) -> Price {
+        self.lines.iter().filter(|line| line.running).map(|line| line.fee).sum()
     }
 
     /// The ledger as a table for people.
@@ -150,6 +178,16 @@ impl Ledger {
             if self.lines.len() == 1 { "" } else { "s" },
             Money::from_nano_dollars(i128::from(self.rate().nano_dollars_per_hour())).rounded(4),
         ));
+        let managed = self.lines.iter().filter(|line| line.fee != Price::ZERO).count();
+        if managed > 0 {
+            text.push_str(&format!(
+                "of which {} to EKS Auto Mode for {managed} machine{}, {} per hour now\n",
+                self.fees().rounded(6),
+                if managed == 1 { "" } else { "s" },
+                Money::from_nano_dollars(i128::from(self.fee_rate().nano_dollars_per_hour()))
+                    .rounded(5),
+            ));
+        }
         text
     }
 
@@ -170,6 +208,8 @@ impl Ledger {
                     "seconds": line.elapsed().as_secs(),
                     "running": line.running,
                     "usd": line.cost.to_string(),
+                    "autoModeUsdPerHour": line.fee.to_string(),
+                    "autoModeUsd": line.fee_cost.to_string(),
                 });
                 if let Some(group) = &line.node_group {
                     value["nodeGroup"] = json!(group);
@@ -180,6 +220,7 @@ impl Ledger {
         json!({
             "usd": self.total().to_string(),
             "usdPerHourNow": self.rate().to_string(),
+            "autoModeUsd": self.fees().to_string(),
             "lines": lines,
         })
     }
@@ -238,6 +279,28 @@ mod tests {
         assert_eq!(ledger.to_json()["lines"][1].get("nodeGroup"), None);
     }
 
+    #[test]
+    fn what_auto_mode_takes_is_a_line_of_its_own() {
+        let mut managed = instance("i-a", "0.086", 0, None);
+        managed.spec.fee_nanos_per_hour = 10_320_000;
+        let ledger = Ledger::of([&managed], Time::from_seconds(3_600));
+        assert_eq!(ledger.total().to_string(), "0.09632");
+        assert_eq!(ledger.fees().to_string(), "0.01032");
+        assert_eq!(ledger.rate().to_string(), "0.09632");
+        let text = ledger.to_text();
+        assert!(
+            text.ends_with(
+                "total $0.096320 for 1 machine, $0.0963 per hour now\nof which $0.010320 to EKS Auto Mode for 1 machine, $0.01032 per hour now\n"
+            ),
+            "{text}"
+        );
+        // A minute is the least, of the fee as of the price.
+        let ledger = Ledger::of([&managed], Time::from_seconds(1));
+        assert_eq!(ledger.fees().to_string(), "0.000172");
+        let own = instance("i-b", "0.086", 0, None);
+        assert!(!Ledger::of([&own], Time::from_seconds(9)).to_text().contains("Auto Mode"));
+    }
+
     proptest! {
         /// Money adds up: the total is the sum of the lines, and never falls as time goes on.
         #[test]
@@ -248,13 +311,14 @@ mod tests {
             let machines: Vec<Instance> = machines.iter().enumerate().map(|(index, (start, length, nanos))| {
                 let mut machine = instance(&format!("i-{index}"), "0", *start, Some(start + length));
                 machine.spec.price_nanos_per_hour = *nanos;
+                machine.spec.fee_nanos_per_hour = nanos / 7;
                 machine
             }).collect();
             moments.sort_unstable();
             let mut before = Money::default();
             for moment in moments {
                 let ledger = Ledger::of(&machines, Time::from_seconds(moment));
-                let sum = ledger.lines.iter().fold(Money::default(), |sum, line| sum + line.cost);
+                let sum = ledger.lines.iter().fold(Money::default(), |sum, line| sum + line.cost + line.fee_cost);
                 prop_assert_eq!(ledger.total(), sum);
                 prop_assert!(ledger.total() >= before);
                 before = ledger.total();

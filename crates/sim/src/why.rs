@@ -12,6 +12,7 @@ use wharf_controllers::journal::Journal;
 use wharf_controllers::scheduler::snapshot_of;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::NodeClaim;
+use wharf_model::money::Price;
 use wharf_model::object::Object;
 use wharf_model::quantity::Quantity;
 use wharf_model::resources::{cpu_shares, oom_score_adj, qos_class};
@@ -203,6 +204,13 @@ impl Answer {
                 machine.price.per_hour(),
                 machine.cost.rounded(6)
             ));
+            if machine.fee != Price::ZERO {
+                text.push_str(&format!(
+                    "EKS Auto Mode takes {} on top, {} so far\n",
+                    machine.fee.per_hour(),
+                    machine.fee_cost.rounded(6)
+                ));
+            }
         }
         for kernel in &self.kernel {
             text.push_str(&format!(
@@ -253,6 +261,8 @@ impl Answer {
                 "usdPerHour": machine.price.to_string(),
                 "seconds": machine.elapsed().as_secs(),
                 "usd": machine.cost.to_string(),
+                "autoModeUsdPerHour": machine.fee.to_string(),
+                "autoModeUsd": machine.fee_cost.to_string(),
             })),
         })
     }

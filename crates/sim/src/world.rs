@@ -22,7 +22,9 @@ use wharf_controllers::nodegroups::{self, NodegroupSettings};
 use wharf_controllers::scheduler::{Scheduler, SchedulerMetrics};
 use wharf_controllers::vpa::Storage;
 use wharf_controllers::{storage, vpa, workloads};
+use wharf_model::auto_mode::Cluster as EksCluster;
 use wharf_model::gates::FeatureGates;
+use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
@@ -391,7 +393,15 @@ pub fn create_cloud_objects(
     catalog: &Catalog,
     cluster: &ClusterStart,
 ) -> Result<(), ApiError> {
-    create_control_plane_pod(registry)?;
+    // Auto Mode's controllers run where nobody sees them: a fresh cluster has no pod at all.
+    let was_in_auto_mode = registry.store().count(Kind::of::<EksCluster>()) > 0;
+    let is_hidden = match &cluster.auto_mode {
+        Some(auto_mode) => !auto_mode.with_karpenter,
+        None => was_in_auto_mode,
+    };
+    if !is_hidden {
+        create_control_plane_pod(registry)?;
+    }
     cluster::create(registry, catalog, cluster)?;
     crate::addons::create_storage(registry)
 }

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use compact_str::CompactString;
+use wharf_model::auto_mode::PODS_MAX;
 use wharf_model::resources::Resources;
 
 use super::data::Machine;
@@ -106,6 +107,9 @@ fn pods(machine: &Machine, settings: &NodeSettings) -> i64 {
         Some(max_pods) => i64::from(max_pods),
         None => eni_limited_pods(machine, settings.reserved_enis),
     };
+    if settings.auto_mode {
+        return limit.min(i64::from(PODS_MAX));
+    }
     match settings.kubelet.pods_per_core {
         // Bottlerocket has no such setting.
         Some(per_core) if per_core > 0 && settings.ami_family != AmiFamily::Bottlerocket => {

@@ -14,7 +14,8 @@ use wharf_model::labels::{
     INSTANCE_ENCRYPTION_IN_TRANSIT_SUPPORTED, INSTANCE_FAMILY, INSTANCE_GENERATION,
     INSTANCE_GPU_COUNT, INSTANCE_GPU_MANUFACTURER, INSTANCE_GPU_MEMORY, INSTANCE_GPU_NAME,
     INSTANCE_HYPERVISOR, INSTANCE_LOCAL_NVME, INSTANCE_MEMORY, INSTANCE_NETWORK_BANDWIDTH,
-    INSTANCE_SIZE, INSTANCE_TENANCY, INSTANCE_TYPE, OS, TOPOLOGY_REGION,
+    INSTANCE_SIZE, INSTANCE_TENANCY, INSTANCE_TYPE, KARPENTER_AWS_DOMAIN, MANAGED_BY, OS,
+    TOPOLOGY_REGION, eks,
 };
 
 use super::data::Machine;
@@ -86,6 +87,22 @@ pub(super) fn labels(machine: &Machine, region: &'static str) -> Vec<InstanceTyp
         labels.set(INSTANCE_ACCELERATOR_COUNT, accelerator.count);
     }
     labels.set_all(INSTANCE_TENANCY, smallvec!["dedicated".into(), "default".into()]);
+    labels.0.sort_unstable_by_key(|label| label.key);
+    labels.0
+}
+
+/// The same in EKS Auto Mode's words, and what all of its nodes say.
+pub(super) fn auto_mode(machine: &Machine, region: &'static str) -> Vec<InstanceTypeLabel> {
+    let said = labels(machine, region).into_iter().filter_map(|label| {
+        let key = match label.key.starts_with(KARPENTER_AWS_DOMAIN) {
+            true => eks::translated(label.key)?,
+            false => label.key,
+        };
+        Some(InstanceTypeLabel { key, ..label })
+    });
+    let mut labels = Labels(said.collect());
+    labels.set(eks::COMPUTE_TYPE, eks::COMPUTE_TYPE_AUTO);
+    labels.set(MANAGED_BY, eks::MANAGER);
     labels.0.sort_unstable_by_key(|label| label.key);
     labels.0
 }

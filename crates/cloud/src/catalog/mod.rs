@@ -14,6 +14,7 @@ mod price;
 mod region;
 mod settings;
 
+use wharf_model::auto_mode::families;
 use wharf_model::instance_type::{CapacityType, InstanceType, Offering, PriceSource};
 use wharf_model::money::Price;
 
@@ -96,6 +97,9 @@ impl Catalog {
         settings: &NodeSettings,
         zones: &[Zone],
     ) -> Option<InstanceType> {
+        if settings.auto_mode && !families::is_supported(machine.name, machine.vcpus) {
+            return None;
+        }
         let offerings = self.offerings(machine, settings, zones);
         if offerings.is_empty() {
             return None;
@@ -103,7 +107,10 @@ impl Catalog {
         let node = capacity::node_resources(machine, settings);
         Some(InstanceType {
             name: machine.name.into(),
-            labels: labels::labels(machine, self.region.name),
+            labels: match settings.auto_mode {
+                true => labels::auto_mode(machine, self.region.name),
+                false => labels::labels(machine, self.region.name),
+            },
             allocatable: InstanceType::compute_allocatable(
                 &node.capacity,
                 &node.kube_reserved,
@@ -241,6 +248,40 @@ mod tests {
         assert_eq!(c5a.offerings.len(), 2);
         assert!(catalog.instance_type("c5a.large", &settings(&["us-east-1e"])).is_none());
         assert!(catalog.instance_types(&settings(&[])).is_empty());
+    }
+
+    #[test]
+    fn auto_mode_takes_fewer_types_and_says_the_same_of_them_in_its_own_words() {
+        let catalog = catalog("ap-northeast-2");
+        let zones = catalog.zones().into_iter().map(|zone| zone.name).collect();
+        let settings = NodeSettings::auto_mode(80 << 30, zones);
+        let c5a = catalog.instance_type("c5a.large", &settings).unwrap();
+        assert_eq!(c5a.allocatable.cpu_milli, 1_480);
+        assert_eq!(c5a.allocatable.cpu_milli + c5a.system_reserved.cpu_milli, 1_930);
+        assert_eq!(c5a.capacity.ephemeral_storage_bytes, 80 << 30);
+        for (key, value) in [
+            ("eks.amazonaws.com/compute-type", Some("auto")),
+            ("app.kubernetes.io/managed-by", Some("eks")),
+            ("eks.amazonaws.com/instance-category", Some("c")),
+            ("eks.amazonaws.com/instance-generation", Some("5")),
+            ("eks.amazonaws.com/instance-memory", Some("4096")),
+            ("karpenter.k8s.aws/instance-category", None),
+            ("kubernetes.io/arch", Some("amd64")),
+        ] {
+            assert_eq!(c5a.label(key), value, "{key}");
+        }
+        let types = catalog.instance_types(&settings);
+        assert!(types.len() > 300, "{}", types.len());
+        for machine in &types {
+            assert!(machine.capacity.cpu_milli > 1_000 && machine.capacity.pods <= 110);
+            assert!(machine.labels.windows(2).all(|pair| pair[0].key < pair[1].key));
+            assert!(machine.labels.iter().all(|label| !label.key.contains("karpenter.k8s.aws")));
+        }
+        for left_out in ["t3.small", "c6g.medium", "u-6tb1.112xlarge"] {
+            assert!(catalog.instance_type(left_out, &settings).is_none(), "{left_out}");
+        }
+        let large = catalog.instance_type("c5a.24xlarge", &settings).unwrap();
+        assert_eq!(large.capacity.pods, 110);
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub struct NodeSettings {
     pub vm_memory_overhead_millionths: u32,
     /// Names of the zones in which there are subnets; `None` for every zone of the region.
     pub zones: Option<Vec<CompactString>>,
+    /// Whether EKS Auto Mode runs the nodes: with its own labels, on the types that it takes, and
+    /// with fewer pods on large ones.
+    pub auto_mode: bool,
 }
 
 /// The fields of `spec.kubelet` of an EC2NodeClass which change what a node offers.
@@ -97,6 +100,30 @@ impl Default for NodeSettings {
             reserved_enis: 0,
             vm_memory_overhead_millionths: 75_000,
             zones: None,
+            auto_mode: false,
+        }
+    }
+}
+
+impl NodeSettings {
+    /// What EKS Auto Mode says of its nodes: Bottlerocket on a data volume of so many bytes, local
+    /// disks joined for pods, and some cpu held back while machines are only planned.
+    pub fn auto_mode(data_volume_bytes: i64, zones: Vec<CompactString>) -> NodeSettings {
+        let system_reserved =
+            BTreeMap::from([("cpu".into(), wharf_model::auto_mode::PLANNING_RESERVE_MILLI)]);
+        let data_volume = BlockDevice {
+            device_name: "/dev/xvdb".into(),
+            size_bytes: Some(data_volume_bytes),
+            root_volume: false,
+        };
+        NodeSettings {
+            ami_family: AmiFamily::Bottlerocket,
+            kubelet: KubeletSettings { system_reserved, ..KubeletSettings::default() },
+            block_devices: vec![data_volume],
+            instance_store_policy: Some(InstanceStorePolicy::Raid0),
+            zones: Some(zones),
+            auto_mode: true,
+            ..NodeSettings::default()
         }
     }
 }

@@ -468,6 +468,11 @@ fn launch(
         });
     };
     let mut instance = Instance::default();
+    let dns_name = match request.managed {
+        // Subnets of Auto Mode name machines by their ids, and nodes go by the id alone.
+        true => draw.instance_id.clone(),
+        false => network::private_dns_name(place.address, &settings.region),
+    };
     instance.metadata.name = Some(draw.instance_id);
     let spec = &mut instance.spec;
     spec.instance_type.clone_from(&chosen.instance_type);
@@ -476,8 +481,10 @@ fn launch(
     spec.zone.clone_from(&chosen.zone);
     spec.zone_id.clone_from(&chosen.zone_id);
     spec.private_ip = place.address.to_string();
-    spec.private_dns_name = network::private_dns_name(place.address, &settings.region);
+    spec.private_dns_name = dns_name;
     spec.subnet_id = place.subnet;
+    spec.managed = request.managed;
+    spec.fee_nanos_per_hour = chosen.fee.nano_dollars_per_hour();
     spec.image_id.clone_from(&request.image_id);
     spec.price_nanos_per_hour = chosen.price.nano_dollars_per_hour();
     spec.tags.clone_from(&request.tags);
@@ -524,6 +531,7 @@ fn launched(request: &LaunchRequest, instance: &Instance) -> Launched {
             zone: spec.zone.clone(),
             zone_id: spec.zone_id.clone(),
             price: Price::from_nano_dollars_per_hour(spec.price_nanos_per_hour),
+            fee: Price::from_nano_dollars_per_hour(spec.fee_nanos_per_hour),
             capacity: spec.kubelet.capacity.clone(),
             allocatable: spec.kubelet.allocatable.clone(),
         },

@@ -97,6 +97,7 @@ fn offer(instance_type: &str, zone: &str, price: &str) -> LaunchOverride {
         zone: zone.to_owned(),
         zone_id: "use1-az1".to_owned(),
         price: price.parse().expect("a price"),
+        fee: Price::ZERO,
         capacity: BTreeMap::from([("cpu".to_owned(), "2".to_owned())]),
         allocatable: BTreeMap::from([("cpu".to_owned(), "1930m".to_owned())]),
     }
@@ -114,6 +115,7 @@ fn request(token: &str, overrides: Vec<LaunchOverride>) -> CloudRequest {
         image_id: "ami-1".to_owned(),
         tags: BTreeMap::new(),
         kubelet: KubeletArguments::default(),
+        managed: false,
     }))
 }
 

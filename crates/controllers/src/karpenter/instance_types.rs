@@ -14,14 +14,15 @@ use wharf_model::resources::CPU;
 use wharf_model::time::Time;
 use wharf_provision::catalog::Catalog;
 
+use super::class::NodeClass;
 use super::shared::{CompiledCatalog, Shared};
 
 impl Shared {
     /// The compiled instance types of a node class; kept until the class or what is available
     /// changes.
-    pub(super) fn instance_types(&self, class: &EC2NodeClass, now: Time) -> Arc<Catalog> {
-        let name = CompactString::from(class.metadata.name.as_deref().unwrap_or_default());
-        let settings = node_settings(class);
+    pub(super) fn instance_types(&self, class: NodeClass<'_>, now: Time) -> Arc<Catalog> {
+        let name = class.catalog_key();
+        let settings = class.settings();
         let mut memory = self.memory();
         let unavailable = memory.unavailable(now);
         let fresh = |compiled: &&CompiledCatalog| {

@@ -2,22 +2,31 @@
 
 use std::collections::BTreeMap;
 
+use wharf_cloud::catalog::Catalog as CloudCatalog;
+use wharf_model::auto_mode::fee;
 use wharf_model::instance::KubeletArguments;
 use wharf_model::instance_type::CapacityType;
-use wharf_model::karpenter::{EC2NodeClass, NodeClaim};
+use wharf_model::karpenter::NodeClaim;
 use wharf_model::labels;
+use wharf_model::money::Price;
 use wharf_model::requirements::{Requirement, Requirements};
 use wharf_model::resources::Resources;
 use wharf_model::taints;
+use wharf_model::time::Time;
 use wharf_ports::cloud::{Allocation, LaunchOverride, LaunchRequest};
 use wharf_provision::catalog::{Catalog, Cells, TypeSet};
 
-use super::nodeclass::image_for;
+use super::class::NodeClass;
 
 /// At most so many instance types go into a launch (upstream's bound).
 const TYPES_IN_LAUNCH_MAX: usize = 60;
 /// Labels of types that are bought only when asked for.
-const EXOTIC: [&str; 2] = [labels::INSTANCE_GPU_NAME, labels::INSTANCE_ACCELERATOR_NAME];
+const EXOTIC: [&str; 4] = [
+    labels::INSTANCE_GPU_NAME,
+    labels::INSTANCE_ACCELERATOR_NAME,
+    labels::eks::INSTANCE_GPU_NAME,
+    labels::eks::INSTANCE_ACCELERATOR_NAME,
+];
 
 /// What a NodeClaim requires of its machine. A malformed entry is left out: the API lets none in.
 pub(super) fn claim_requirements(claim: &NodeClaim) -> Requirements {
@@ -31,12 +40,22 @@ pub(super) fn claim_requirements(claim: &NodeClaim) -> Requirements {
         .collect()
 }
 
+/// Who sells machines, to whom, and when.
+pub(super) struct Seller<'a> {
+    /// The region's prices.
+    pub(super) cloud: &'a CloudCatalog,
+    /// The cluster's name.
+    pub(super) cluster: &'a str,
+    /// The time of the request: fees change.
+    pub(super) now: Time,
+}
+
 /// The request for a NodeClaim's machine; `None` if nothing that is available would do.
 pub(super) fn request(
     claim: &NodeClaim,
-    class: &EC2NodeClass,
+    class: NodeClass<'_>,
     catalog: &Catalog,
-    cluster: &str,
+    seller: &Seller<'_>,
 ) -> Option<LaunchRequest> {
     let requirements = claim_requirements(claim);
     let (types, cells) = fitting(claim, &requirements, catalog);
@@ -63,13 +82,14 @@ pub(super) fn request(
         token: claim.metadata.uid.clone().unwrap_or_default(),
         node_claim: name,
         capacity_type: capacity_type.as_str().to_owned(),
-        overrides: overrides(chosen, catalog, cells_wanted),
+        overrides: overrides(chosen, class, catalog, cells_wanted, seller),
         allocation: Allocation::LowestPrice,
-        subnets: class.status.subnets.iter().map(|subnet| subnet.id.clone()).collect(),
+        subnets: class.subnets().iter().map(|subnet| subnet.id.clone()).collect(),
         ami_family: class.ami_family().to_owned(),
-        image_id: image_for(class, arch),
-        tags: tags(claim, class, cluster),
-        kubelet: kubelet_arguments(claim, capacity_type),
+        image_id: class.image_for(arch),
+        tags: tags(claim, class, seller.cluster),
+        kubelet: kubelet_arguments(claim, class, capacity_type),
+        managed: class.is_auto(),
     })
 }
 
@@ -99,7 +119,7 @@ fn fitting(claim: &NodeClaim, requirements: &Requirements, catalog: &Catalog) ->
 fn without_exotic(types: TypeSet, catalog: &Catalog) -> TypeSet {
     let is_exotic = |index: usize| {
         let machine = catalog.get(index as u32);
-        let metal = machine.label(labels::INSTANCE_SIZE).is_some_and(|size| size.contains("metal"));
+        let metal = machine.name.contains(".metal");
         metal || EXOTIC.iter().any(|key| !machine.label_values(key).is_empty())
     };
     let generic: TypeSet = types.ones().filter(|index| !is_exotic(*index)).collect();
@@ -118,10 +138,17 @@ fn without_dear_spot(types: TypeSet, catalog: &Catalog, cells: Cells) -> TypeSet
         .collect()
 }
 
-fn overrides(types: &[u32], catalog: &Catalog, cells: Cells) -> Vec<LaunchOverride> {
+fn overrides(
+    types: &[u32],
+    class: NodeClass<'_>,
+    catalog: &Catalog,
+    cells: Cells,
+    seller: &Seller<'_>,
+) -> Vec<LaunchOverride> {
     let mut overrides = Vec::new();
     for index in types {
         let machine = catalog.get(*index);
+        let fee = auto_mode_fee(&machine.name, class, seller);
         let amounts = |resources: &Resources| -> BTreeMap<String, String> {
             resources.to_map().into_iter().map(|(name, quantity)| (name, quantity.0)).collect()
         };
@@ -133,8 +160,9 @@ fn overrides(types: &[u32], catalog: &Catalog, cells: Cells) -> Vec<LaunchOverri
                 zone: cell.zone.to_string(),
                 zone_id: cell.zone_id.to_string(),
                 price,
+                fee,
                 capacity: amounts(&machine.capacity),
-                allocatable: amounts(&machine.allocatable),
+                allocatable: amounts(&class.offered(&machine.allocatable)),
             });
         }
     }
@@ -144,23 +172,39 @@ fn overrides(types: &[u32], catalog: &Catalog, cells: Cells) -> Vec<LaunchOverri
     overrides
 }
 
-fn tags(claim: &NodeClaim, class: &EC2NodeClass, cluster: &str) -> BTreeMap<String, String> {
-    let mut tags = class.spec.tags.clone();
+/// What Auto Mode takes for running a machine of a type.
+fn auto_mode_fee(instance_type: &str, class: NodeClass<'_>, seller: &Seller<'_>) -> Price {
+    let machine = seller.cloud.machine(instance_type).filter(|_| class.is_auto());
+    machine.map_or(Price::ZERO, |machine| {
+        let (on_demand, _) = seller.cloud.on_demand_price(machine);
+        fee::fee(instance_type, on_demand, seller.now)
+    })
+}
+
+fn tags(claim: &NodeClaim, class: NodeClass<'_>, cluster: &str) -> BTreeMap<String, String> {
+    let mut tags = class.tags().clone();
     let pool = claim.metadata.labels.as_ref().and_then(|map| map.get(labels::NODEPOOL));
-    let class_name = class.metadata.name.clone().unwrap_or_default();
     tags.extend([
         (format!("kubernetes.io/cluster/{cluster}"), "owned".to_owned()),
         (labels::NODEPOOL.to_owned(), pool.cloned().unwrap_or_default()),
         ("eks:eks-cluster-name".to_owned(), cluster.to_owned()),
-        (labels::EC2NODECLASS.to_owned(), class_name),
+        (class.label_key().to_owned(), class.name().to_owned()),
     ]);
     tags
 }
 
 /// What the boot script tells the kubelet: the claim's labels and taints, and the taint that keeps
 /// pods off until the claim has found its node.
-fn kubelet_arguments(claim: &NodeClaim, capacity_type: CapacityType) -> KubeletArguments {
+fn kubelet_arguments(
+    claim: &NodeClaim,
+    class: NodeClass<'_>,
+    capacity_type: CapacityType,
+) -> KubeletArguments {
     let mut node_labels = claim.metadata.labels.clone().unwrap_or_default();
+    if class.is_auto() {
+        // The kubelet brings the claim's taints itself.
+        node_labels.insert(labels::DO_NOT_SYNC_TAINTS.to_owned(), "true".to_owned());
+    }
     node_labels.insert(labels::CAPACITY_TYPE.to_owned(), capacity_type.as_str().to_owned());
     let mut taints = vec![taints::taint(labels::TAINT_UNREGISTERED, taints::NO_EXECUTE)];
     taints.extend(claim.spec.taints.iter().chain(&claim.spec.startup_taints).cloned());

@@ -12,11 +12,12 @@ use k8s_openapi::api::core::v1::Node;
 use serde_json::json;
 use wharf_model::instance_type::CapacityType;
 use wharf_model::karpenter::conditions::{self, Conditioned, node_claim, reason};
-use wharf_model::karpenter::{EC2NodeClass, NodeClaim, TERMINATION_FINALIZER, events};
+use wharf_model::karpenter::{NodeClaim, TERMINATION_FINALIZER, events};
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
 use wharf_model::requirements::Requirements;
+use wharf_model::resources::Resources;
 use wharf_model::time::Time;
 use wharf_ports::cloud::{CloudEvent, CloudRequest, LaunchError, LaunchRequest, Launched};
 use wharf_ports::cluster::{Change, Delete, Part, Write};
@@ -24,10 +25,10 @@ use wharf_ports::controller::{Context, Controller, Enqueue, Step, WorkKey};
 use wharf_ports::reason::{Because, Reason};
 use wharf_ports::view::View;
 
+use super::class::{NodeClass, is_auto_claim};
 use super::events::{report_transitions, warning};
 use super::launch;
 use super::log::{self, Source};
-use super::nodeclass;
 use super::registration;
 use super::shared::Shared;
 use super::snapshot::claim_of_node;
@@ -158,8 +159,8 @@ impl Lifecycle {
         step: &mut Step,
     ) -> Next {
         let name = &claim.spec.node_class_ref.name;
-        let class = context.view.get::<EC2NodeClass>(&ObjectKey::cluster(name));
-        let Some(class) = class.filter(|class| nodeclass::is_ready(class)) else {
+        let class = NodeClass::of(context.view, &claim.spec.node_class_ref);
+        let Some(class) = class.filter(|class| class.is_ready()) else {
             let message = format!(
                 "NodeClaim {} event: resolving nodeclass, {name} is not ready",
                 claim.metadata.name.as_deref().unwrap_or_default()
@@ -168,8 +169,12 @@ impl Lifecycle {
             return Next::Delete;
         };
         let catalog = self.shared.instance_types(class, context.now);
-        let cluster = &self.shared.settings.cluster_name;
-        let Some(request) = launch::request(claim, class, &catalog, cluster) else {
+        let seller = launch::Seller {
+            cloud: &self.shared.cloud,
+            cluster: &self.shared.settings.cluster_name,
+            now: context.now,
+        };
+        let Some(request) = launch::request(claim, class, &catalog, &seller) else {
             let error =
                 "creating instance, all requested instance types were unavailable during launch";
             self.report_shortage(claim, error, step);
@@ -198,7 +203,11 @@ impl Lifecycle {
             memory.mark_unavailable(offering, now);
         }
         drop(memory);
-        self.report_shortage(claim, &format!("creating instance, {error}"), step);
+        let text = match is_auto_claim(claim) {
+            true => auto_shortage(error),
+            false => format!("creating instance, {error}"),
+        };
+        self.report_shortage(claim, &text, step);
     }
 
     fn report_shortage(&self, claim: &NodeClaim, error: &str, step: &mut Step) {
@@ -224,8 +233,7 @@ impl Lifecycle {
         step: &mut Step,
     ) {
         let chosen = &launched.chosen;
-        let class_name = ObjectKey::cluster(&claim.spec.node_class_ref.name);
-        let class = context.view.get::<EC2NodeClass>(&class_name);
+        let class = NodeClass::of(context.view, &claim.spec.node_class_ref);
         let mut provided: BTreeMap<String, String> = BTreeMap::new();
         if let Some(class) = class {
             let catalog = self.shared.instance_types(class, context.now);
@@ -243,16 +251,16 @@ impl Lifecycle {
         }
         // The user's labels win over the provider's.
         let requirements = launch::claim_requirements(claim);
-        provided.extend(custom_labels(&requirements, context));
+        provided.extend(custom_labels(&requirements, is_auto_claim(claim), context));
         provided.extend(claim.metadata.labels.take().unwrap_or_default());
         let arch = provided.get(labels::ARCH).map_or("amd64", String::as_str);
-        let image = class.map(|class| nodeclass::image_for(class, arch));
+        let image = class.map(|class| class.image_for(arch));
         claim.status.image_id = image.unwrap_or_else(|| launched.image_id.clone());
         claim.metadata.labels = Some(provided);
         if let Some(class) = class {
             let annotations = claim.metadata.annotations.get_or_insert_default();
-            for key in [labels::EC2NODECLASS_HASH, labels::EC2NODECLASS_HASH_VERSION] {
-                let stamp = class.metadata.annotations.as_ref().and_then(|map| map.get(key));
+            for key in class.hash_keys() {
+                let stamp = class.metadata().annotations.as_ref().and_then(|map| map.get(key));
                 annotations.extend(stamp.map(|stamp| (key.to_owned(), stamp.clone())));
             }
         }
@@ -260,6 +268,10 @@ impl Lifecycle {
         claim.status.provider_id.clone_from(&provider_id);
         claim.status.capacity = quantities(&chosen.capacity);
         claim.status.allocatable = quantities(&chosen.allocatable);
+        if let Some(class) = class.filter(|class| class.is_auto()) {
+            let offered = Resources::from_map(&claim.status.allocatable);
+            claim.status.allocatable = class.planned(&offered).to_map();
+        }
         claim.conditions_mut(context.now.timestamp()).set_true(node_claim::LAUNCHED);
         let name = claim.metadata.name.clone().unwrap_or_default();
         let fields = [
@@ -353,6 +365,20 @@ impl Controller for Lifecycle {
     }
 }
 
+/// A refused launch in the words of EKS Auto Mode, which names the fleet's errors by their codes.
+fn auto_shortage(error: &LaunchError) -> String {
+    let (code, message) = match error {
+        LaunchError::InsufficientCapacity { message, .. } => {
+            ("InsufficientInstanceCapacity", message)
+        }
+        LaunchError::Api { code, message } => (code.as_str(), message),
+    };
+    format!(
+        "creating nodeclaim, creating instance, insufficient capacity, with fleet error(s), {code}: \
+         {message}"
+    )
+}
+
 /// The pools that were out of capacity; `None` if something else went wrong.
 fn out_of_capacity(error: &LaunchError) -> Option<Vec<(String, String)>> {
     match error {
@@ -366,10 +392,16 @@ fn out_of_capacity(error: &LaunchError) -> Option<Vec<(String, String)>> {
 
 /// The labels that a claim's requirements give its node besides the provider's: of custom keys any
 /// value they allow, a random number where any will do.
-fn custom_labels(requirements: &Requirements, context: &mut Context<'_>) -> Vec<(String, String)> {
+fn custom_labels(
+    requirements: &Requirements,
+    is_auto: bool,
+    context: &mut Context<'_>,
+) -> Vec<(String, String)> {
+    let is_well_known: fn(&str) -> bool =
+        if is_auto { labels::is_well_known_to_auto_mode } else { labels::is_well_known };
     let custom = requirements
         .iter()
-        .filter(|requirement| !labels::is_well_known(&requirement.key))
+        .filter(|requirement| !is_well_known(&requirement.key))
         .filter(|requirement| labels::restriction(&requirement.key).is_none());
     custom
         .filter_map(|requirement| {

@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use wharf_model::auto_mode::AutoNodeClass;
 use wharf_model::karpenter::conditions::{Conditioned, node_claim};
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
-use wharf_model::object::ObjectKey;
+use wharf_model::object::Object;
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, Step, WorkKey};
 use wharf_ports::view::View;
 use wharf_provision::disruption::drift::{Stamped, from_node_class, from_pool};
 
+use super::class::{self, NodeClass};
 use super::events::report_transitions;
 use super::shared::Shared;
 use super::snapshot::{claim_quiet_at, pool_requirements};
@@ -39,8 +41,7 @@ impl Controller for Marks {
         let claims = Kind::of::<NodeClaim>();
         if change.kind() == claims {
             queue.now(WorkKey::object(claims, change.key()));
-        } else if change.kind() == Kind::of::<NodePool>()
-            || change.kind() == Kind::of::<EC2NodeClass>()
+        } else if change.kind() == Kind::of::<NodePool>() || class::kinds().contains(&change.kind())
         {
             let spec_changed = match (&change.old, &change.new) {
                 (Some(old), Some(new)) => spec_differs(old, new),
@@ -111,26 +112,23 @@ fn drift(claim: &NodeClaim, pool: &NodePool, view: &View) -> Option<&'static str
         claim_labels,
     );
     of_pool.or_else(|| {
-        let key = ObjectKey::cluster(&claim.spec.node_class_ref.name);
-        let class = view.get::<EC2NodeClass>(&key)?;
-        let class_annotations = class.metadata.annotations.as_ref().unwrap_or(&none);
-        from_node_class(
-            Stamped::node_class(class_annotations),
-            Stamped::node_class(claim_annotations),
-        )
+        let class = NodeClass::of(view, &claim.spec.node_class_ref)?;
+        let class_annotations = class.metadata().annotations.as_ref().unwrap_or(&none);
+        from_node_class(class.stamped(class_annotations), class.stamped(claim_annotations))
     })
 }
 
-fn spec_differs(old: &wharf_model::object::Object, new: &wharf_model::object::Object) -> bool {
-    match (old.typed::<NodePool>(), new.typed::<NodePool>()) {
-        (Some(old), Some(new)) => {
-            old.spec != new.spec || old.metadata.annotations != new.metadata.annotations
-        }
-        _ => match (old.typed::<EC2NodeClass>(), new.typed::<EC2NodeClass>()) {
-            (Some(old), Some(new)) => {
-                old.spec != new.spec || old.metadata.annotations != new.metadata.annotations
+fn spec_differs(old: &Object, new: &Object) -> bool {
+    macro_rules! differs {
+        ($type:ty) => {
+            if let (Some(old), Some(new)) = (old.typed::<$type>(), new.typed::<$type>()) {
+                return old.spec != new.spec
+                    || old.metadata.annotations != new.metadata.annotations;
             }
-            _ => true,
-        },
+        };
     }
+    differs!(NodePool);
+    differs!(EC2NodeClass);
+    differs!(AutoNodeClass);
+    true
 }

@@ -5,6 +5,9 @@
 //! and tell each other is in `shared` and may be lost at any moment: everything that counts is read
 //! from the view. Words, timings and texts are upstream's (<https://karpenter.sh/docs/>).
 
+mod auto_class;
+mod auto_pools;
+mod class;
 mod daemons;
 mod disruption;
 mod events;
@@ -76,6 +79,8 @@ pub fn controllers(
     let shared = shared::Shared::new(Arc::clone(catalog), settings);
     vec![
         Box::new(nodeclass::NodeClassController::new(Arc::clone(&shared))),
+        Box::new(auto_pools::AutoPools::new(Arc::clone(&shared))),
+        Box::new(auto_class::AutoClassController::new(Arc::clone(&shared))),
         Box::new(nodepool::NodePoolController::new(Arc::clone(&shared))),
         Box::new(provisioner::Provisioner::new(Arc::clone(&shared))),
         Box::new(lifecycle::Lifecycle::new(Arc::clone(&shared))),

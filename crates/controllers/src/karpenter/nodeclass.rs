@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use wharf_cloud::ec2::resource_id;
-use wharf_model::karpenter::conditions::{self, Conditioned, ec2_node_class};
+use wharf_model::karpenter::conditions::{Conditioned, ec2_node_class};
 use wharf_model::karpenter::ec2nodeclass::{Ami, SecurityGroup, Subnet};
 use wharf_model::karpenter::hash::EC2_NODE_CLASS_HASH_VERSION;
 use wharf_model::karpenter::{
@@ -25,6 +25,7 @@ use wharf_ports::cluster::{Change, Part, Write};
 use wharf_ports::controller::{Context, Controller, Enqueue, Step, WorkKey};
 use wharf_ports::view::View;
 
+use super::class::is_auto_claim;
 use super::events::{normal, report_transitions};
 use super::shared::Shared;
 
@@ -97,6 +98,7 @@ impl NodeClassController {
         let users: Vec<&NodeClaim> = context
             .view
             .list::<NodeClaim>()
+            .filter(|claim| !is_auto_claim(claim))
             .filter(|claim| Some(claim.spec.node_class_ref.name.as_str()) == name)
             .collect();
         if !users.is_empty() {
@@ -215,10 +217,4 @@ pub(super) fn image_for(class: &EC2NodeClass, arch: &str) -> String {
         ami.requirements.iter().any(|requirement| requirement.values.iter().any(|v| v == arch))
     };
     class.status.amis.iter().find(wants).map(|ami| ami.id.clone()).unwrap_or_default()
-}
-
-/// Whether a node class can be used for launches.
-pub(super) fn is_ready(class: &EC2NodeClass) -> bool {
-    conditions::is_true(&class.status.conditions, conditions::READY)
-        && class.metadata.deletion_timestamp.is_none()
 }

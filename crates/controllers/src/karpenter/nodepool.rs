@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use wharf_model::karpenter::conditions::{self, Conditioned, node_pool, reason};
 use wharf_model::karpenter::hash::NODE_POOL_HASH_VERSION;
-use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
+use wharf_model::karpenter::{NodeClaim, NodePool};
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
 use wharf_model::object::ObjectKey;
@@ -17,6 +17,7 @@ use wharf_ports::controller::{Context, Controller, Enqueue, Step, WorkKey};
 use wharf_ports::view::View;
 use wharf_provision::pool::NODES;
 
+use super::class::{self, NodeClass};
 use super::events::report_transitions;
 use super::shared::Shared;
 use super::snapshot::{StateNode, class_of, node_of_claim};
@@ -46,7 +47,7 @@ impl Controller for NodePoolController {
             if let Some(pool) = change.object().header().label(labels::NODEPOOL) {
                 queue.now(WorkKey::object(kind, &ObjectKey::cluster(pool)));
             }
-        } else if change.kind() == Kind::of::<EC2NodeClass>() {
+        } else if class::kinds().contains(&change.kind()) {
             for pool in view.objects(kind) {
                 queue.now(WorkKey::object(kind, pool.key()));
             }
@@ -65,7 +66,7 @@ impl Controller for NodePoolController {
         draft.status.resources = resources;
         let class = class_of(context.view, pool);
         draft.status.node_class_observed_generation =
-            class.and_then(|class| class.metadata.generation);
+            class.and_then(|class| class.metadata().generation);
         let mut set = draft.conditions_mut(context.now.timestamp());
         match invalid(pool) {
             Some(message) => {
@@ -142,15 +143,15 @@ fn invalid(pool: &NodePool) -> Option<String> {
 }
 
 /// Why a pool's node class cannot be used.
-fn class_problem(class: Option<&EC2NodeClass>) -> Option<(String, String)> {
+fn class_problem(class: Option<NodeClass<'_>>) -> Option<(String, String)> {
     let fixed = |reason: &str, message: &str| Some((reason.to_owned(), message.to_owned()));
     let Some(class) = class else {
         return fixed(reason::NODE_CLASS_NOT_FOUND, reason::NODE_CLASS_NOT_FOUND_MESSAGE);
     };
-    if class.metadata.deletion_timestamp.is_some() {
+    if class.metadata().deletion_timestamp.is_some() {
         return fixed(reason::NODE_CLASS_TERMINATING, reason::NODE_CLASS_TERMINATING_MESSAGE);
     }
-    let ready = conditions::get(&class.status.conditions, conditions::READY);
+    let ready = conditions::get(class.conditions(), conditions::READY);
     match ready.map(|ready| (ready.status.as_str(), ready)) {
         Some((conditions::TRUE, _)) => None,
         Some((conditions::FALSE, ready)) => Some((ready.reason.clone(), ready.message.clone())),

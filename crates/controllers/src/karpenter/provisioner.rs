@@ -10,6 +10,7 @@ use std::time::Duration;
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
+use wharf_model::auto_mode::is_auto_class;
 use wharf_model::karpenter::template::ClaimParts;
 use wharf_model::karpenter::{NodeClaim, NodePool, NodeSelectorRequirementWithMinValues, events};
 use wharf_model::kinds::Kind;
@@ -32,7 +33,7 @@ use wharf_provision::pod::{Origin, PodRequest};
 use wharf_provision::pool::NODES;
 use wharf_provision::solve::{Solution, Solver};
 
-use super::events::{event, normal, warning};
+use super::events::{event, normal, told_by, warning};
 use super::log::{self, Source};
 use super::pods::{self, Budgets, Requests};
 use super::shared::{Shared, TELL_AGAIN};
@@ -105,7 +106,11 @@ impl Provisioner {
         self.report_batch(&batch, &solution, context, &mut step);
         self.create(&snapshot, &solver, &batch, &solution, context, &mut step);
         self.nominate(&solver, &batch, &solution, context, &mut step);
-        self.report_failures(&batch, &solution, context, &mut step);
+        let is_auto = snapshot
+            .pools
+            .iter()
+            .all(|ready| is_auto_class(&ready.pool.spec.template.spec.node_class_ref));
+        self.report_failures(&batch, &solution, is_auto, context, &mut step);
         self.report_pools(&snapshot, &solver, now, &mut step);
         step
     }
@@ -168,7 +173,8 @@ impl Provisioner {
             for pod in &planned.pods {
                 let pod = &batch[*pod as usize];
                 let place = format!("nodeclaim/{name}");
-                self.nominate_pod(pod, &place, context.now, step);
+                let is_auto = is_auto_class(&object.spec.template.spec.node_class_ref);
+                self.nominate_pod(pod, &place, is_auto, context.now, step);
                 step.reasons.push(pod_reason(pod, &name, planned, &pool.catalog));
             }
         }
@@ -201,7 +207,8 @@ impl Provisioner {
             if node.name != node.node_claim {
                 place.push(format!("node/{}", node.name));
             }
-            self.nominate_pod(pod, &place.join(", "), context.now, step);
+            let is_auto = node.labels.contains_key(labels::eks::NODE_CLASS);
+            self.nominate_pod(pod, &place.join(", "), is_auto, context.now, step);
         }
         nodes.sort_unstable();
         nodes.dedup();
@@ -212,7 +219,14 @@ impl Provisioner {
         }
     }
 
-    fn nominate_pod(&self, pod: &PodRequest, place: &str, now: Time, step: &mut Step) {
+    fn nominate_pod(
+        &self,
+        pod: &PodRequest,
+        place: &str,
+        is_auto: bool,
+        now: Time,
+        step: &mut Step,
+    ) {
         let message = format!("Pod should schedule on: {place}");
         let regarding = wharf_ports::event::Regarding {
             kind: Kind::of::<Pod>(),
@@ -221,6 +235,7 @@ impl Provisioner {
             field_path: String::new(),
         };
         let event = event(regarding, EventType::Normal, events::NOMINATED, message);
+        let event = told_by(event, is_auto);
         self.shared.tell(step, event, TELL_AGAIN, now);
     }
 
@@ -228,6 +243,7 @@ impl Provisioner {
         &self,
         batch: &[PodRequest],
         solution: &Solution,
+        is_auto: bool,
         context: &mut Context<'_>,
         step: &mut Step,
     ) {
@@ -238,6 +254,7 @@ impl Provisioner {
             let message = format!("Failed to schedule pod, {why}");
             let before = step.writes.len();
             let event = warning(object, events::FAILED_SCHEDULING, message);
+            let event = told_by(event, is_auto);
             self.shared.tell(step, event, FAILED_AGAIN, context.now);
             if step.writes.len() == before {
                 continue;

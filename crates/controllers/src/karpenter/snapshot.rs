@@ -7,9 +7,8 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use wharf_model::karpenter::conditions::{self, Conditioned, node_claim};
-use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
+use wharf_model::karpenter::{NodeClaim, NodePool};
 use wharf_model::labels;
-use wharf_model::object::ObjectKey;
 use wharf_model::requirements::{Requirement, Requirements};
 use wharf_model::resources::Resources;
 use wharf_model::taints;
@@ -22,6 +21,7 @@ use wharf_provision::pool::{NODES, Pool};
 use wharf_provision::solve::{PACKING, PACKING_SHARE, Packing, Settings, Solver};
 use wharf_provision::terms::HostPort;
 
+use super::class::NodeClass;
 use super::daemons::Daemons;
 use super::pods;
 use super::shared::Shared;
@@ -384,14 +384,30 @@ fn ready_pools<'v>(shared: &Shared, view: &'v View, now: Time) -> Vec<ReadyPool<
         })
         .filter_map(|pool| {
             let class = class_of(view, pool)?;
-            Some(ReadyPool { pool, catalog: shared.instance_types(class, now) })
+            let catalog = match asks_in_foreign_words(pool, class) {
+                // Nothing has such a label: no type will do.
+                true => Arc::new(Catalog::new(Vec::new())),
+                false => shared.instance_types(class, now),
+            };
+            Some(ReadyPool { pool, catalog })
         })
         .collect()
 }
 
+/// Whether a pool of Auto Mode asks for labels of self-managed Karpenter's, which no machine of Auto
+/// Mode has.
+fn asks_in_foreign_words(pool: &NodePool, class: NodeClass<'_>) -> bool {
+    let is_foreign = |key: &str| labels::domain(key) == labels::KARPENTER_AWS_DOMAIN;
+    let requirements = pool_requirements(pool);
+    class.is_auto()
+        && requirements
+            .iter()
+            .any(|asked| is_foreign(&asked.key) && !asked.operator().is_negative())
+}
+
 /// The node class that a pool names.
-pub(super) fn class_of<'v>(view: &'v View, pool: &NodePool) -> Option<&'v EC2NodeClass> {
-    view.get(&ObjectKey::cluster(&pool.spec.template.spec.node_class_ref.name))
+pub(super) fn class_of<'v>(view: &'v View, pool: &NodePool) -> Option<NodeClass<'v>> {
+    NodeClass::of(view, &pool.spec.template.spec.node_class_ref)
 }
 
 /// Whether a node reports that it is ready.

@@ -23,7 +23,9 @@ use wharf_ports::error::ApiError;
 use wharf_ports::event::{EventType, Regarding};
 use wharf_ports::view::View;
 
-use super::events::{about, event, normal, report_transitions, warning};
+use super::auto_class::FINALIZED;
+use super::class::is_auto_claim;
+use super::events::{about, event, is_auto_node, normal, report_transitions, told_by, warning};
 use super::garbage_collection::is_gone;
 use super::log::{self, Source};
 use super::pods;
@@ -162,7 +164,7 @@ impl Termination {
         if self.update_claim(claim, step, draining) {
             return false;
         }
-        self.force(&waiting, deadline, context, step);
+        self.force(&waiting, deadline, is_auto_node(node), context, step);
         self.evict(&waiting, name, now, step);
         false
     }
@@ -240,6 +242,7 @@ impl Termination {
         &self,
         waiting: &[&Pod],
         deadline: Option<Time>,
+        is_auto: bool,
         context: &Context<'_>,
         step: &mut Step,
     ) {
@@ -261,7 +264,7 @@ impl Termination {
                  do-not-disrupt annotation.",
                 pods::grace_period(pod).as_secs()
             );
-            let event = normal(*pod, events::DISRUPTED, message);
+            let event = told_by(normal(*pod, events::DISRUPTED, message), is_auto);
             self.shared.tell(step, event, TELL_AGAIN, context.now);
         }
     }
@@ -287,7 +290,8 @@ impl Termination {
                 eviction.told = true;
                 let message = format!("Evicted pod: {why}");
                 let (regarding, message) = (eviction.pod.clone(), message.trim_end().to_owned());
-                step.write(event(regarding, EventType::Normal, events::EVICTED, message));
+                let event = event(regarding, EventType::Normal, events::EVICTED, message);
+                step.write(told_by(event, claim.is_some_and(is_auto_claim)));
             }
             pod.is_some()
         });
@@ -352,6 +356,9 @@ impl Termination {
         }
         let mut draft = claim.clone();
         remove_finalizer(&mut draft.metadata);
+        if is_auto_claim(claim) {
+            step.write(normal(claim, FINALIZED, format!("Finalized {TERMINATION_FINALIZER}")));
+        }
         step.write(Write::Update { object: Box::new(draft), part: Part::Main });
         let name = claim.metadata.name.as_deref().unwrap_or_default();
         let mut fields = Vec::new();

@@ -11,6 +11,7 @@ use wharf_model::instance::KubeletArguments;
 use wharf_model::instance_type::{CapacityType, InstanceType};
 use wharf_model::kinds::Kind;
 use wharf_model::labels;
+use wharf_model::money::Price;
 use wharf_model::nodegroup::rules::AMI_TYPE_DEFAULT;
 use wharf_model::nodegroup::{
     ASG_TAG, CAPACITY_TYPE_LABEL, IMAGE_LABEL, LABEL, NAME_TAG, Nodegroup, capacity_type,
@@ -95,6 +96,7 @@ pub(super) fn request(
         image_id: image(group, cluster),
         tags: tags(group, cluster),
         kubelet: kubelet_arguments(group, cluster),
+        managed: false,
     }
 }
 
@@ -185,6 +187,7 @@ fn in_zone(machine: &InstanceType, offer: &Offer, zone: &str) -> Option<LaunchOv
         zone: zone.to_owned(),
         zone_id: found.zone_id.to_string(),
         price: found.price,
+        fee: Price::ZERO,
         capacity: amounts(&machine.capacity),
         allocatable: amounts(&machine.allocatable),
     })

@@ -2,7 +2,8 @@
 //! self-managed Karpenter refer to an EC2NodeClass, and `Cluster` (`eks.services.k8s.aws/v1alpha1`), the
 //! AWS controller's kind, in which Auto Mode is switched on and off.
 //!
-//! [`pools`] has the NodePools that Auto Mode brings; [`families`] which machine types it takes.
+//! [`pools`] has the NodePools that Auto Mode brings; [`families`] which machine types it takes; [`fee`] what
+//! it costs.
 //!
 //! Public contract: <https://docs.aws.amazon.com/eks/latest/userguide/create-node-class.html>,
 //! <https://docs.aws.amazon.com/eks/latest/userguide/set-builtin-node-pools.html>,
@@ -11,6 +12,7 @@
 mod cluster;
 pub mod columns;
 pub mod families;
+pub mod fee;
 mod nodeclass;
 pub mod pools;
 pub mod schema;

@@ -176,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn the_hash_of_the_general_purpose_pool_is_upstreams() {
+        let pool = |name| built_in(name).expect("built in");
+        assert_eq!(pool(GENERAL_PURPOSE).static_hash(), "4012513481623584108");
+        assert_ne!(pool(SYSTEM).static_hash(), "4012513481623584108");
+        let mut other = pool(GENERAL_PURPOSE);
+        other.spec.template.spec.expire_after = Some("480h".to_owned());
+        assert_ne!(other.static_hash(), "4012513481623584108");
+    }
+
+    #[test]
     fn what_is_brought_is_valid_and_has_no_defaults_left_to_fill_in() {
         let subnets = ["subnet-1".to_owned(), "subnet-2".to_owned()];
         let class = default_class("arn:aws:iam::1:role/nodes", subnets, "sg-1".to_owned());

@@ -18,8 +18,8 @@ pub const NODE_CLASS: &str = "eks.amazonaws.com/nodeclass";
 pub const NODE_CLASS_HASH: &str = "eks.amazonaws.com/nodeclass-hash";
 /// The version of the hash in [`NODE_CLASS_HASH`].
 pub const NODE_CLASS_HASH_VERSION: &str = "eks.amazonaws.com/nodeclass-hash-version";
-/// The cluster, on nodes that the cloud provider has looked at.
-pub const CLOUD_PROVIDER: &str = "k8s.io/cloud-provider-aws";
+/// The zone, in the words of Auto Mode's own EBS driver.
+pub const EBS_ZONE: &str = "topology.ebs.csi.eks.amazonaws.com/zone";
 /// The letters that a type's name begins with.
 pub const INSTANCE_CATEGORY: &str = "eks.amazonaws.com/instance-category";
 /// What stands before the dot of a type's name.

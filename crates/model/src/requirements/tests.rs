@@ -122,6 +122,25 @@ fn compatibility_and_its_reasons_are_karpenters() {
             WellKnownAllowed,
             "label \"zone\" does not have known values (typo of \"topology.k8s.aws/zone-id\"?)",
         ),
+        (&[], "karpenter.k8s.aws/instance-category In c", WellKnownAllowed, ""),
+        (
+            &[],
+            "eks.amazonaws.com/compute-type In auto",
+            WellKnownAllowed,
+            "label \"eks.amazonaws.com/compute-type\" does not have known values",
+        ),
+        (
+            &["eks.amazonaws.com/nodeclass In default"],
+            "eks.amazonaws.com/compute-type In auto",
+            WellKnownAllowed,
+            "",
+        ),
+        (
+            &["eks.amazonaws.com/nodeclass In default"],
+            "karpenter.k8s.aws/instance-category In c",
+            WellKnownAllowed,
+            "label \"karpenter.k8s.aws/instance-category\" does not have known values (typo of \"eks.amazonaws.com/instance-category\"?)",
+        ),
         (
             &["example.com/team In a"],
             "team In a",

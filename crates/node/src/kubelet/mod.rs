@@ -18,6 +18,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::CSINode;
 use rustc_hash::FxHashMap;
+use wharf_model::auto_mode::EVENT_SOURCE;
 use wharf_model::instance::{Instance, InstanceState};
 use wharf_model::kinds::{Kind, Resource};
 use wharf_model::object::{Object, ObjectKey};
@@ -161,6 +162,9 @@ impl NodeAgent {
                     "NodeReady",
                     &format!("Node {} status is now: NodeReady", object.key().name),
                 ));
+                if instance.spec.managed {
+                    step.writes.extend(auto_mode_events(object));
+                }
             }
             let node = node::status_report(node, instance, ready, now);
             step.write(Write::Update { object: Box::new(node), part: Part::Status });
@@ -389,6 +393,27 @@ fn started_events(node: &Object, name: &str) -> Vec<Write> {
         normal("NodeHasNoDiskPressure", &status("NodeHasNoDiskPressure")),
         normal("NodeHasSufficientPID", &status("NodeHasSufficientPID")),
         normal("NodeAllocatableEnforced", "Updated Node Allocatable limit across pods"),
+    ]
+}
+
+/// What is told besides of a node of EKS Auto Mode when it is ready: by Auto Mode itself, by the
+/// kube-proxy that runs as a process on it, and by the cloud's controller.
+fn auto_mode_events(node: &Object) -> Vec<Write> {
+    let ready = "Status condition transitioned, Type: Ready, Status: False -> True, Reason: \
+                 KubeletReady, Message: kubelet is posting ready status";
+    let told = |component: &str, reason: &str, message: &str| {
+        let mut event = node_event(node, EventType::Normal, reason, message);
+        if let Write::Record(record) = &mut event {
+            record.regarding = Regarding::object(node);
+            record.component = component.to_owned();
+            record.host = String::new();
+        }
+        event
+    };
+    vec![
+        told(EVENT_SOURCE, "Ready", ready),
+        told("kube-proxy", "Starting", ""),
+        told("cloud-node-controller", "Synced", "Node synced successfully"),
     ]
 }
 

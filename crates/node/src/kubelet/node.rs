@@ -23,6 +23,12 @@ const MICRO_VM_CONTAINER_RUNTIME: &str = "containerd://1.7.25";
 const MICRO_VM_KERNEL: &str = "5.10.234-225.910.amzn2.x86_64";
 const MICRO_VM_OS_IMAGE: &str = "Amazon Linux 2";
 const OS_IMAGE: &str = "Amazon Linux 2023.9.20251117";
+/// What Auto Mode's machines run: a Bottlerocket of AWS' own, one with NVIDIA's drivers.
+const AUTO_OS_IMAGE: &str = "Bottlerocket (EKS Auto, Standard) 2026.8.11 (aws-k8s-1.36-standard)";
+const AUTO_NVIDIA_OS_IMAGE: &str =
+    "Bottlerocket (EKS Auto, Nvidia) 2026.8.11 (aws-k8s-1.36-nvidia)";
+const AUTO_CONTAINER_RUNTIME: &str = "containerd://2.1.5+bottlerocket";
+const AUTO_KERNEL: &str = "6.12.55";
 
 /// `aws:///us-east-1a/i-0123456789abcdef0`; that of a micro-VM ends in the node's name.
 pub(super) fn provider_id(instance: &Instance) -> String {
@@ -56,7 +62,7 @@ pub(super) fn registration(instance: &Instance, now: Time) -> Node {
         (labels::TOPOLOGY_ZONE, spec.zone.as_str()),
         (labels::TOPOLOGY_ZONE_ID, spec.zone_id.as_str()),
         // The EBS driver's, which its node plugin adds a little later.
-        (ebs::ZONE, spec.zone.as_str()),
+        (if spec.managed { labels::eks::EBS_ZONE } else { ebs::ZONE }, spec.zone.as_str()),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
@@ -252,6 +258,22 @@ fn system_info(instance: &Instance) -> NodeSystemInfo {
             machine_id: system_uuid.replace('-', ""),
             operating_system: "linux".to_owned(),
             os_image: MICRO_VM_OS_IMAGE.to_owned(),
+            system_uuid,
+            ..NodeSystemInfo::default()
+        };
+    }
+    if instance.spec.managed {
+        let maker = instance.spec.kubelet.labels.get(labels::eks::INSTANCE_GPU_MANUFACTURER);
+        let is_nvidia = maker.is_some_and(|maker| maker == "nvidia");
+        return NodeSystemInfo {
+            architecture: arch.to_owned(),
+            boot_id: random.uuid(),
+            container_runtime_version: AUTO_CONTAINER_RUNTIME.to_owned(),
+            kernel_version: AUTO_KERNEL.to_owned(),
+            kubelet_version: KUBELET_VERSION.to_owned(),
+            machine_id: system_uuid.replace('-', ""),
+            operating_system: "linux".to_owned(),
+            os_image: if is_nvidia { AUTO_NVIDIA_OS_IMAGE } else { AUTO_OS_IMAGE }.to_owned(),
             system_uuid,
             ..NodeSystemInfo::default()
         };

@@ -1,7 +1,7 @@
 //! eksctl's `ClusterConfig` (`eksctl.io/v1alpha5`): what a cluster begins with, from a file.
 //!
-//! Read are the name, the region, the VPC's subnets, the Fargate profiles, the managed node groups and the
-//! add-on CoreDNS. Fields
+//! Read are the name, the region, the VPC's subnets, the Fargate profiles, the managed node groups, Auto
+//! Mode and the add-on CoreDNS. Fields
 //! of eksctl's that mean nothing to a simulated cluster (IAM, tags) are taken in silence; those that
 //! would mean something, but are not done here, are told; those that eksctl does not know either are told
 //! too. What is wrong is an error with its line and column.
@@ -18,18 +18,17 @@ use serde_json::Value;
 use wharf_cloud::catalog::Catalog;
 use wharf_controllers::fargate::ACCOUNT;
 use wharf_fargate::profile::{self, SubnetKind};
+use wharf_model::auto_mode::pools::BUILT_IN;
 use wharf_model::fargate::{FargateProfile, FargateProfileSpec, FargateSelector};
 use wharf_model::nodegroup::Nodegroup;
 use wharf_model::random::{Random, fnv1a};
 
-use crate::cluster::{Cluster, CoreDns, DnsRequests};
+use crate::cluster::{AutoMode, Cluster, CoreDns, DnsRequests, KUBERNETES};
 use crate::scenario::read_duration;
 use tree::{Fields, Node, Place, Tree, Wrong, entries, wrong};
 
 /// The API version of the files.
 pub const API_VERSION: &str = "eksctl.io/v1alpha5";
-/// The version of the API that every cluster here has.
-const KUBERNETES: &str = "1.36";
 /// The annotation with the account's quota of vCPUs on Fargate.
 const VCPU_QUOTA: &str = "wharf.dev/fargate-vcpu-quota";
 /// The annotation that says how often AWS patches what runs on Fargate.
@@ -99,8 +98,6 @@ const SILENT: [&str; 8] = [
     "identityProviders",
     "secretsEncryption",
 ];
-/// The NodePools that Auto Mode brings.
-const BUILT_IN_POOLS: [&str; 2] = ["general-purpose", "system"];
 /// Fields that would mean something, and are not done.
 const NOT_DONE: [(&str, &str); 7] = [
     ("karpenter", "Karpenter is there anyway, with its defaults"),
@@ -174,8 +171,9 @@ impl Reader {
                 cluster.core_dns = Some(dns);
             }
         }
+        let with_karpenter = fields.get("karpenter").is_some();
         if let Some(node) = fields.get("autoModeConfig") {
-            self.auto_mode(node)?;
+            cluster.auto_mode = self.auto_mode(node, &cluster.name, with_karpenter)?;
         }
         for name in SILENT {
             fields.has(name);
@@ -306,25 +304,60 @@ impl Reader {
         Ok(profile)
     }
 
-    fn auto_mode(&mut self, node: &Node) -> Result<(), Wrong> {
+    /// Auto Mode, if the section switches it on. Without a list of NodePools it has both, with an
+    /// empty one none.
+    fn auto_mode(
+        &mut self,
+        node: &Node,
+        cluster: &str,
+        with_karpenter: bool,
+    ) -> Result<Option<AutoMode>, Wrong> {
         let mut fields = Fields::of(node, "autoModeConfig")?;
-        let is_enabled = fields.flag("enabled")?;
+        let is_enabled = fields.flag("enabled")? == Some(true);
+        let says_pools = fields.has("nodePools");
+        let mut node_pools = Vec::new();
         for (pool, place) in fields.texts("nodePools")? {
-            if !BUILT_IN_POOLS.contains(&pool.as_str()) {
-                let says = format!(
-                    "autoModeConfig.nodePools: there is no {pool}, only {}",
-                    BUILT_IN_POOLS.join(" and ")
-                );
-                return Err(Wrong { place, says });
-            }
+            let says = match pool.as_str() {
+                known if !BUILT_IN.contains(&known) => {
+                    format!("there is no {pool}, only {}", BUILT_IN.join(" and "))
+                }
+                _ if node_pools.contains(&pool) => format!("{pool} is named twice"),
+                _ => {
+                    node_pools.push(pool);
+                    continue;
+                }
+            };
+            return Err(Wrong { place, says: format!("autoModeConfig.nodePools: {says}") });
         }
-        fields.text("nodeRoleARN")?;
+        let role = fields.text("nodeRoleARN")?;
         fields.text("permissionsBoundaryARN")?;
-        if is_enabled == Some(true) {
-            self.warn(node.place, "autoModeConfig has no effect: there is no Auto Mode yet");
-        }
         self.unknown(&fields);
-        Ok(())
+        let refused =
+            |what: &str, says: &str| Err(wrong(node, &format!("autoModeConfig.{what}"), says));
+        if !is_enabled && (says_pools || role.is_some()) {
+            // eksctl's own rule: half a configuration is a mistake.
+            return refused(
+                "enabled",
+                "must be true for nodePools and nodeRoleARN to mean something",
+            );
+        }
+        if says_pools && node_pools.is_empty() && role.is_some() {
+            return refused(
+                "nodeRoleARN",
+                "is the role of the nodes of nodePools, of which there are none",
+            );
+        }
+        if !is_enabled {
+            return Ok(None);
+        }
+        let mut auto_mode = AutoMode { with_karpenter, ..AutoMode::of_eksctl(cluster) };
+        if says_pools {
+            auto_mode.node_pools = node_pools;
+        }
+        if let Some(role) = role {
+            auto_mode.node_role_arn = role;
+        }
+        Ok(Some(auto_mode))
     }
 
     /// What an add-on brings, if it is CoreDNS.

@@ -158,12 +158,32 @@ managedNodeGroups:
 }
 
 #[test]
+fn auto_mode_is_on_with_the_pools_that_are_named_or_both() {
+    let auto_mode = |text: &str| read(text).expect("valid").cluster.auto_mode;
+    assert_eq!(auto_mode(""), None);
+    assert_eq!(auto_mode("autoModeConfig: {enabled: false}\n"), None);
+    let both = auto_mode("autoModeConfig: {enabled: true}\n").expect("it is on");
+    assert_eq!(both.node_pools, ["general-purpose", "system"]);
+    assert!(both.node_role_arn.contains("role/eksctl-demo-cluster-AutoModeNodeRole-"));
+    assert!(!both.with_karpenter);
+    let one = auto_mode(
+        "karpenter: {version: 1.9.0}\nautoModeConfig: {enabled: true, nodePools: [system], nodeRoleARN: arn:aws:iam::1:role/own}\n",
+    )
+    .expect("it is on");
+    assert_eq!(one.node_pools, ["system"]);
+    assert_eq!(one.node_role_arn, "arn:aws:iam::1:role/own");
+    assert!(one.with_karpenter);
+    let none = auto_mode("autoModeConfig: {enabled: true, nodePools: []}\n").expect("it is on");
+    assert_eq!(none.node_pools, [""; 0]);
+}
+
+#[test]
 fn what_has_no_effect_is_told() {
     let warnings = read(
         "iam: {withOIDC: true}
 iamIdentityMappings: []
 cloudWatch: {clusterLogging: {enableTypes: ['*']}}
-autoModeConfig: {enabled: true}
+autoModeConfig: {enabled: true, pools: 2}
 managedNodeGroup: []
 managedNodeGroups:
 - {name: ng, instanceType: m5.large, desiredCapacity: 2, minSize: 1, maxSize: 10, iam: {}, spotted: true}
@@ -178,7 +198,7 @@ fargateProfiles:
         [
             "c.yaml:14:47: there is no field fargateProfiles[0].selectors[0].label",
             "c.yaml:12:101: there is no field managedNodeGroups[0].spotted",
-            "c.yaml:9:17: autoModeConfig has no effect: there is no Auto Mode yet",
+            "c.yaml:9:33: there is no field autoModeConfig.pools",
             "c.yaml:10:19: there is no field managedNodeGroup",
         ]
     );
@@ -264,6 +284,18 @@ fn what_is_wrong_is_told_with_its_place() {
         (
             "autoModeConfig: {enabled: true, nodePools: [gpu]}\n",
             "c.yaml:6:45: autoModeConfig.nodePools: there is no gpu, only general-purpose and system",
+        ),
+        (
+            "autoModeConfig: {enabled: true, nodePools: [system, system]}\n",
+            "c.yaml:6:53: autoModeConfig.nodePools: system is named twice",
+        ),
+        (
+            "autoModeConfig: {enabled: false, nodePools: [system]}\n",
+            "c.yaml:6:17: autoModeConfig.enabled must be true for nodePools and nodeRoleARN to mean something",
+        ),
+        (
+            "autoModeConfig: {enabled: true, nodePools: [], nodeRoleARN: arn}\n",
+            "c.yaml:6:17: autoModeConfig.nodeRoleARN is the role of the nodes of nodePools, of which there are none",
         ),
         (
             "autoModeConfig: {enabled: yes please}\n",
