@@ -91,6 +91,7 @@ pub(crate) enum Command {
   wharf up --ephemeral --listen 127.0.0.1:0  nothing kept, any free port
   wharf up --kubeconfig ./lab.yaml           writes only that file
   wharf up --controllers none                the API alone, for `wharf run` beside it
+  wharf up --auto-mode                       a cluster in EKS Auto Mode
   wharf up --config labs/fargate-serverless/cluster.yaml
       the cluster that an eksctl file describes
   wharf up --ephemeral -- kubectl get nodes  runs a command against a lab, then ends")]
@@ -125,6 +126,10 @@ pub(crate) struct UpArgs {
     /// profiles
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// EKS Auto Mode with both of its NodePools, for a cluster that has no file or one without
+    /// autoModeConfig
+    #[arg(long)]
+    pub(crate) auto_mode: bool,
     /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,

@@ -198,7 +198,7 @@ fargateProfiles:
         [
             "c.yaml:14:47: there is no field fargateProfiles[0].selectors[0].label",
             "c.yaml:12:101: there is no field managedNodeGroups[0].spotted",
-            "c.yaml:9:33: there is no field autoModeConfig.pools",
+            "c.yaml:9:40: there is no field autoModeConfig.pools",
             "c.yaml:10:19: there is no field managedNodeGroup",
         ]
     );

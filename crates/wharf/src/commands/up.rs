@@ -7,6 +7,7 @@ use std::process::{ExitCode as Exit, ExitStatus};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 
+use wharf_sim::cluster::{AutoMode, Cluster};
 use wharf_sim::config::{self, ClusterConfig};
 
 use crate::cli::UpArgs;
@@ -36,9 +37,10 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
     let scheduler = super::scheduler_config(args.scheduler_config.as_deref())?;
     let config = cluster_config(&args)?;
     let region = config.as_ref().map(|config| config.region.clone());
+    let cluster = with_auto_mode(config.map(|config| config.cluster), args.auto_mode);
     let options = LabOptions {
         scheduler,
-        cluster: config.map(|config| config.cluster),
+        cluster,
         listen: args.listen,
         data: data_directory(&args),
         speed: args.speed,
@@ -92,6 +94,17 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
     };
     lab.stop().await?;
     ended
+}
+
+/// The cluster of the file, or one without a file, in Auto Mode if that is asked for.
+fn with_auto_mode(cluster: Option<Cluster>, is_asked: bool) -> Option<Cluster> {
+    if !is_asked {
+        return cluster;
+    }
+    let mut cluster = cluster.unwrap_or_default();
+    let name = &cluster.name;
+    cluster.auto_mode = cluster.auto_mode.or_else(|| Some(AutoMode::of_eksctl(name)));
+    Some(cluster)
 }
 
 /// What the file of `--config` says; what of it has no effect is told.
