@@ -79,6 +79,11 @@ impl Zone {
     }
 }
 
+/// A moment as RFC 1123 has it: `Thu, 01 Jan 2026 00:00:00 +0000`.
+pub fn rfc1123(at: Time) -> String {
+    at.timestamp().to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
+}
+
 impl Schedule {
     /// Reads a schedule.
     ///
@@ -368,6 +373,7 @@ mod tests {
         ] {
             assert_eq!(next(schedule, after, zone), expected, "{schedule} in {zone}");
         }
+        assert_eq!(rfc1123(at("2026-01-01T00:00:05Z")), "Thu, 01 Jan 2026 00:00:05 +0000");
         assert_eq!(Zone::named("Asia/Busan"), None);
         assert_eq!(Zone::named("asia/seoul"), None);
         assert_eq!(Zone::named("Asia/Seoul").unwrap().to_string(), "Asia/Seoul");

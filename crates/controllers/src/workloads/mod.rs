@@ -1,7 +1,8 @@
-//! kube-controller-manager's part: Deployment, ReplicaSet, Job, garbage collection, namespaces, node
-//! lifecycle and what else keeps a cluster's objects in order.
+//! kube-controller-manager's part: Deployment, ReplicaSet, DaemonSet, Job, CronJob, garbage
+//! collection, namespaces, node lifecycle and what else keeps a cluster's objects in order.
 
 pub mod certificates;
+pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
@@ -41,6 +42,7 @@ pub fn controllers(node_grace_period: Duration) -> Vec<Box<dyn Controller>> {
         Box::new(stateful_set::StatefulSetController::new()),
         Box::new(daemon_set::DaemonSetController::new()),
         Box::new(job::JobController::new()),
+        Box::new(cron_job::CronJobController::new()),
         Box::new(ttl_after_finished::TtlAfterFinished),
         Box::new(resource_claim::ResourceClaimController::default()),
         Box::new(garbage_collector::GarbageCollector::new()),

@@ -3,8 +3,8 @@
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use wharf_model::time::Time;
 
-pub(super) const COMPLETE: &str = "Complete";
-pub(super) const FAILED: &str = "Failed";
+pub(crate) const COMPLETE: &str = "Complete";
+pub(crate) const FAILED: &str = "Failed";
 pub(super) const SUCCESS_CRITERIA_MET: &str = "SuccessCriteriaMet";
 pub(super) const FAILURE_TARGET: &str = "FailureTarget";
 pub(super) const SUSPENDED: &str = "Suspended";
