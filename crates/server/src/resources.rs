@@ -139,6 +139,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("authorization.k8s.io", "v1"),
         ("autoscaling", "v2"),
         ("autoscaling", "v1"),
+        ("batch", "v1"),
         ("certificates.k8s.io", "v1"),
         ("policy", "v1"),
         ("storage.k8s.io", "v1"),

@@ -162,8 +162,8 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
 /// What sample-app prints is in the log group that the map names, and reads as `kubectl logs` does.
 fn logs_arrive(wharf: &Wharf, kubectl: &Kubectl) {
     const GROUP: &str = "/fargate-serverless/fargate-fluentbit-logs";
-    let described = kubectl.ok("describe pods -n study-aews -l app=nginx");
-    assert_eq!(described.matches("Successfully enabled logging for pod").count(), 2, "{described}");
+    let told = kubectl.ok("get events -n study-aews --field-selector reason=LoggingEnabled");
+    assert_eq!(told.matches("Successfully enabled logging for pod").count(), 2, "{told}");
     let printed = kubectl.ok("logs -n study-aews -l app=nginx --tail=-1");
     let printed: Vec<&str> = printed.lines().collect();
     assert!(!printed.is_empty(), "nginx says that it starts");
