@@ -13,6 +13,52 @@ pub const ZONE: &str = "topology.ebs.csi.aws.com/zone";
 /// The labels by which the driver tells where a node is, sorted.
 pub const TOPOLOGY_KEYS: [&str; 3] = [OS, ZONE, TOPOLOGY_ZONE];
 
+/// A driver that makes EBS volumes: the add-on's, or Auto Mode's own, which serves its nodes only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Driver {
+    /// Its name, which is that of its provisioner.
+    pub name: &'static str,
+    /// Its label for zones, by which its volumes say where they are.
+    pub zone: &'static str,
+    /// The finalizer of its VolumeAttachments.
+    pub attacher: &'static str,
+    /// The label by which the volumes of its claims are kept to a zone.
+    pub affinity: &'static str,
+    /// The labels by which it tells where a node is, sorted.
+    pub topology_keys: &'static [&'static str],
+}
+
+/// The add-on's driver.
+pub const ADD_ON: Driver = Driver {
+    name: DRIVER,
+    zone: ZONE,
+    attacher: "external-attacher/ebs-csi-aws-com",
+    affinity: TOPOLOGY_ZONE,
+    topology_keys: &TOPOLOGY_KEYS,
+};
+
+/// Auto Mode's driver.
+pub const AUTO: Driver = Driver {
+    name: "ebs.csi.eks.amazonaws.com",
+    zone: AUTO_ZONE,
+    attacher: "external-attacher/ebs-csi-eks-amazonaws-com",
+    affinity: AUTO_ZONE,
+    topology_keys: &[AUTO_ZONE],
+};
+
+/// The label of Auto Mode's driver for zones.
+pub const AUTO_ZONE: &str = "topology.ebs.csi.eks.amazonaws.com/zone";
+
+/// The driver of this name.
+pub fn driver(name: &str) -> Option<&'static Driver> {
+    [&ADD_ON, &AUTO].into_iter().find(|driver| driver.name == name)
+}
+
+/// The driver that serves classes of a provisioner.
+pub fn driver_of_provisioner(provisioner: &str) -> Option<&'static Driver> {
+    driver(if provisioner == IN_TREE { DRIVER } else { provisioner })
+}
+
 /// What can be attached to a Nitro instance in all: volumes, network interfaces, local disks
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/volume_limits.html>).
 const NITRO_SHARED: i32 = 28;
@@ -52,13 +98,22 @@ pub fn attach_limit(instance_type: &str) -> i32 {
 
 /// The name of the VolumeAttachment of a volume and a node. As upstream's it is a hash of the
 /// volume's handle, the driver and the node; the value is Wharf's own and never changes.
-pub fn attachment_name(handle: &str, node: &str) -> String {
-    format!("csi-{}", Random::for_purpose(0, &format!("{handle}{DRIVER}{node}")).hex(64))
+pub fn attachment_name(handle: &str, driver: &str, node: &str) -> String {
+    format!("csi-{}", Random::for_purpose(0, &format!("{handle}{driver}{node}")).hex(64))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drivers_are_found_by_their_provisioners() {
+        assert_eq!(driver_of_provisioner(IN_TREE), Some(&ADD_ON));
+        assert_eq!(driver_of_provisioner("ebs.csi.aws.com"), Some(&ADD_ON));
+        assert_eq!(driver_of_provisioner("ebs.csi.eks.amazonaws.com"), Some(&AUTO));
+        assert_eq!(driver_of_provisioner("efs.csi.aws.com"), None);
+        assert_eq!(driver(IN_TREE), None);
+    }
 
     #[test]
     fn limits_follow_what_the_type_is_built_on() {

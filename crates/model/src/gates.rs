@@ -10,12 +10,14 @@ use crate::vpa::validation::Gates;
 pub struct FeatureGates {
     /// `HPAScaleToZero`: a HorizontalPodAutoscaler may go down to no replica at all.
     pub hpa_scale_to_zero: bool,
+    /// `NodeRepair`: Karpenter replaces nodes that are broken.
+    pub node_repair: bool,
     /// The Vertical Pod Autoscaler's.
     pub vpa: Gates,
 }
 
 /// The names there are.
-const NAMES: [&str; 3] = ["HPAScaleToZero", "InPlace", "PerVPAConfig"];
+const NAMES: [&str; 4] = ["HPAScaleToZero", "InPlace", "NodeRepair", "PerVPAConfig"];
 
 /// A list of gates that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +53,7 @@ impl FromStr for FeatureGates {
             let gate = match name.trim() {
                 "HPAScaleToZero" => &mut gates.hpa_scale_to_zero,
                 "InPlace" => &mut gates.vpa.in_place,
+                "NodeRepair" => &mut gates.node_repair,
                 "PerVPAConfig" => &mut gates.vpa.per_vpa_config,
                 name => return Err(GatesError::Unknown { name: name.to_owned() }),
             };
@@ -73,7 +76,7 @@ mod tests {
         for (text, expected) in [
             (
                 "HpaScaleToZero=true",
-                "there is no feature gate \"HpaScaleToZero\"; there are HPAScaleToZero, InPlace, PerVPAConfig",
+                "there is no feature gate \"HpaScaleToZero\"; there are HPAScaleToZero, InPlace, NodeRepair, PerVPAConfig",
             ),
             (
                 "InPlace",

@@ -22,6 +22,7 @@ pub mod labels;
 pub mod metrics;
 pub mod money;
 pub mod names;
+pub mod node_health;
 pub mod nodegroup;
 pub mod object;
 pub mod pod;

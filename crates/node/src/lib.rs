@@ -12,6 +12,7 @@ mod image;
 pub mod kubelet;
 mod load;
 pub mod logs;
+pub mod monitor;
 pub mod pods;
 pub mod program;
 pub mod shell;

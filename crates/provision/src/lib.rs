@@ -14,6 +14,7 @@ pub mod failure;
 pub mod node;
 pub mod pod;
 pub mod pool;
+pub mod repair;
 pub mod review;
 mod shapes;
 pub mod solve;

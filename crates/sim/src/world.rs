@@ -29,6 +29,7 @@ use wharf_model::labels;
 use wharf_model::object::Object;
 use wharf_model::time::Time;
 use wharf_node::kubelet::{Heartbeats, KubeletCertificates, NodeAgent};
+use wharf_node::monitor::MonitoringAgent;
 use wharf_node::pods::PodAgent;
 use wharf_ports::cloud::Cloud;
 use wharf_ports::cluster::{Cluster, Part, Write};
@@ -339,8 +340,11 @@ fn controllers(
     let vertical = vpa::controllers(Arc::clone(&measures.metrics), measures.storage, gates.vpa);
     controllers.extend(vertical.into_iter().map(in_group(AUTOSCALING)));
     controllers.push((SCHEDULER, Box::new(scheduler)));
-    let settings =
-        KarpenterSettings { cluster_name: cluster.name.clone(), ..KarpenterSettings::default() };
+    let settings = KarpenterSettings {
+        cluster_name: cluster.name.clone(),
+        node_repair: gates.node_repair,
+        ..KarpenterSettings::default()
+    };
     let karpenter = karpenter::controllers(catalog, settings);
     controllers.extend(karpenter.into_iter().map(in_group(KARPENTER)));
     let settings = FargateSettings {
@@ -360,6 +364,7 @@ fn controllers(
     let kubelets = kubelets.asking_for_certificates(cluster.kubelet_certificates);
     controllers.push((KUBELET, Box::new(kubelets)));
     controllers.push((KUBELET, Box::new(KubeletCertificates)));
+    controllers.push((KUBELET, Box::new(MonitoringAgent::new(gates.node_repair))));
     controllers.push((KUBELET, Box::new(PodAgent::new(Arc::clone(&measures.board)))));
     // What some pods' programs do to the cluster.
     controllers.push((KUBELET, Box::new(ProportionalAutoscalers::default())));
@@ -499,6 +504,7 @@ mod tests {
                 "scheduler",
                 "kubelet",
                 "kubelet-certificates",
+                "eks-node-monitoring-agent",
                 "kubelet-pods",
                 "cluster-proportional-autoscaler"
             ]

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::{Value, json};
 use wharf_controllers::event_loop::NoRecorder;
+use wharf_model::gates::FeatureGates;
 use wharf_model::instance::{Instance, InstanceState};
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
 use wharf_model::kinds::{Kind, Resource};
@@ -38,6 +39,10 @@ struct Lab {
 impl Lab {
     /// A cluster of a ClusterConfig with a VPC in three zones and these node groups.
     fn new(node_groups: &str) -> Self {
+        Self::with_gates(node_groups, FeatureGates::default())
+    }
+
+    fn with_gates(node_groups: &str, gates: FeatureGates) -> Self {
         let text = format!(
             "apiVersion: eksctl.io/v1alpha5
 kind: ClusterConfig
@@ -57,7 +62,8 @@ vpc: {{cidr: 10.10.0.0/16}}
             cluster: config.cluster,
         };
         let clock = Arc::new(VirtualClock::starting_at(START));
-        let registry = Arc::new(Registry::new(Store::rehearsal(), clock.clone(), 1));
+        let registry =
+            Arc::new(Registry::new(Store::rehearsal(), clock.clone(), 1).with_gates(gates));
         let world = World::new(Arc::clone(&registry), &settings).expect("a world");
         Self { world, registry, clock }
     }
@@ -123,6 +129,26 @@ vpc: {{cidr: 10.10.0.0/16}}
             node.metadata.labels.as_ref().and_then(|l| l.get(LABEL)).is_some_and(|n| n == group)
         };
         self.world.view().list::<Node>().filter(of_group).collect()
+    }
+
+    /// Breaks a node as users do.
+    fn annotate(&mut self, node: &str, fault: &str) {
+        let mut node = self.world.view().get_cluster::<Node>(node).expect("it is there").clone();
+        let annotations = node.metadata.annotations.get_or_insert_default();
+        annotations.insert("sim.wharf.dev/fail".to_owned(), fault.to_owned());
+        let write = Write::Update { object: Box::new(node), part: Part::Main };
+        self.registry.apply(write).expect("the API takes it");
+    }
+
+    fn condition(&self, node: &str, type_: &str) -> Option<String> {
+        let node = self.world.view().get_cluster::<Node>(node)?;
+        let mut conditions = node.status.as_ref()?.conditions.iter().flatten();
+        let found = conditions.find(|condition| condition.type_ == type_)?;
+        Some(format!("{} {}", found.status, found.reason.as_deref().unwrap_or_default()))
+    }
+
+    fn node_names(&self, group: &str) -> Vec<String> {
+        self.nodes(group).iter().filter_map(|node| node.metadata.name.clone()).collect()
     }
 
     fn deployment(&mut self, name: &str, replicas: i32, cpu: &str) {
@@ -329,4 +355,86 @@ fn karpenter_uses_the_room_of_a_group_and_leaves_its_machines_alone() {
     assert_eq!(lab.machines("workers").len(), 3, "idle or not, they are the group's");
     let kind = Typed::kind(lab.group("workers"));
     assert_eq!(kind, Kind::of::<Nodegroup>());
+}
+
+const REPAIRED: &str = "managedNodeGroups:
+- {name: workers, instanceType: m5.large, desiredCapacity: 3, minSize: 0, maxSize: 10, nodeRepairConfig: {enabled: true}}
+";
+
+#[test]
+fn a_broken_node_of_a_group_is_replaced_after_half_an_hour() {
+    let mut lab = Lab::new(REPAIRED);
+    lab.run_for(90);
+    let broken = lab.node_names("workers").remove(0);
+    assert_eq!(lab.condition(&broken, "KernelReady").as_deref(), Some("True KernelIsReady"));
+    assert_eq!(lab.condition(&broken, "AcceleratedHardwareReady"), None);
+    lab.annotate(&broken, "KernelReady");
+    lab.run_for(5);
+    assert_eq!(lab.condition(&broken, "KernelReady").as_deref(), Some("False ForkFailedOutOfPIDs"));
+    lab.run_for(29 * 60);
+    assert!(lab.node_names("workers").contains(&broken), "it is tolerated for 30 min");
+    lab.run_for(5 * 60);
+    let names = lab.node_names("workers");
+    assert_eq!((names.len(), names.contains(&broken)), (3, false));
+    assert_eq!(lab.status("workers"), "ACTIVE");
+}
+
+#[test]
+fn a_silent_kubelet_is_a_broken_node_and_too_many_broken_ones_stay() {
+    let mut lab = Lab::new(REPAIRED);
+    lab.scale("workers", 6);
+    lab.run_for(90);
+    let names = lab.node_names("workers");
+    lab.annotate(&names[0], "Ready");
+    lab.annotate(&names[1], "StorageReady");
+    lab.run_for(3 * 60);
+    let ready = lab.condition(&names[0], "Ready").unwrap_or_default();
+    assert!(ready.starts_with("Unknown "), "{ready}");
+    lab.run_for(40 * 60);
+    assert_eq!(lab.node_names("workers"), names, "two of six are too many");
+    lab.annotate(&names[1], "");
+    lab.run_for(5 * 60);
+    assert!(!lab.node_names("workers").contains(&names[0]), "one of six is not");
+    assert!(lab.node_names("workers").contains(&names[1]));
+}
+
+#[test]
+fn groups_without_node_repair_have_no_agent() {
+    let mut lab = Lab::new(WORKERS);
+    lab.run_for(90);
+    let node = lab.node_names("workers").remove(0);
+    lab.annotate(&node, "KernelReady");
+    lab.run_for(60);
+    assert_eq!(lab.condition(&node, "KernelReady"), None);
+}
+
+#[test]
+fn karpenter_replaces_broken_nodes_where_its_gate_is_on() {
+    for is_on in [false, true] {
+        let mut lab =
+            Lab::with_gates("", FeatureGates { node_repair: is_on, ..Default::default() });
+        lab.create::<EC2NodeClass>(json!({"metadata": {"name": "default"}, "spec": {
+            "role": "nodes", "amiSelectorTerms": [{"alias": "al2023@latest"}],
+            "subnetSelectorTerms": [{"tags": {"karpenter.sh/discovery": "mixed"}}],
+            "securityGroupSelectorTerms": [{"tags": {"karpenter.sh/discovery": "mixed"}}]}}));
+        lab.create::<NodePool>(json!({"metadata": {"name": "default"}, "spec": {
+            "disruption": {"consolidationPolicy": "WhenEmpty", "consolidateAfter": "Never"},
+            "template": {"spec": {
+                "nodeClassRef": {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "default"},
+                "requirements": [{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]}}}}));
+        lab.run_for(5);
+        lab.deployment("web", 1, "1");
+        lab.run_for(120);
+        let node = |lab: &Lab| -> Option<String> {
+            let mut nodes = lab.world.view().list::<Node>();
+            nodes.next().and_then(|node| node.metadata.name.clone())
+        };
+        let broken = node(&lab).expect("a node");
+        lab.annotate(&broken, "NetworkingReady");
+        lab.run_for(29 * 60);
+        assert_eq!(node(&lab).as_deref(), Some(broken.as_str()));
+        lab.run_for(10 * 60);
+        assert_eq!(node(&lab).as_deref() == Some(broken.as_str()), !is_on);
+        assert_eq!(lab.running().len(), 1);
+    }
 }

@@ -136,7 +136,8 @@ pub(crate) struct UpArgs {
     /// Which metrics APIs there are: all, none, or names (resource, custom, external)
     #[arg(long, default_value = "all", value_name = "NAME,…")]
     pub(crate) metrics_apis: MetricsApis,
-    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace and PerVPAConfig
+    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace,
+    /// NodeRepair and PerVPAConfig
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME=true,…")]
     pub(crate) feature_gates: FeatureGates,
     /// Say more on stderr; twice for every change
@@ -201,7 +202,8 @@ pub(crate) struct RunArgs {
     /// Answer /healthz, /livez, /readyz and /metrics over plain HTTP at this address
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = listen)]
     pub(crate) health_listen: Option<SocketAddr>,
-    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace and PerVPAConfig
+    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace,
+    /// NodeRepair and PerVPAConfig
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME=true,…")]
     pub(crate) feature_gates: FeatureGates,
     /// Say more on stderr: decisions; twice for every change
@@ -300,7 +302,8 @@ pub(crate) struct SimulateArgs {
     /// A KubeSchedulerConfiguration file (v1, YAML or JSON) for the scheduler
     #[arg(long, value_name = "FILE")]
     pub(crate) scheduler_config: Option<PathBuf>,
-    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace and PerVPAConfig
+    /// Features that upstream has off: NAME=true, of HPAScaleToZero, InPlace,
+    /// NodeRepair and PerVPAConfig
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME=true,…")]
     pub(crate) feature_gates: FeatureGates,
     /// Output format

@@ -13,6 +13,7 @@ mod disruption;
 mod events;
 mod expiration;
 mod garbage_collection;
+mod health;
 mod instance_types;
 mod launch;
 mod lifecycle;
@@ -57,6 +58,8 @@ pub struct KarpenterSettings {
     pub solver: Settings,
     /// Feature gates of consolidation.
     pub gates: Gates,
+    /// Whether broken nodes are replaced (`NodeRepair`). Auto Mode's always are.
+    pub node_repair: bool,
 }
 
 impl Default for KarpenterSettings {
@@ -67,6 +70,7 @@ impl Default for KarpenterSettings {
             batch_max: Duration::from_secs(10),
             solver: Settings { packing: Packing::Upstream, ..Settings::default() },
             gates: Gates::default(),
+            node_repair: false,
         }
     }
 }
@@ -89,6 +93,7 @@ pub fn controllers(
         Box::new(disruption::DisruptionController::new(Arc::clone(&shared))),
         Box::new(termination::Termination::new(Arc::clone(&shared))),
         Box::new(expiration::Expiration),
+        Box::new(health::Health::new(Arc::clone(&shared))),
         Box::new(garbage_collection::GarbageCollection::new()),
     ]
 }

@@ -78,9 +78,9 @@ fn of_volume(volume: &PersistentVolume) -> Vec<NodeSelectorRequirement> {
         .collect()
 }
 
-/// The driver's own label for zones says the same as the well-known one.
+/// The drivers' own labels for zones say the same as the well-known one.
 fn normalized(key: &str) -> String {
-    if key == ebs::ZONE { TOPOLOGY_ZONE } else { key }.to_owned()
+    if matches!(key, ebs::ZONE | ebs::AUTO_ZONE) { TOPOLOGY_ZONE } else { key }.to_owned()
 }
 
 #[cfg(test)]

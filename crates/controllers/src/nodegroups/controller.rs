@@ -22,6 +22,7 @@ use wharf_ports::view::View;
 use super::asg::{Member, Plan, plan};
 use super::drain::{self, Drain};
 use super::launch::{self, Offer};
+use super::repair;
 use super::status::{self, Account, Facts};
 use super::{NodegroupSettings, group_of, group_of_node};
 
@@ -102,6 +103,7 @@ impl Nodegroups {
             self.ask_again(key, group, offer, now, &mut step);
         }
         self.retire(key, group, &staying, &plan, now, &mut step);
+        repair::repair(key, group, &staying, &plan.retired, view, now, &mut step);
         for machine in &going {
             self.empty(machine, view, now, &mut step);
         }
@@ -362,8 +364,9 @@ impl Controller for Nodegroups {
             // Heartbeats change nothing that counts here.
             let before = change.old.as_ref().and_then(|old| old.typed::<Node>());
             let node = change.new.as_ref().and_then(|new| new.typed::<Node>());
-            let counts =
-                |node: Option<&Node>| node.map(|n| (node_ready(n), n.metadata.labels.clone()));
+            let counts = |node: Option<&Node>| {
+                node.map(|node| (node_ready(node), node.metadata.labels.clone(), repair::due(node)))
+            };
             if counts(before) != counts(node)
                 && let Some(group) = node.or(before).and_then(of_group)
             {
@@ -441,11 +444,11 @@ fn enqueue(group: &str, view: &View, queue: &mut Enqueue) {
     }
 }
 
-fn look_again(step: &mut Step, after: Duration) {
+pub(super) fn look_again(step: &mut Step, after: Duration) {
     step.again = Some(step.again.map_or(after, |again| again.min(after)));
 }
 
-fn id_of(machine: &Instance) -> String {
+pub(super) fn id_of(machine: &Instance) -> String {
     machine.metadata.name.clone().unwrap_or_default()
 }
 

@@ -2,7 +2,7 @@
 //! that its spec asks for.
 //!
 //! `asg` plans launches and what is given up, `launch` says with what a machine is asked for, `drain`
-//! empties nodes, `status` tells how a group is doing, `controller` puts them together. All that counts is
+//! empties nodes, `repair` finds the broken ones, `status` tells how a group is doing, `controller` puts them together. All that counts is
 //! in objects: a machine is a group's by its tag, and one that is given up by its annotations. Karpenter
 //! leaves these machines alone, as they have no NodeClaim, and counts the room on their nodes.
 //! <https://docs.aws.amazon.com/eks/latest/userguide/managed-node-groups.html>
@@ -11,6 +11,7 @@ mod asg;
 mod controller;
 mod drain;
 mod launch;
+mod repair;
 mod status;
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! Two of a cluster's programs in one: the attach-detach controller, which asks
 //! (<https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/volume-attachment-v1/>),
-//! and the EBS driver's attacher, which is simulated and answers after a while. Volumes of other
+//! and the EBS drivers' attachers, which are simulated and answer after a while. Volumes of other
 //! drivers are left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use k8s_openapi::api::storage::v1::{
     VolumeAttachment, VolumeAttachmentSource, VolumeAttachmentSpec, VolumeAttachmentStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use wharf_model::ebs::{DRIVER, attachment_name};
+use wharf_model::ebs::{Driver, attachment_name, driver};
 use wharf_model::kinds::Kind;
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::pod::is_terminal;
@@ -28,9 +28,6 @@ use super::usage;
 use crate::workloads::event;
 
 const COMPONENT: &str = "attachdetach-controller";
-/// The attacher's finalizer, until the volume is detached.
-const FINALIZER: &str = "external-attacher/ebs-csi-aws-com";
-
 /// Attaches and detaches the simulated EBS volumes.
 #[derive(Debug)]
 pub(super) struct Attacher {
@@ -109,7 +106,8 @@ impl Attacher {
                     }
                 }
                 None => {
-                    step.write(Write::Create(Box::new(attachment(users.volume, node))));
+                    let attachment = attachment(users.volume, node);
+                    step.writes.extend(attachment.map(|new| Write::Create(Box::new(new))));
                 }
             }
         }
@@ -237,10 +235,10 @@ fn wanted<'v>(node: &str, view: &'v View) -> BTreeMap<&'v str, Users<'v>> {
     wanted
 }
 
-/// The handle of a volume of the simulated driver.
-fn handle(volume: &PersistentVolume) -> Option<&str> {
+/// The handle of a volume of a simulated driver, and the driver.
+fn handle(volume: &PersistentVolume) -> Option<(&str, &'static Driver)> {
     let csi = volume.spec.as_ref()?.csi.as_ref()?;
-    (csi.driver == DRIVER).then_some(csi.volume_handle.as_str())
+    Some((csi.volume_handle.as_str(), driver(&csi.driver)?))
 }
 
 /// Another node that has a volume which only one node can have.
@@ -257,15 +255,16 @@ fn elsewhere<'v>(volume: &PersistentVolume, node: &str, view: &'v View) -> Optio
         .find(|other| *other != node)
 }
 
-fn attachment(volume: &PersistentVolume, node: &str) -> VolumeAttachment {
-    VolumeAttachment {
+fn attachment(volume: &PersistentVolume, node: &str) -> Option<VolumeAttachment> {
+    let (handle, driver) = handle(volume)?;
+    Some(VolumeAttachment {
         metadata: ObjectMeta {
-            name: Some(attachment_name(handle(volume).unwrap_or_default(), node)),
-            finalizers: Some(vec![FINALIZER.to_owned()]),
+            name: Some(attachment_name(handle, driver.name, node)),
+            finalizers: Some(vec![driver.attacher.to_owned()]),
             ..ObjectMeta::default()
         },
         spec: VolumeAttachmentSpec {
-            attacher: DRIVER.to_owned(),
+            attacher: driver.name.to_owned(),
             node_name: node.to_owned(),
             source: VolumeAttachmentSource {
                 persistent_volume_name: volume.metadata.name.clone(),
@@ -273,5 +272,5 @@ fn attachment(volume: &PersistentVolume, node: &str) -> VolumeAttachment {
             },
         },
         status: None,
-    }
+    })
 }

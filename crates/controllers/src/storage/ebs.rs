@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::storage::v1::StorageClass;
-use wharf_model::ebs::ZONE;
+use wharf_model::ebs::Driver;
 use wharf_model::labels::TOPOLOGY_ZONE;
 use wharf_model::random::Random;
 
@@ -40,12 +40,12 @@ pub(super) fn duration(request: Request, seed: u64, about: &str) -> Duration {
 }
 
 /// The zone labels that a class allows, or none if it allows all.
-pub(super) fn allowed_zones(class: &StorageClass) -> Option<Vec<&str>> {
+pub(super) fn allowed_zones<'c>(class: &'c StorageClass, driver: &Driver) -> Option<Vec<&'c str>> {
     let terms = class.allowed_topologies.as_deref().filter(|terms| !terms.is_empty())?;
     let zones = terms
         .iter()
         .flat_map(|term| term.match_label_expressions.iter().flatten())
-        .filter(|expression| matches!(expression.key.as_str(), ZONE | TOPOLOGY_ZONE))
+        .filter(|expression| expression.key == driver.zone || expression.key == TOPOLOGY_ZONE)
         .flat_map(|expression| expression.values.iter().map(String::as_str))
         .collect();
     Some(zones)

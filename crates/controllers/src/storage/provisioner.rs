@@ -1,4 +1,4 @@
-//! The EBS CSI driver's provisioner, simulated: makes a volume for each claim that asks for one,
+//! The provisioner of the EBS CSI drivers, the add-on's and Auto Mode's, simulated: makes a volume for each claim that asks for one,
 //! and deletes those that are given back.
 //!
 //! What it writes is csi-provisioner's (<https://kubernetes-csi.github.io/docs/external-provisioner.html>).
@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass, VolumeAttachment};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use wharf_model::ebs::{DRIVER, IN_TREE};
+use wharf_model::ebs::{self, Driver};
 use wharf_model::kinds::Kind;
 use wharf_model::labels::{
     EXTERNAL_PROVISIONER_FINALIZER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
@@ -41,7 +41,7 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 const GIBIBYTE: i64 = 1 << 30;
 
-/// The simulated provisioner of `ebs.csi.aws.com`.
+/// The simulated provisioner of `ebs.csi.aws.com` and `ebs.csi.eks.amazonaws.com`.
 #[derive(Debug)]
 pub(super) struct Provisioner {
     seed: u64,
@@ -91,7 +91,13 @@ impl Provisioner {
                 self.creating.insert(key.clone(), (wanted.object.uid().to_owned(), due));
                 let text =
                     format!("External provisioner is provisioning volume for claim \"{key}\"");
-                step.write(event(wanted.object, EventType::Normal, DRIVER, "Provisioning", text));
+                step.write(event(
+                    wanted.object,
+                    EventType::Normal,
+                    wanted.driver.name,
+                    "Provisioning",
+                    text,
+                ));
                 due
             }
         };
@@ -101,7 +107,13 @@ impl Provisioner {
         }
         step.write(Write::Create(Box::new(wanted.volume(&zone, self.seed))));
         let text = format!("Successfully provisioned volume {}", wanted.name);
-        let write = event(wanted.object, EventType::Normal, DRIVER, "ProvisioningSucceeded", text);
+        let write = event(
+            wanted.object,
+            EventType::Normal,
+            wanted.driver.name,
+            "ProvisioningSucceeded",
+            text,
+        );
         step.write(write);
         self.failures.remove(key);
         step
@@ -130,7 +142,13 @@ impl Provisioner {
                 )
             }
         };
-        step.write(event(wanted.object, EventType::Warning, DRIVER, "ProvisioningFailed", text));
+        step.write(event(
+            wanted.object,
+            EventType::Warning,
+            wanted.driver.name,
+            "ProvisioningFailed",
+            text,
+        ));
         step
     }
 
@@ -145,9 +163,7 @@ impl Provisioner {
             return Step::done();
         };
         let mut step = Step::done();
-        if !is_own(volume) {
-            return step;
-        }
+        let Some(driver) = maker(volume) else { return step };
         let has_finalizer = finalizers(volume).any(|one| one == EXTERNAL_PROVISIONER_FINALIZER);
         let spec = volume.spec.as_ref();
         let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
@@ -166,7 +182,13 @@ impl Provisioner {
             if !self.deleting.contains_key(key) {
                 let text =
                     format!("persistentvolume {} is still attached to node {node}", key.name);
-                step.write(event(object, EventType::Warning, DRIVER, "VolumeFailedDelete", text));
+                step.write(event(
+                    object,
+                    EventType::Warning,
+                    driver.name,
+                    "VolumeFailedDelete",
+                    text,
+                ));
             }
             return step;
         }
@@ -244,6 +266,8 @@ struct Wanted<'v> {
     object: &'v Object,
     claim: &'v PersistentVolumeClaim,
     class: &'v StorageClass,
+    /// The driver that makes it.
+    driver: &'static Driver,
     /// The node the volume is for, where the class waits for one.
     node: Option<&'v str>,
     /// What the volume is called.
@@ -251,19 +275,18 @@ struct Wanted<'v> {
 }
 
 impl<'v> Wanted<'v> {
-    /// `None` for a claim that is not this driver's, has its volume, or waits.
+    /// `None` for a claim that is none of these drivers', has its volume, or waits.
     fn of(object: &'v Object, view: &'v View) -> Option<Self> {
         let claim = object.typed::<PersistentVolumeClaim>()?;
         let spec = claim.spec.as_ref()?;
         let annotation = |key| claim.metadata.annotations.as_ref()?.get(key).map(String::as_str);
-        if annotation(STORAGE_PROVISIONER) != Some(DRIVER)
-            || spec.volume_name.as_deref().is_some_and(|name| !name.is_empty())
-            || object.header().deleting.is_some()
-        {
+        let driver = ebs::driver(annotation(STORAGE_PROVISIONER)?)?;
+        let is_bound = spec.volume_name.as_deref().is_some_and(|name| !name.is_empty());
+        if is_bound || object.header().deleting.is_some() {
             return None;
         }
         let class = view.get_cluster::<StorageClass>(spec.storage_class_name.as_deref()?)?;
-        if !matches!(class.provisioner.as_str(), DRIVER | IN_TREE) {
+        if ebs::driver_of_provisioner(&class.provisioner) != Some(driver) {
             return None;
         }
         let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
@@ -272,22 +295,26 @@ impl<'v> Wanted<'v> {
             return None;
         }
         let name = format!("pvc-{}", object.uid());
-        Some(Self { object, claim, class, node, name })
+        Some(Self { object, claim, class, driver, node, name })
     }
 
     /// Where the volume is made: where its node is, or else in one of the zones that have nodes.
     fn zone(&self, view: &View) -> Result<String, Failure> {
-        let allowed = allowed_zones(self.class);
+        let allowed = allowed_zones(self.class, self.driver);
         let is_allowed =
             |zone: &str| allowed.as_ref().is_none_or(|allowed| allowed.contains(&zone));
         if let Some(name) = self.node {
             let Some(node) = view.get_cluster::<Node>(name) else {
                 return Err(Failure::NodeGone(name.to_owned()));
             };
-            if view.get_cluster::<CSINode>(name).is_none() {
+            let Some(csi_node) = view.get_cluster::<CSINode>(name) else {
                 let why = format!(
                     "error getting CSINode for selected node {name:?}: csinode.storage.k8s.io {name:?} not found"
                 );
+                return Err(Failure::Topology(why));
+            };
+            if !self.runs_on(csi_node) {
+                let why = format!("no topology key found on CSINode {name}");
                 return Err(Failure::Topology(why));
             }
             return match zone_of(node) {
@@ -299,8 +326,9 @@ impl<'v> Wanted<'v> {
             };
         }
         let zones: BTreeSet<&str> = view
-            .objects(Kind::of::<CSINode>())
-            .filter_map(|node| view.get_cluster::<Node>(&node.key().name))
+            .list::<CSINode>()
+            .filter(|node| self.runs_on(node))
+            .filter_map(|node| view.get_cluster::<Node>(node.metadata.name.as_deref()?))
             .filter_map(zone_of)
             .filter(|zone| is_allowed(zone))
             .collect();
@@ -308,6 +336,11 @@ impl<'v> Wanted<'v> {
             return Err(Failure::Topology("no available topology found".to_owned()));
         };
         Ok(zones.into_iter().nth(index).unwrap_or_default().to_owned())
+    }
+
+    /// Whether the driver runs on a node.
+    fn runs_on(&self, node: &CSINode) -> bool {
+        node.spec.drivers.iter().any(|driver| driver.name == self.driver.name)
     }
 
     fn volume(&self, zone: &str, seed: u64) -> PersistentVolume {
@@ -321,7 +354,7 @@ impl<'v> Wanted<'v> {
         let fs_type = parameter("csi.storage.k8s.io/fstype").or_else(|| parameter("fsType"));
         let is_block = spec.volume_mode.as_deref() == Some("Block");
         let annotations = [
-            (PROVISIONED_BY, DRIVER),
+            (PROVISIONED_BY, self.driver.name),
             ("volume.kubernetes.io/provisioner-deletion-secret-name", ""),
             ("volume.kubernetes.io/provisioner-deletion-secret-namespace", ""),
         ];
@@ -341,16 +374,17 @@ impl<'v> Wanted<'v> {
                 ),
                 claim_ref: Some(reference(self.claim)),
                 csi: Some(CSIPersistentVolumeSource {
-                    driver: DRIVER.to_owned(),
+                    driver: self.driver.name.to_owned(),
                     fs_type: (!is_block).then(|| fs_type.unwrap_or_else(|| "ext4".to_owned())),
                     volume_handle: handle(seed, self.object.uid()),
                     volume_attributes: Some(
-                        [owned(("storage.kubernetes.io/csiProvisionerIdentity", DRIVER))].into(),
+                        [owned(("storage.kubernetes.io/csiProvisionerIdentity", self.driver.name))]
+                            .into(),
                     ),
                     ..CSIPersistentVolumeSource::default()
                 }),
                 mount_options: self.class.mount_options.clone(),
-                node_affinity: Some(in_zone(zone)),
+                node_affinity: Some(in_zone(self.driver.affinity, zone)),
                 persistent_volume_reclaim_policy: Some(policy),
                 storage_class_name: self.class.metadata.name.clone(),
                 volume_mode: spec.volume_mode,
@@ -367,9 +401,9 @@ fn handle(seed: u64, uid: &str) -> String {
 }
 
 /// A volume can be attached in its zone only.
-fn in_zone(zone: &str) -> VolumeNodeAffinity {
+fn in_zone(label: &str, zone: &str) -> VolumeNodeAffinity {
     let requirement = NodeSelectorRequirement {
-        key: TOPOLOGY_ZONE.to_owned(),
+        key: label.to_owned(),
         operator: "In".to_owned(),
         values: Some(vec![zone.to_owned()]),
     };
@@ -394,10 +428,9 @@ fn spread(claim: &str) -> usize {
     usize::try_from(number).unwrap_or(0)
 }
 
-/// Whether this driver made a volume.
-fn is_own(volume: &PersistentVolume) -> bool {
-    let annotations = volume.metadata.annotations.as_ref();
-    annotations.and_then(|all| all.get(PROVISIONED_BY)).is_some_and(|by| by == DRIVER)
+/// The driver that made a volume, if it is one of these.
+fn maker(volume: &PersistentVolume) -> Option<&'static Driver> {
+    ebs::driver(volume.metadata.annotations.as_ref()?.get(PROVISIONED_BY)?)
 }
 
 fn finalizers(volume: &PersistentVolume) -> impl Iterator<Item = &str> {

@@ -1,4 +1,5 @@
-//! What the EBS driver's node plugin says of its node: the CSINode.
+//! What the EBS driver's node plugin says of its node: the CSINode. Auto Mode's nodes have a driver of
+//! their own.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +17,16 @@ const MIGRATED: &str = "kubernetes.io/aws-ebs,kubernetes.io/azure-disk,kubernete
 /// the instance type.
 pub(super) fn csi_node(node: &Object, instance: &Instance) -> CSINode {
     let name = node.key().name.to_string();
+    let driver = driver_of(instance);
     let count = ebs::attach_limit(&instance.spec.instance_type);
     let mut csi_node = CSINode {
         spec: CSINodeSpec {
             drivers: vec![CSINodeDriver {
-                name: ebs::DRIVER.to_owned(),
+                name: driver.name.to_owned(),
                 node_id: instance.metadata.name.clone().unwrap_or_default(),
-                topology_keys: Some(ebs::TOPOLOGY_KEYS.map(str::to_owned).into()),
+                topology_keys: Some(
+                    driver.topology_keys.iter().map(|key| (*key).to_owned()).collect(),
+                ),
                 allocatable: Some(VolumeNodeResources { count: Some(count) }),
             }],
         },
@@ -34,4 +38,9 @@ pub(super) fn csi_node(node: &Object, instance: &Instance) -> CSINode {
     meta.annotations = Some(BTreeMap::from([(annotation.0.to_owned(), annotation.1.to_owned())]));
     meta.owner_references = Some(vec![owner_reference(name, node.uid())]);
     csi_node
+}
+
+/// The driver of a machine's node.
+pub(super) fn driver_of(instance: &Instance) -> ebs::Driver {
+    if instance.spec.managed { ebs::AUTO } else { ebs::ADD_ON }
 }

@@ -21,6 +21,7 @@ use rustc_hash::FxHashMap;
 use wharf_model::auto_mode::EVENT_SOURCE;
 use wharf_model::instance::{Instance, InstanceState};
 use wharf_model::kinds::{Kind, Resource};
+use wharf_model::node_health::{READY, faults};
 use wharf_model::object::{Object, ObjectKey};
 use wharf_model::time::Time;
 use wharf_ports::cluster::{Change, Delete, Part, Write};
@@ -119,6 +120,13 @@ impl NodeAgent {
             step.write(Write::Create(Box::new(node::registration(instance, now))));
             return step;
         };
+        if node
+            .typed::<Node>()
+            .is_some_and(|node| faults(node.metadata.annotations.as_ref()).contains_key(READY))
+        {
+            // Silenced by hand; the change that ends it will wake this up.
+            return Step::done();
+        }
         let mut step = Step::done();
         if !noted && kubelet.annotated.is_none_or(|at| at + RETRY <= now) {
             kubelet.annotated = Some(now);

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use wharf_model::ebs;
 use wharf_model::instance::Instance;
 use wharf_model::labels;
 use wharf_model::random::{Random, fnv1a};
@@ -62,7 +61,7 @@ pub(super) fn registration(instance: &Instance, now: Time) -> Node {
         (labels::TOPOLOGY_ZONE, spec.zone.as_str()),
         (labels::TOPOLOGY_ZONE_ID, spec.zone_id.as_str()),
         // The EBS driver's, which its node plugin adds a little later.
-        (if spec.managed { labels::eks::EBS_ZONE } else { ebs::ZONE }, spec.zone.as_str()),
+        (super::csi::driver_of(instance).zone, spec.zone.as_str()),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))

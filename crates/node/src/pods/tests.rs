@@ -326,7 +326,7 @@ fn containers_wait_for_their_volumes() {
     );
     run(&mut world, 60.0);
     assert_eq!(phase(&world, "a"), "Pending");
-    let name = wharf_model::ebs::attachment_name("vol-1", NODE);
+    let name = wharf_model::ebs::attachment_name("vol-1", wharf_model::ebs::DRIVER, NODE);
     put(
         &mut world,
         "VolumeAttachment",

@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
-use wharf_model::ebs::{DRIVER, attachment_name};
+use wharf_model::ebs::{attachment_name, driver};
 use wharf_model::object::ObjectKey;
 use wharf_model::storage::claim_name;
 use wharf_ports::view::View;
 
-/// Whether a volume of the pod is missing: its claim is not bound, or the volume is of the EBS
+/// Whether a volume of the pod is missing: its claim is not bound, or the volume is of an EBS
 /// driver and not attached. Other volumes are there as soon as they are bound.
 pub(super) fn are_missing(key: &ObjectKey, pod: &Pod, view: &View) -> bool {
     let Some(spec) = pod.spec.as_ref() else { return false };
@@ -24,10 +24,14 @@ fn is_there(claim: &ObjectKey, node: &str, view: &View) -> bool {
     let name = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.as_deref());
     let volume = name.and_then(|name| view.get_cluster::<PersistentVolume>(name));
     let Some(spec) = volume.and_then(|volume| volume.spec.as_ref()) else { return false };
-    match spec.csi.as_ref().filter(|csi| csi.driver == DRIVER) {
+    match spec.csi.as_ref().filter(|csi| driver(&csi.driver).is_some()) {
         None => true,
         Some(csi) => view
-            .get_cluster::<VolumeAttachment>(&attachment_name(&csi.volume_handle, node))
+            .get_cluster::<VolumeAttachment>(&attachment_name(
+                &csi.volume_handle,
+                &csi.driver,
+                node,
+            ))
             .and_then(|attachment| attachment.status.as_ref())
             .is_some_and(|status| status.attached),
     }
