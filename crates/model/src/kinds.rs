@@ -3,7 +3,9 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
@@ -176,6 +178,7 @@ kinds! {
     CronJob: namespaced Typed, "cronjob", ["cj"], ["all"];
     DaemonSet: namespaced Typed, "daemonset", ["ds"], ["all"];
     CertificateSigningRequest: cluster Typed, "certificatesigningrequest", ["csr"], [];
+    ValidatingWebhookConfiguration: cluster Json, "validatingwebhookconfiguration", [], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

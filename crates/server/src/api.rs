@@ -22,6 +22,7 @@ use wharf_ports::metrics::{Board, MetricsApis};
 use wharf_registry::Registry;
 use wharf_store::Store;
 
+use crate::api_services::{self, EKS_METRICS};
 use crate::auth::{Tokens, User, unauthorized};
 use crate::body::Body;
 use crate::certificates::{self, Signer};
@@ -233,6 +234,15 @@ impl Api {
             Route::Group(group) | Route::GroupVersion(group, _) if !apis.serve(group) => None,
             Route::Root => Some(discovery::root(apis)),
             Route::Api | Route::Apis => return Ok(self.groups(route, accepted)),
+            Route::Group(EKS_METRICS) | Route::GroupVersion(EKS_METRICS, _)
+                if api_services::has_eks_metrics(self) =>
+            {
+                let version = match route {
+                    Route::GroupVersion(_, version) => Some(*version),
+                    _ => None,
+                };
+                api_services::eks_metrics(version).map(|document| document.to_string().into())
+            }
             Route::Group(name) => discovery::group(name),
             Route::GroupVersion(handlers::metrics::CUSTOM, version @ ("v1beta1" | "v1beta2")) => {
                 Some(handlers::metrics::custom_resources(self, version))

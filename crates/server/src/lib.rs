@@ -8,6 +8,7 @@
 //! Public contract: <https://kubernetes.io/docs/reference/using-api/api-concepts/>.
 
 mod api;
+mod api_services;
 mod auth;
 mod body;
 mod certificates;
@@ -24,6 +25,7 @@ mod path;
 mod processes;
 mod protobuf;
 mod query;
+mod read_only;
 mod resources;
 mod serve;
 mod status;

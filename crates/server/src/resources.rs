@@ -57,6 +57,8 @@ pub(crate) enum Backing {
     EventsV1,
     /// The definitions of the built-in custom resources, which cannot be changed.
     Definitions,
+    /// Which group-versions are served, which cannot be changed.
+    ApiServices,
     /// Usage of pods and nodes, as it was measured.
     Usage,
     /// Values of metrics that nobody stores.
@@ -133,6 +135,7 @@ pub(crate) fn of_group_version(
 /// the preferred one first.
 pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
     &[
+        ("apiregistration.k8s.io", "v1"),
         ("apps", "v1"),
         ("events.k8s.io", "v1"),
         ("authentication.k8s.io", "v1"),
@@ -230,6 +233,18 @@ fn build() -> Vec<Resource> {
             "CustomResourceDefinition",
             false,
             Backing::Definitions,
+        )
+    });
+    resources.push(Resource {
+        categories: &["api-extensions"],
+        verbs: READ_VERBS,
+        ..virtual_resource(
+            "apiregistration.k8s.io",
+            "apiservices",
+            "apiservice",
+            "APIService",
+            false,
+            Backing::ApiServices,
         )
     });
     let usage = |plural, kind, namespaced| Resource {

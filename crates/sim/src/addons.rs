@@ -120,7 +120,7 @@ fn named(name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }
 }
 
-fn ensure(registry: &Registry, object: Box<dyn Typed>) -> Result<(), ApiError> {
+pub(crate) fn ensure(registry: &Registry, object: Box<dyn Typed>) -> Result<(), ApiError> {
     match registry.apply(Write::Create(object)) {
         Err(error) if error.reason != StatusReason::AlreadyExists => Err(error),
         _ => Ok(()),

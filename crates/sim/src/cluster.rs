@@ -17,7 +17,7 @@ use wharf_ports::cluster::{Part, Write};
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_registry::Registry;
 
-use crate::addons;
+use crate::{addons, kube_system};
 
 /// The version of the API that every cluster here has.
 pub(crate) const KUBERNETES: &str = "1.36";
@@ -44,6 +44,8 @@ pub struct Cluster {
     pub fargate_vcpus_max: Option<u32>,
     /// How often what pods on Fargate run on is patched; without a span, never.
     pub fargate_patch_every: Option<Duration>,
+    /// Whether `kube-system` has what EKS puts there for those who look.
+    pub kube_system: bool,
     /// EKS Auto Mode, if it is on.
     pub auto_mode: Option<AutoMode>,
 }
@@ -107,6 +109,7 @@ impl Default for Cluster {
             fargate_vcpus_max: None,
             fargate_patch_every: None,
             auto_mode: None,
+            kube_system: false,
         }
     }
 }
@@ -144,6 +147,9 @@ pub(crate) fn create(
     }
     if let Some(auto_mode) = &cluster.auto_mode {
         create_auto_mode(registry, &cluster.name, auto_mode)?;
+    }
+    if cluster.kube_system {
+        kube_system::create(registry, cluster, catalog.region().name)?;
     }
     match &cluster.core_dns {
         Some(dns) => addons::create_core_dns(registry, dns, catalog.region().name),

@@ -7,6 +7,7 @@
 mod addons;
 pub mod cluster;
 pub mod config;
+mod kube_system;
 pub mod ledger;
 pub mod rehearsal;
 pub mod scenario;

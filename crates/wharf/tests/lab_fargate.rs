@@ -94,6 +94,8 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
         if issued.count() == 2 { Ok(()) } else { Err(table.clone()) }
     });
 
+    look_into_kube_system(&kubectl);
+
     // netshoot.
     kubectl.ok("create namespace study-aews");
     kubectl.ok(&format!("apply -f {}", lab("netshoot.yaml")));
@@ -152,6 +154,24 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
     nodes.sort_unstable();
     nodes.dedup();
     assert_eq!(nodes.len(), 3, "one each");
+
+    // From within a pod.
+    let within = |words: &[&str]| {
+        let exec = ["exec", "deploy/netshoot", "-n", "study-aews", "--"];
+        kubectl.args(&[&exec[..], words].concat()).ok()
+    };
+    let page = within(&["curl", "sample-app"]);
+    assert_eq!(page.lines().filter(|line| line.contains("title")).count(), 1, "{page}");
+    let resolver = within(&["cat", "/etc/resolv.conf"]);
+    assert!(resolver.contains("search study-aews.svc.cluster.local "), "{resolver}");
+    assert!(resolver.contains("nameserver 10.100.0.10\n"), "{resolver}");
+    let own = pod["status"]["podIP"].as_str().expect("an address");
+    let interfaces = within(&["ip", "-c", "a"]);
+    assert!(interfaces.contains(&format!("inet {own}/20 scope global eth0")), "{interfaces}");
+    assert!(within(&["curl", "-s", "ipinfo.io/ip"]).starts_with("203.0.113."));
+    let other = pods.iter().find(|other| other["metadata"]["uid"] != pod["metadata"]["uid"]);
+    let other = other.and_then(|other| other["status"]["podIP"].as_str()).expect("an address");
+    assert!(within(&["ping", "-c", "1", other]).contains("0% packet loss"));
     kubectl.ok(&format!("delete -f {} -f {}", lab("netshoot.yaml"), lab("sample-app.yaml")));
     wait_for("the nodes to go", || {
         let nodes = kubectl.items("get nodes").len();
@@ -301,6 +321,46 @@ fn a_job_keeps_its_machine_until_it_is_deleted() {
         if nodes == 2 { Ok(()) } else { Err(format!("{nodes} nodes")) }
     });
     assert_eq!(kubectl.items("get pods -n study-aews").len(), 0);
+}
+
+/// What the seeds look at that EKS brings.
+fn look_into_kube_system(kubectl: &Kubectl) {
+    let maps = kubectl.ok("get cm -n kube-system -o name");
+    for name in [
+        "amazon-vpc-cni",
+        "aws-auth",
+        "coredns",
+        "extension-apiserver-authentication",
+        "kube-proxy",
+        "kube-proxy-config",
+    ] {
+        assert!(maps.contains(&format!("configmap/{name}\n")), "{name} in {maps}");
+    }
+    let auth = kubectl.json("get cm -n kube-system aws-auth");
+    let roles = auth["data"]["mapRoles"].as_str().expect("text");
+    assert_eq!(roles.matches("system:node-proxier").count(), 2, "one for each profile: {roles}");
+    let mutating = kubectl.ok("get mutatingwebhookconfigurations");
+    for name in ["pod-identity-webhook", "vpc-resource-mutating-webhook"] {
+        assert!(rows(&mutating).iter().any(|row| row[..2] == [name, "1"]), "{mutating}");
+    }
+    let validating = kubectl.ok("get validatingwebhookconfigurations.admissionregistration.k8s.io");
+    assert_eq!(rows(&validating)[1][..2], ["vpc-resource-validating-webhook", "2"], "{validating}");
+    kubectl.ok("describe validatingwebhookconfigurations vpc-resource-validating-webhook");
+    let services = kubectl.ok("get apiservices.apiregistration.k8s.io");
+    let own = rows(&services).into_iter().find(|row| row[0] == "v1.apps");
+    assert_eq!(own.expect("the API's own")[1..3], ["Local", "True"], "{services}");
+    let metrics = rows(&services).into_iter().find(|row| row[0] == "v1.metrics.eks.amazonaws.com");
+    assert_eq!(
+        metrics.expect("the metrics of the control plane")[1..3],
+        ["kube-system/eks-extension-metrics-api", "True"]
+    );
+    let group: Value =
+        serde_json::from_str(&kubectl.ok("get --raw /apis/metrics.eks.amazonaws.com"))
+            .expect("JSON");
+    assert_eq!(group["preferredVersion"]["version"], "v1");
+    kubectl.ok("get --raw /apis/metrics.eks.amazonaws.com/v1");
+    assert!(kubectl.ok("get pdb -n kube-system").contains("coredns"));
+    assert!(kubectl.ok("cluster-info").contains("is running at"));
 }
 
 #[test]

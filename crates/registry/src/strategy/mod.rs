@@ -31,7 +31,9 @@ mod workloads;
 
 use std::marker::PhantomData;
 
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
@@ -201,6 +203,7 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         CronJob,
         DaemonSet,
         CertificateSigningRequest,
+        ValidatingWebhookConfiguration,
     );
     None
 }

@@ -99,6 +99,7 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         scheduling_alpha::Workload,
         autoscaling::HorizontalPodAutoscaler,
         admissionregistration::MutatingWebhookConfiguration,
+        admissionregistration::ValidatingWebhookConfiguration,
         batch::Job,
         batch::CronJob,
         apps::DaemonSet,

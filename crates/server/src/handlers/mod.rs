@@ -27,12 +27,12 @@ use wharf_ports::error::{ApiError, StatusReason};
 use crate::api::Api;
 use crate::auth::User;
 use crate::body::Body;
-use crate::definitions;
 use crate::negotiate::Accepted;
 use crate::path::ResourcePath;
 use crate::query::Query;
 use crate::resources::{self, Backing, Resource};
 use crate::status;
+use crate::{api_services, definitions};
 
 pub(crate) use watch::DeletedForms;
 
@@ -96,7 +96,8 @@ pub(crate) async fn resource(api: &Arc<Api>, call: Call<'_>) -> Result<Response<
             let kind = resource.stored_kind().ok_or_else(status::no_such_path)?;
             stored(api, &call, Target { resource, kind }).await
         }
-        Backing::Definitions => definitions::answer(api, &call, resource),
+        Backing::Definitions => definitions::read_only(api).answer(api, &call, resource),
+        Backing::ApiServices => api_services::all(api).answer(api, &call, resource),
         Backing::Adapter => metrics::adapters(api, &call),
         Backing::Usage => metrics::usage(api, &call, resource),
         Backing::Binding => {

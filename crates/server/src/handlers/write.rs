@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use wharf_model::object::{Object, Typed};
 use wharf_model::vpa::VerticalPodAutoscaler;
 use wharf_model::vpa::validation::{self, Gates};
@@ -185,7 +187,9 @@ pub(super) fn body_object(
 
 /// What admission has to say about an object that it lets in.
 fn warnings_about(object: &dyn Typed, old: Option<&Object>) -> Vec<String> {
-    if object.as_any().is::<MutatingWebhookConfiguration>() {
+    if object.as_any().is::<MutatingWebhookConfiguration>()
+        || object.as_any().is::<ValidatingWebhookConfiguration>()
+    {
         return vec!["no webhook is called here: the configuration has no effect".to_owned()];
     }
     let Some(vpa) = object.as_any().downcast_ref::<VerticalPodAutoscaler>() else {

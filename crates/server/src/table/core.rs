@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Event, LimitRange, Namespace, Secret, Service, ServiceAccount, ServiceSpec,
@@ -194,6 +196,17 @@ pub(super) const WEBHOOKS: &[Column] =
 
 pub(super) fn mutating_webhooks(
     configuration: &MutatingWebhookConfiguration,
+    now: Time,
+) -> Vec<Value> {
+    vec![
+        json!(configuration.metadata.name),
+        json!(configuration.webhooks.as_ref().map_or(0, Vec::len)),
+        json!(age(configuration.metadata.creation_timestamp.as_ref(), now)),
+    ]
+}
+
+pub(super) fn validating_webhooks(
+    configuration: &ValidatingWebhookConfiguration,
     now: Time,
 ) -> Vec<Value> {
     vec![

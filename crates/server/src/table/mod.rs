@@ -177,6 +177,9 @@ impl Printer {
             ("certificates.k8s.io", "CertificateSigningRequest") => {
                 printer!(certificate::REQUEST, certificate::request)
             }
+            ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => {
+                printer!(core::WEBHOOKS, core::validating_webhooks)
+            }
             (_, "Instance") => printer!(custom::INSTANCE, custom::instance),
             _ => match custom::paths(kind) {
                 Some((columns, paths)) => Self::Custom(columns, paths),
@@ -430,6 +433,7 @@ pub(super) mod tests {
                 "CertificateSigningRequest",
                 "Name|Age|SignerName|Requestor|RequestedDuration|Condition",
             ),
+            ("ValidatingWebhookConfiguration", "Name|Webhooks|Age"),
             ("FargateProfile", "Name|CLUSTER|STATUS|PODEXECUTIONROLEARN*|Synced|Age"),
             ("Subnet", "Name|CIDR|Zone|Public|Age"),
             ("NodeClass", "Name|Role|Ready|Age"),

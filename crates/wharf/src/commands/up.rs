@@ -37,7 +37,7 @@ async fn serve(args: UpArgs) -> Result<Exit, Failure> {
     let scheduler = super::scheduler_config(args.scheduler_config.as_deref())?;
     let config = cluster_config(&args)?;
     let region = config.as_ref().map(|config| config.region.clone());
-    let cluster = with_auto_mode(config.map(|config| config.cluster), args.auto_mode);
+    let cluster = with_auto_mode(config.map(shown_in_kube_system), args.auto_mode);
     let options = LabOptions {
         scheduler,
         cluster,
@@ -105,6 +105,11 @@ fn with_auto_mode(cluster: Option<Cluster>, is_asked: bool) -> Option<Cluster> {
     let name = &cluster.name;
     cluster.auto_mode = cluster.auto_mode.or_else(|| Some(AutoMode::of_eksctl(name)));
     Some(cluster)
+}
+
+/// The cluster of a file, with what EKS puts into `kube-system`.
+fn shown_in_kube_system(config: ClusterConfig) -> Cluster {
+    Cluster { kube_system: true, ..config.cluster }
 }
 
 /// What the file of `--config` says; what of it has no effect is told.
