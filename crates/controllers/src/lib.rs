@@ -5,6 +5,7 @@
 //! awaits, reads a clock or draws randomness of its own.
 
 pub mod cpa;
+pub mod elb;
 pub mod event_loop;
 pub mod fargate;
 pub mod hpa;

@@ -14,9 +14,11 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume,
+    PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount,
 };
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{
     DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
@@ -31,6 +33,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::auto_mode::{AutoNodeClass, Cluster};
+use crate::balancing::{IngressClassParams, LoadBalancer, TargetGroup, TargetGroupBinding};
 use crate::fargate::FargateProfile;
 use crate::instance::Instance;
 use crate::karpenter::{EC2NodeClass, NodeClaim, NodePool};
@@ -179,6 +182,14 @@ kinds! {
     DaemonSet: namespaced Typed, "daemonset", ["ds"], ["all"];
     CertificateSigningRequest: cluster Typed, "certificatesigningrequest", ["csr"], [];
     ValidatingWebhookConfiguration: cluster Json, "validatingwebhookconfiguration", [], [];
+    Endpoints: namespaced Typed, "endpoints", ["ep"], [];
+    EndpointSlice: namespaced Typed, "endpointslice", [], [];
+    Ingress: namespaced Typed, "ingress", ["ing"], [];
+    IngressClass: cluster Typed, "ingressclass", [], [];
+    TargetGroupBinding: namespaced Typed, "targetgroupbinding", [], [];
+    IngressClassParams: cluster Typed, "ingressclassparams", [], [];
+    LoadBalancer: cluster Typed, "loadbalancer", [], [];
+    TargetGroup: cluster Typed, "targetgroup", [], [];
 }
 
 fn decode<T: Resource>(json: &[u8]) -> Result<Box<dyn Typed>, String> {

@@ -6,6 +6,7 @@
 //! [`resources`] (what a pod asks for and what a node offers).
 
 pub mod auto_mode;
+pub mod balancing;
 pub mod cron;
 pub mod curve;
 pub mod custom;

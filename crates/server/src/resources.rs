@@ -144,6 +144,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("autoscaling", "v1"),
         ("batch", "v1"),
         ("certificates.k8s.io", "v1"),
+        ("networking.k8s.io", "v1"),
         ("policy", "v1"),
         ("storage.k8s.io", "v1"),
         ("admissionregistration.k8s.io", "v1"),
@@ -151,6 +152,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("scheduling.k8s.io", "v1"),
         ("scheduling.k8s.io", "v1alpha2"),
         ("coordination.k8s.io", "v1"),
+        ("discovery.k8s.io", "v1"),
         ("resource.k8s.io", "v1"),
         ("metrics.k8s.io", "v1beta1"),
         ("custom.metrics.k8s.io", "v1beta2"),
@@ -161,6 +163,7 @@ pub(crate) fn groups() -> &'static [(&'static str, &'static str)] {
         ("karpenter.k8s.aws", "v1"),
         ("eks.services.k8s.aws", "v1alpha1"),
         ("eks.amazonaws.com", "v1"),
+        ("elbv2.k8s.aws", "v1beta1"),
         ("sim.wharf.dev", "v1"),
     ]
 }
@@ -318,6 +321,8 @@ fn stored(kind: Kind) -> Resource {
         | ("autoscaling.k8s.io", "VerticalPodAutoscaler")
         | ("eks.services.k8s.aws", "FargateProfile" | "Cluster" | "Nodegroup")
         | ("eks.amazonaws.com", "NodeClass")
+        | ("networking.k8s.io", "Ingress")
+        | ("elbv2.k8s.aws", "TargetGroupBinding")
         | ("karpenter.sh" | "karpenter.k8s.aws", _) => vec![own("status", CHANGE)],
         _ => Vec::new(),
     };

@@ -1,12 +1,17 @@
-//! What add-ons bring: the EBS CSI driver's storage class, CoreDNS.
+//! What add-ons bring: the EBS CSI driver's storage class, CoreDNS, the AWS Load Balancer Controller; and
+//! where the API itself is reached.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Endpoints, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::IngressClass;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIDriverSpec, StorageClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
+use wharf_controllers::elb;
 use wharf_fargate::COMPUTE_TYPE;
+use wharf_model::balancing::IngressClassParams;
 use wharf_model::ebs;
 use wharf_model::object::Typed;
 use wharf_ports::cluster::Write;
@@ -56,6 +61,114 @@ pub(crate) fn create_core_dns(
         ensure(registry, object)?;
     }
     Ok(())
+}
+
+/// The AWS Load Balancer Controller as its chart sets it up: two pods, a budget, the Service of its
+/// webhooks, and the class `alb`.
+pub(crate) fn create_load_balancer_controller(registry: &Registry) -> Result<(), ApiError> {
+    for mut object in load_balancer_controller() {
+        if object.kind().namespaced {
+            object.meta_mut().namespace = Some("kube-system".to_owned());
+        }
+        ensure(registry, object)?;
+    }
+    Ok(())
+}
+
+fn load_balancer_controller() -> [Box<dyn Typed>; 6] {
+    const VALID: &str = "invariant: the manifests in this file are valid";
+    const NAME: &str = "aws-load-balancer-controller";
+    let labels = json!({"app.kubernetes.io/instance": NAME, "app.kubernetes.io/name": NAME});
+    let metadata = json!({"name": NAME, "labels": labels});
+    let account: ServiceAccount =
+        serde_json::from_value(json!({"metadata": metadata})).expect(VALID);
+    let deployment: Deployment = serde_json::from_value(json!({
+        "metadata": metadata,
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "serviceAccountName": NAME,
+                    "priorityClassName": "system-cluster-critical",
+                    "containers": [{
+                        "name": NAME,
+                        "image": "public.ecr.aws/eks/aws-load-balancer-controller:v2.13.4",
+                        "args": ["--ingress-class=alb"],
+                        "ports": [
+                            {"name": "webhook-server", "containerPort": 9443, "protocol": "TCP"},
+                            {"name": "metrics-server", "containerPort": 8080, "protocol": "TCP"},
+                        ],
+                    }],
+                },
+            },
+        },
+    }))
+    .expect(VALID);
+    let service: Service = serde_json::from_value(json!({
+        "metadata": {"name": "aws-load-balancer-webhook-service", "labels": labels},
+        "spec": {
+            "selector": labels,
+            "ports": [{"name": "webhook-server", "port": 443, "targetPort": "webhook-server"}],
+        },
+    }))
+    .expect(VALID);
+    let budget: PodDisruptionBudget = serde_json::from_value(json!({
+        "metadata": metadata,
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
+    }))
+    .expect(VALID);
+    let params: IngressClassParams =
+        serde_json::from_value(json!({"metadata": {"name": "alb", "labels": labels}, "spec": {}}))
+            .expect(VALID);
+    let class: IngressClass = serde_json::from_value(json!({
+        "metadata": {"name": "alb", "labels": labels},
+        "spec": {
+            "controller": elb::CONTROLLER,
+            "parameters":
+                {"apiGroup": "elbv2.k8s.aws", "kind": "IngressClassParams", "name": "alb"},
+        },
+    }))
+    .expect(VALID);
+    [
+        Box::new(account),
+        Box::new(deployment),
+        Box::new(service),
+        Box::new(budget),
+        Box::new(params),
+        Box::new(class),
+    ]
+}
+
+/// The endpoints of the Service `kubernetes`, which the API server writes itself.
+pub(crate) fn create_api_endpoints(
+    registry: &Registry,
+    addresses: &[String],
+) -> Result<(), ApiError> {
+    const VALID: &str = "invariant: the manifests in this file are valid";
+    let port = json!([{"name": "https", "port": 443, "protocol": "TCP"}]);
+    let ips: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+    let ready: Vec<_> = addresses
+        .iter()
+        .map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}}))
+        .collect();
+    let endpoints: Endpoints = serde_json::from_value(json!({
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": ips, "ports": port}],
+    }))
+    .expect(VALID);
+    let slice: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": ready,
+        "ports": port,
+    }))
+    .expect(VALID);
+    ensure(registry, Box::new(endpoints))?;
+    ensure(registry, Box::new(slice))
 }
 
 fn core_dns(dns: &CoreDns, region: &str) -> [Box<dyn Typed>; 3] {

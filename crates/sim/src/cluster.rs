@@ -12,7 +12,7 @@ use wharf_model::kinds::Kind;
 use wharf_model::nodegroup::Nodegroup;
 use wharf_model::object::ObjectKey;
 use wharf_model::random::{Random, fnv1a};
-use wharf_model::subnet::{Subnet, SubnetSpec};
+use wharf_model::subnet::{Cidr, Subnet, SubnetSpec};
 use wharf_ports::cluster::{Part, Write};
 use wharf_ports::error::{ApiError, StatusReason};
 use wharf_registry::Registry;
@@ -48,6 +48,8 @@ pub struct Cluster {
     pub kube_system: bool,
     /// EKS Auto Mode, if it is on.
     pub auto_mode: Option<AutoMode>,
+    /// Whether it has the AWS Load Balancer Controller.
+    pub load_balancer_controller: bool,
 }
 
 /// How EKS Auto Mode is set up.
@@ -110,6 +112,7 @@ impl Default for Cluster {
             fargate_patch_every: None,
             auto_mode: None,
             kube_system: false,
+            load_balancer_controller: false,
         }
     }
 }
@@ -151,10 +154,35 @@ pub(crate) fn create(
     if cluster.kube_system {
         kube_system::create(registry, cluster, catalog.region().name)?;
     }
-    match &cluster.core_dns {
-        Some(dns) => addons::create_core_dns(registry, dns, catalog.region().name),
-        None => Ok(()),
+    create_api_endpoints(registry)?;
+    if let Some(dns) = &cluster.core_dns {
+        addons::create_core_dns(registry, dns, catalog.region().name)?;
     }
+    if cluster.load_balancer_controller {
+        addons::create_load_balancer_controller(registry)?;
+    }
+    Ok(())
+}
+
+/// Where pods reach the API: EKS puts network interfaces of its own into two of the cluster's subnets.
+/// They have the subnets' first address that AWS gives, which neither machines nor pods get here.
+fn create_api_endpoints(registry: &Registry) -> Result<(), ApiError> {
+    const FIRST_GIVEN: u32 = 4;
+    const INTERFACES: usize = 2;
+    let (subnets, _) = registry.store().list(Kind::of::<Subnet>(), None);
+    let all = subnets.iter().filter_map(|object| object.typed::<Subnet>());
+    let mut private: Vec<&Subnet> = all.filter(|subnet| !subnet.spec.public).collect();
+    private.sort_by(|a, b| a.spec.zone.cmp(&b.spec.zone));
+    let addresses: Vec<String> = private
+        .into_iter()
+        .filter_map(|subnet| subnet.spec.cidr_block.parse::<Cidr>().ok())
+        .map(|block| block.address(FIRST_GIVEN).to_string())
+        .take(INTERFACES)
+        .collect();
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    addons::create_api_endpoints(registry, &addresses)
 }
 
 /// A profile that was made with the cluster is in use from the start.

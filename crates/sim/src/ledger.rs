@@ -7,12 +7,17 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wharf_controllers::nodegroups::group_of;
 use wharf_model::auto_mode::fee as auto_mode_fee;
+use wharf_model::balancing::LoadBalancer;
 use wharf_model::instance::Instance;
 use wharf_model::money::{Billing, Money, Price};
 use wharf_model::time::Time;
 
 /// The width of the column of ids that no id is too long for.
 const ID_WIDTH_MIN: usize = 20;
+
+/// Each hour that is begun. What goes through a load balancer (capacity units) is not counted.
+const BALANCER_BILLING: Billing = Billing { granularity_ns: HOUR_NS, minimum_ns: HOUR_NS };
+const HOUR_NS: u64 = 3_600_000_000_000;
 
 /// What one machine has cost so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +85,30 @@ impl Line {
         self.cost + self.fee_cost
     }
 
+    /// The line of a load balancer at `now`; `None` while it is not billed yet.
+    pub fn of_balancer(balancer: &LoadBalancer, now: Time) -> Option<Self> {
+        let status = &balancer.status;
+        let from = Time::from_nanos(status.active_at_nanos?);
+        let deleted = status.deleted_at_nanos.map(Time::from_nanos);
+        let until = deleted.unwrap_or(now).min(now).max(from);
+        let price = Price::from_nano_dollars_per_hour(balancer.spec.price_nanos_per_hour);
+        let elapsed = u64::try_from(until.since(from).as_nanos()).unwrap_or(u64::MAX);
+        Some(Self {
+            instance: balancer.spec.name.clone(),
+            instance_type: if balancer.spec.type_ == "network" { "nlb" } else { "alb" }.to_owned(),
+            zone: "-".to_owned(),
+            capacity_type: "on-demand".to_owned(),
+            node_group: None,
+            price,
+            from,
+            until,
+            running: deleted.is_none(),
+            cost: BALANCER_BILLING.cost(price, elapsed),
+            fee: Price::ZERO,
+            fee_cost: Money::default(),
+        })
+    }
+
     /// How long it has been in use.
     pub fn elapsed(&self) -> Duration {
         self.until.since(self.from)
@@ -100,6 +129,19 @@ impl Ledger {
             instances.into_iter().filter_map(|instance| Line::of(instance, now)).collect();
         lines.sort_by(|a, b| (a.from, &a.instance).cmp(&(b.from, &b.instance)));
         Self { lines }
+    }
+
+    /// The same with the lines of load balancers.
+    #[must_use]
+    pub fn and_balancers<'a>(
+        mut self,
+        balancers: impl IntoIterator<Item = &'a LoadBalancer>,
+        now: Time,
+    ) -> Self {
+        let lines = balancers.into_iter().filter_map(|balancer| Line::of_balancer(balancer, now));
+        self.lines.extend(lines);
+        self.lines.sort_by(|a, b| (a.from, &a.instance).cmp(&(b.from, &b.instance)));
+        self
     }
 
     /// The sum of all lines, fees included.
@@ -299,6 +341,23 @@ mod tests {
         assert_eq!(ledger.fees().to_string(), "0.000172");
         let own = instance("i-b", "0.086", 0, None);
         assert!(!Ledger::of([&own], Time::from_seconds(9)).to_text().contains("Auto Mode"));
+    }
+
+    #[test]
+    fn a_load_balancer_costs_each_hour_that_is_begun() {
+        let mut balancer = LoadBalancer::default();
+        balancer.spec.name = "k8s-a".to_owned();
+        balancer.spec.price_nanos_per_hour = 22_500_000;
+        let cost = |balancer: &LoadBalancer, now: i64| {
+            let ledger = Ledger::default().and_balancers([balancer], Time::from_seconds(now));
+            (ledger.total().to_string(), ledger.rate() == Price::ZERO)
+        };
+        assert_eq!(cost(&balancer, 100), ("0".to_owned(), true), "not while it is made");
+        balancer.status.active_at_nanos = Some(Time::from_seconds(0).as_nanos());
+        assert_eq!(cost(&balancer, 100), ("0.0225".to_owned(), false));
+        assert_eq!(cost(&balancer, 3_601), ("0.045".to_owned(), false));
+        balancer.status.deleted_at_nanos = Some(Time::from_seconds(200).as_nanos());
+        assert_eq!(cost(&balancer, 9_999), ("0.0225".to_owned(), true));
     }
 
     proptest! {

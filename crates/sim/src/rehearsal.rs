@@ -8,6 +8,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use wharf_controllers::event_loop::NeverAtRest;
+use wharf_model::balancing::LoadBalancer;
 use wharf_model::duration;
 use wharf_model::gates::FeatureGates;
 use wharf_model::instance::Instance;
@@ -221,7 +222,8 @@ impl Rehearsal {
 
     /// What everything has cost so far.
     pub fn ledger(&self) -> Ledger {
-        Ledger::of(self.world.view().list::<Instance>(), self.world.now())
+        let (view, now) = (self.world.view(), self.world.now());
+        Ledger::of(view.list::<Instance>(), now).and_balancers(view.list::<LoadBalancer>(), now)
     }
 
     /// How the cluster stands.

@@ -14,6 +14,7 @@ use wharf_cloud::catalog::{Catalog, UnknownRegion};
 use wharf_cloud::ec2::{Ec2Settings, SimulatedEc2};
 use wharf_cloud::none::NoCloud;
 use wharf_controllers::cpa::ProportionalAutoscalers;
+use wharf_controllers::elb::{self, ElbSettings};
 use wharf_controllers::event_loop::{EventLoop, NeverAtRest, Recorder};
 use wharf_controllers::fargate::{self, FargateSettings};
 use wharf_controllers::hpa::{self, HorizontalPodAutoscalers};
@@ -316,6 +317,7 @@ const SCHEDULER: &str = "scheduler";
 const KARPENTER: &str = "karpenter";
 const FARGATE: &str = "fargate";
 const NODEGROUPS: &str = nodegroups::NAME;
+const LOAD_BALANCING: &str = "load-balancing";
 const STORAGE: &str = "storage";
 const KUBELET: &str = "kubelet";
 const AUTOSCALING: &str = "autoscaling";
@@ -359,6 +361,8 @@ fn controllers(
         catalog: Arc::clone(catalog),
     };
     controllers.extend(nodegroups::controllers(settings).into_iter().map(in_group(NODEGROUPS)));
+    let settings = ElbSettings::new(&cluster.name, catalog.region().name, catalog.price_factor());
+    controllers.extend(elb::controllers(settings).into_iter().map(in_group(LOAD_BALANCING)));
     controllers.extend(storage::controllers(seed).into_iter().map(in_group(STORAGE)));
     let kubelets = NodeAgent::new(Heartbeats::default());
     let kubelets = kubelets.asking_for_certificates(cluster.kubelet_certificates);
@@ -375,8 +379,17 @@ fn controllers(
 /// are chosen together, as are the kubelets'.
 fn choose(choice: &Controllers, mut controllers: Vec<Grouped>) -> Result<Vec<Grouped>, WorldError> {
     let Controllers::Only(names) = choice else { return Ok(controllers) };
-    let mut known: Vec<&'static str> =
-        vec![WORKLOADS, AUTOSCALING, SCHEDULER, KARPENTER, FARGATE, NODEGROUPS, STORAGE, KUBELET];
+    let mut known: Vec<&'static str> = vec![
+        WORKLOADS,
+        AUTOSCALING,
+        SCHEDULER,
+        KARPENTER,
+        FARGATE,
+        NODEGROUPS,
+        LOAD_BALANCING,
+        STORAGE,
+        KUBELET,
+    ];
     let apart = controllers.iter().filter(|(group, _)| APART.contains(group));
     known.extend(apart.map(|(_, controller)| controller.name()));
     if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
@@ -517,8 +530,10 @@ mod tests {
         assert_eq!(names("none"), Vec::<&str>::new());
         assert_eq!(names("all").len(), all().len());
         assert_eq!(
-            names("workloads,autoscaling,scheduler,karpenter,fargate,nodegroups,storage,kubelet")
-                .len(),
+            names(
+                "workloads,autoscaling,scheduler,karpenter,fargate,nodegroups,load-balancing,storage,kubelet"
+            )
+            .len(),
             all().len()
         );
         let error = choose(&Controllers::named("schedular"), all()).err().expect("a typo");
@@ -526,7 +541,7 @@ mod tests {
         assert!(error.starts_with("there is no controller \"schedular\"; there are "), "{error}");
         assert!(
             error.contains(
-                "workloads, autoscaling, scheduler, karpenter, fargate, nodegroups, storage, kubelet, "
+                "workloads, autoscaling, scheduler, karpenter, fargate, nodegroups, load-balancing, storage, kubelet, "
             ),
             "{error}"
         );

@@ -18,7 +18,7 @@ use wharf_sim::scenario::read_duration;
 
 use crate::lab::clock::SPEED_MAX;
 pub(crate) use eks::{
-    FargateCommand, LogsArgs, NodegroupCommand, NodegroupScaleArgs, ProfileCommand,
+    FargateCommand, LbCommand, LogsArgs, NodegroupCommand, NodegroupScaleArgs, ProfileCommand,
     ProfileCreateArgs,
 };
 pub(crate) use prometheus::PrometheusArgs;
@@ -65,6 +65,9 @@ pub(crate) enum Command {
     Nodegroup(NodegroupCommand),
     /// Show what log groups have got of pods on Fargate, as `aws logs tail` does
     Logs(LogsArgs),
+    /// List the load balancers of a running lab, and reach them
+    #[command(subcommand)]
+    Lb(LbCommand),
     /// List instance types with what pods may use of them and what they cost
     Catalog(CatalogArgs),
     /// Print a bearer token with the administrator's rights on the running lab

@@ -59,6 +59,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Fargate(FargateCommand::Profile(command)) => commands::fargate::run(&command)?,
         Command::Nodegroup(command) => commands::nodegroup::run(&command)?,
         Command::Logs(args) => commands::logs::run(&args)?,
+        Command::Lb(command) => commands::lb::run(&command)?,
         Command::Catalog(args) => commands::catalog::run(&args)?,
         Command::Token(args) => commands::token::run(&args)?,
         Command::Verify(args) => commands::verify::run(&args)?,

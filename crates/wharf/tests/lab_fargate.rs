@@ -64,7 +64,7 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
     assert_eq!(rows(&webhooks)[0], ["NAME", "WEBHOOKS", "AGE"]);
     assert_eq!(rows(&webhooks)[1][..2], ["0500-amazon-eks-fargate-mutation.amazonaws.com", "2"]);
 
-    // CoreDNS, on two nodes; no EC2 machine.
+    // CoreDNS; no EC2 machine.
     let dns = wait_for("CoreDNS to run", || {
         let pods = kubectl.items("get pods -n kube-system -l k8s-app=kube-dns");
         let up = pods.iter().filter(|pod| pod["status"]["phase"] == "Running").count();
@@ -74,11 +74,15 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
         assert_eq!(pod["spec"]["schedulerName"], "fargate-scheduler");
         assert_eq!(pod["metadata"]["annotations"]["CapacityProvisioned"], "0.25vCPU 0.5GB");
     }
-    assert_eq!(kubectl.items("get nodes").len(), 2);
+    // With the load balancer controller's two.
+    wait_for("four nodes", || {
+        let nodes = kubectl.items("get nodes").len();
+        if nodes == 4 { Ok(()) } else { Err(format!("{nodes} nodes")) }
+    });
     let described = kubectl.ok("describe nodes");
     let lines = |text: &str| described.lines().filter(|line| line.contains(text)).count();
-    assert_eq!(lines("eks.amazonaws.com/compute-type=fargate:NoSchedule"), 2, "the taints");
-    assert_eq!(lines("eks.amazonaws.com/compute-type=fargate"), 4, "and the labels");
+    assert_eq!(lines("eks.amazonaws.com/compute-type=fargate:NoSchedule"), 4, "the taints");
+    assert_eq!(lines("eks.amazonaws.com/compute-type=fargate"), 8, "and the labels");
 
     // Each node's kubelet has asked for a certificate, and has it.
     wait_for("the kubelets' certificates", || {
@@ -91,7 +95,7 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
                 && row[3].starts_with("system:node:fargate-ip-10-10-")
                 && row[4..] == ["<none>", "Approved,Issued"]
         });
-        if issued.count() == 2 { Ok(()) } else { Err(table.clone()) }
+        if issued.count() == 4 { Ok(()) } else { Err(table.clone()) }
     });
 
     look_into_kube_system(&kubectl);
@@ -175,7 +179,7 @@ fn pods_of_the_lab_run_on_nodes_of_their_own() {
     kubectl.ok(&format!("delete -f {} -f {}", lab("netshoot.yaml"), lab("sample-app.yaml")));
     wait_for("the nodes to go", || {
         let nodes = kubectl.items("get nodes").len();
-        if nodes == 2 { Ok(()) } else { Err(format!("{nodes} nodes")) }
+        if nodes == 4 { Ok(()) } else { Err(format!("{nodes} nodes")) }
     });
 }
 
@@ -318,7 +322,7 @@ fn a_job_keeps_its_machine_until_it_is_deleted() {
     kubectl.ok("delete job -n study-aews --all");
     wait_for("its node to go", || {
         let nodes = kubectl.items("get nodes").len();
-        if nodes == 2 { Ok(()) } else { Err(format!("{nodes} nodes")) }
+        if nodes == 4 { Ok(()) } else { Err(format!("{nodes} nodes")) }
     });
     assert_eq!(kubectl.items("get pods -n study-aews").len(), 0);
 }

@@ -1,4 +1,4 @@
-//! kube-controller-manager's part: Deployment, ReplicaSet, DaemonSet, Job, CronJob, garbage
+//! kube-controller-manager's part: Deployment, ReplicaSet, DaemonSet, Job, CronJob, endpoints, garbage
 //! collection, namespaces, node lifecycle and what else keeps a cluster's objects in order.
 
 pub mod certificates;
@@ -6,6 +6,7 @@ pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod disruption;
+pub mod endpoints;
 pub mod event_ttl;
 mod events;
 pub mod garbage_collector;
@@ -54,5 +55,7 @@ pub fn controllers(node_grace_period: Duration) -> Vec<Box<dyn Controller>> {
         Box::new(disruption::DisruptionController::new()),
         Box::new(event_ttl::EventTtl::default()),
         Box::new(certificates::CertificateCleaner::default()),
+        Box::new(endpoints::ServiceEndpoints::new(endpoints::Form::Slices)),
+        Box::new(endpoints::ServiceEndpoints::new(endpoints::Form::Subsets)),
     ]
 }

@@ -2,7 +2,8 @@
 //! printed columns, and amounts kept as they were written.
 //!
 //! A custom resource is a kind that a CustomResourceDefinition would bring into a cluster:
-//! Karpenter's three, the Vertical Pod Autoscaler's two, EKS' node group and Fargate profile, EKS Auto Mode's two and Wharf's own. Its objects
+//! Karpenter's three, the Vertical Pod Autoscaler's two, EKS' node group and Fargate
+//! profile, EKS Auto Mode's two, the AWS Load Balancer Controller's two and Wharf's own. Its objects
 //! are decoded by the rules of structural schemas rather than by Go's types. This is the one place that
 //! knows which kinds these are; what is theirs alone is in [`crate::karpenter`], [`crate::vpa`],
 //! [`crate::fargate`], [`crate::nodegroup`] and [`crate::auto_mode`].
@@ -16,7 +17,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::{auto_mode, fargate, karpenter, nodegroup, subnet, vpa};
+use crate::{auto_mode, balancing, fargate, karpenter, nodegroup, subnet, vpa};
 
 pub use int_or_quantity::IntOrQuantity;
 
@@ -24,7 +25,12 @@ pub use int_or_quantity::IntOrQuantity;
 pub fn is_custom_group(group: &str) -> bool {
     matches!(
         group,
-        karpenter::GROUP | karpenter::AWS_GROUP | vpa::GROUP | fargate::GROUP | auto_mode::GROUP
+        karpenter::GROUP
+            | karpenter::AWS_GROUP
+            | vpa::GROUP
+            | fargate::GROUP
+            | auto_mode::GROUP
+            | balancing::GROUP
     ) || group.ends_with("wharf.dev")
 }
 
@@ -36,6 +42,7 @@ pub fn schema(kind: &str) -> Option<&'static Value> {
         .or_else(|| auto_mode::schema::by_kind(kind))
         .or_else(|| nodegroup::schema::by_kind(kind))
         .or_else(|| subnet::schema(kind))
+        .or_else(|| balancing::schema::by_kind(kind))
 }
 
 /// Fills in what the definition of a kind says; other kinds stay as they are.
@@ -54,6 +61,7 @@ pub fn validate(kind: &str, new: &Value, old: Option<&Value>) -> Vec<FieldError>
     errors.extend(auto_mode::validate(kind, new, old));
     errors.extend(nodegroup::schema::validate(kind, new, old));
     errors.extend(subnet::validate(kind, new, old));
+    errors.extend(balancing::schema::validate(kind, new, old));
     errors
 }
 
@@ -65,6 +73,7 @@ pub fn columns(kind: &str) -> Option<&'static [Column]> {
         .or_else(|| auto_mode::columns::by_kind(kind))
         .or_else(|| nodegroup::columns::by_kind(kind))
         .or_else(|| subnet::columns(kind))
+        .or_else(|| balancing::columns::by_kind(kind))
 }
 
 /// One printed column; `NAME` comes first by itself.

@@ -128,6 +128,23 @@ impl View {
             .map(|(_, object)| object)
     }
 
+    /// The objects of a kind in one namespace whose names are not before `name`.
+    pub fn objects_from(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> impl Iterator<Item = &Arc<Object>> {
+        let first = ObjectKey::namespaced(namespace, name);
+        let namespace = first.namespace.clone();
+        self.kinds
+            .get(kind.index)
+            .into_iter()
+            .flat_map(move |objects| objects.range(first.clone()..))
+            .take_while(move |(key, _)| key.namespace == namespace)
+            .map(|(_, object)| object)
+    }
+
     /// The objects of a kind in one namespace, typed.
     pub fn list_in<T: Resource>(&self, namespace: &str) -> impl Iterator<Item = &T> {
         self.objects_in(T::kind(), namespace).filter_map(|object| object.typed())

@@ -5,13 +5,14 @@ mod addresses;
 mod autoscaler;
 mod fargate;
 mod limit_ranger;
+mod load_balancing;
 mod namespace_lifecycle;
 mod nodegroup;
 mod priority;
 mod service_account;
 mod storage;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use wharf_model::fargate::FargateProfile;
 use wharf_model::gates::FeatureGates;
@@ -53,6 +54,7 @@ pub(crate) fn on_create(
         limit_ranger::fill_in(store, pod);
         // Webhooks are called in the order of their configurations' names.
         fargate::admit_pod(store, pod);
+        load_balancing::admit_pod(store, pod);
         autoscaler::admit_pod(store, pod);
         limit_ranger::check_pod(store, pod)?;
     } else if let Some(class) = object.as_any().downcast_ref::<PriorityClass>()
@@ -66,6 +68,8 @@ pub(crate) fn on_create(
         storage::on_volume_create(volume);
     } else if let Some(vpa) = object.as_any_mut().downcast_mut::<VerticalPodAutoscaler>() {
         autoscaler::admit(vpa, None, gates.vpa)?;
+    } else if let Some(service) = object.as_any_mut().downcast_mut::<Service>() {
+        load_balancing::on_service_create(store, service);
     } else if let Some(profile) = object.as_any_mut().downcast_mut::<FargateProfile>() {
         fargate::on_profile_create(store, profile)?;
     } else if let Some(group) = object.as_any_mut().downcast_mut::<Nodegroup>() {

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use wharf_model::auto_mode::{AutoNodeClass, Cluster};
+use wharf_model::balancing::{IngressClassParams, TargetGroupBinding};
 use wharf_model::custom;
 use wharf_model::fargate::FargateProfile;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
@@ -59,6 +60,7 @@ custom_resource!(
     Cluster,
     Nodegroup
 );
+custom_resource!(TargetGroupBinding, IngressClassParams);
 
 /// A subnet is what it was made as, and goes with the cluster.
 impl Rules for Subnet {

@@ -9,8 +9,10 @@ mod cron_job;
 mod custom;
 mod daemon_set;
 mod devices;
+mod endpoints;
 mod event;
 mod horizontal_pod_autoscaler;
+mod ingress;
 mod job;
 mod lease;
 mod limit_range;
@@ -42,9 +44,11 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, LimitRange, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume,
+    PersistentVolumeClaim, Pod, ReplicationController, Secret, Service, ServiceAccount,
 };
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{
     DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
@@ -55,6 +59,7 @@ use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
 use wharf_model::auto_mode::{AutoNodeClass, Cluster};
+use wharf_model::balancing::{IngressClassParams, LoadBalancer, TargetGroup, TargetGroupBinding};
 use wharf_model::fargate::FargateProfile;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::{EC2NodeClass, NodeClaim, NodePool};
@@ -204,6 +209,14 @@ fn strategy_of(kind: Kind) -> Option<&'static dyn Strategy> {
         DaemonSet,
         CertificateSigningRequest,
         ValidatingWebhookConfiguration,
+        Endpoints,
+        EndpointSlice,
+        Ingress,
+        IngressClass,
+        TargetGroupBinding,
+        IngressClassParams,
+        LoadBalancer,
+        TargetGroup,
     );
     None
 }

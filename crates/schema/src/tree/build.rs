@@ -9,6 +9,8 @@ use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::certificates::v1 as certificates;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
 use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::scheduling::{v1 as scheduling, v1alpha2 as scheduling_alpha};
@@ -104,6 +106,10 @@ fn collect(mut generator: SchemaGenerator) -> Schemas {
         batch::CronJob,
         apps::DaemonSet,
         certificates::CertificateSigningRequest,
+        core::Endpoints,
+        discovery::EndpointSlice,
+        networking::Ingress,
+        networking::IngressClass,
     );
     let mut definitions: BTreeMap<String, Value> =
         generator.take_definitions(false).into_iter().collect();

@@ -13,6 +13,7 @@ mod certificate;
 mod core;
 mod custom;
 mod devices;
+mod network;
 mod node;
 mod pod;
 mod pod_group;
@@ -161,6 +162,10 @@ impl Printer {
             }
             ("policy", "PodDisruptionBudget") => printer!(workload::BUDGET, workload::budget),
             ("", "Service") => printer!(core::SERVICE, core::service),
+            ("", "Endpoints") => printer!(network::ENDPOINTS, network::endpoints),
+            ("discovery.k8s.io", "EndpointSlice") => printer!(network::SLICE, network::slice),
+            ("networking.k8s.io", "Ingress") => printer!(network::INGRESS, network::ingress),
+            ("networking.k8s.io", "IngressClass") => printer!(network::CLASS, network::class),
             ("", "Event") => printer!(core::EVENT, core::event),
             ("", "Namespace") => printer!(core::NAMESPACE, core::namespace),
             ("", "ConfigMap") => printer!(core::CONFIG_MAP, core::config_map),
@@ -442,6 +447,11 @@ pub(super) mod tests {
                 "Nodegroup",
                 "Name|CLUSTER|STATUS|DESIREDSIZE|MINSIZE|MAXSIZE|CAPACITYTYPE*|AMITYPE*|Synced|Age",
             ),
+            ("Endpoints", "Name|Endpoints|Age"),
+            ("EndpointSlice", "Name|AddressType|Ports|Endpoints|Age"),
+            ("Ingress", "Name|Class|Hosts|Address|Ports|Age"),
+            ("IngressClass", "Name|Controller|Parameters|Age"),
+            ("TargetGroupBinding", "Name|SERVICE-NAME|SERVICE-PORT|TARGET-TYPE|ARN*|NAME*|AGE"),
             ("Instance", "Name|Type|Capacity|Zone|State|Price|Age"),
         ] {
             let kind = *built_in().iter().find(|row| row.kind == kind).expect("a kind");

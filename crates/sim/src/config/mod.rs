@@ -1,7 +1,7 @@
 //! eksctl's `ClusterConfig` (`eksctl.io/v1alpha5`): what a cluster begins with, from a file.
 //!
 //! Read are the name, the region, the VPC's subnets, the Fargate profiles, the managed node groups, Auto
-//! Mode and the add-on CoreDNS. Fields
+//! Mode and the add-ons CoreDNS and `aws-load-balancer-controller`. Fields
 //! of eksctl's that mean nothing to a simulated cluster (IAM, tags) are taken in silence; those that
 //! would mean something, but are not done here, are told; those that eksctl does not know either are told
 //! too. What is wrong is an error with its line and column.
@@ -109,6 +109,12 @@ const NOT_DONE: [(&str, &str); 7] = [
     ("zonalShiftConfig", "there is no zonal shift"),
 ];
 
+/// An add-on that means something here.
+enum Addon {
+    CoreDns(CoreDns),
+    LoadBalancerController,
+}
+
 struct Reader {
     warnings: Vec<String>,
 }
@@ -167,8 +173,10 @@ impl Reader {
             cluster.node_groups.push(group);
         }
         for (path, node) in fields.list("addons")? {
-            if let Some(dns) = self.addon(node, &path)? {
-                cluster.core_dns = Some(dns);
+            match self.addon(node, &path)? {
+                Some(Addon::CoreDns(dns)) => cluster.core_dns = Some(dns),
+                Some(Addon::LoadBalancerController) => cluster.load_balancer_controller = true,
+                None => {}
             }
         }
         let with_karpenter = fields.get("karpenter").is_some();
@@ -360,8 +368,8 @@ impl Reader {
         Ok(Some(auto_mode))
     }
 
-    /// What an add-on brings, if it is CoreDNS.
-    fn addon(&mut self, node: &Node, path: &str) -> Result<Option<CoreDns>, Wrong> {
+    /// What an add-on brings, if it is one that means something here.
+    fn addon(&mut self, node: &Node, path: &str) -> Result<Option<Addon>, Wrong> {
         let mut fields = Fields::of(node, path)?;
         let (name, _) = fields.required_text("name")?;
         let values = fields.text("configurationValues")?;
@@ -385,8 +393,10 @@ impl Reader {
             fields.has(name);
         }
         self.unknown(&fields);
-        if name != "coredns" {
-            return Ok(None);
+        match name.as_str() {
+            "coredns" => {}
+            "aws-load-balancer-controller" => return Ok(Some(Addon::LoadBalancerController)),
+            _ => return Ok(None),
         }
         let text = values.unwrap_or_else(|| "{}".to_owned());
         let values: Value = serde_saphyr::from_str(&text).map_err(|_| {
@@ -398,12 +408,12 @@ impl Reader {
             Value::Number(number) => number.to_string(),
             _ => default.to_owned(),
         };
-        Ok(Some(CoreDns {
+        Ok(Some(Addon::CoreDns(CoreDns {
             on_fargate: values["computeType"]
                 .as_str()
                 .is_some_and(|t| t.eq_ignore_ascii_case("fargate")),
             requests: DnsRequests { cpu: amount("cpu", "100m"), memory: amount("memory", "70Mi") },
-        }))
+        })))
     }
 
     fn warn(&mut self, place: Place, text: &str) {

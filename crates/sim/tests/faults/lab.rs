@@ -35,7 +35,7 @@ pub(crate) fn run(seed: u64) -> Trial {
     trial
 }
 
-const LAB: &str = r#"
+pub(crate) const LAB: &str = r#"
 apiVersion: karpenter.k8s.aws/v1
 kind: EC2NodeClass
 metadata: {name: default}

@@ -12,6 +12,7 @@ mod fargate;
 mod gangs;
 mod invariants;
 mod lab;
+mod services;
 mod trial;
 mod volumes;
 
@@ -20,6 +21,8 @@ use trial::Trial;
 /// Seeds of the inflate lab, which needs about a second each, and of the smaller worlds.
 const LAB_SEEDS: u64 = 40;
 const SEEDS: u64 = 24;
+/// Of worlds with a Service and a load balancer before the lab's pods.
+const SERVICES_SEEDS: u64 = 12;
 /// Of worlds with autoscalers, which are played twice each: with faults and without.
 const AUTOSCALING_SEEDS: u64 = 12;
 /// Of worlds with a watch for each kind.
@@ -53,6 +56,11 @@ fn survives(world: fn(u64) -> Trial, seeds: u64) {
 #[test]
 fn the_lab_survives_every_fault() {
     survives(lab::run, LAB_SEEDS);
+}
+
+#[test]
+fn services_survive_every_fault() {
+    survives(services::run, SERVICES_SEEDS);
 }
 
 #[test]

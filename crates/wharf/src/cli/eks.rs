@@ -1,5 +1,5 @@
-//! The verbs about what EKS itself has: Fargate profiles, managed node groups, and the logs of pods on
-//! Fargate.
+//! The verbs about what EKS and AWS have: Fargate profiles, managed node groups, the logs of pods on
+//! Fargate, and load balancers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -165,4 +165,29 @@ fn pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write it as KEY=VALUE".to_owned()),
     }
+}
+
+/// `wharf lb`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LbCommand {
+    /// List load balancers with their targets and where they answer
+    #[command(after_help = "Examples:
+  wharf lb list
+  wharf lb list -o json | jq -r '.[].hostname'")]
+    List {
+        /// Output format
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+        #[command(flatten)]
+        lab: LabArgs,
+    },
+    /// Print the proxy behind which the names of load balancers, Services and pods work in URLs
+    #[command(after_help = "Examples:
+  export http_proxy=$(wharf lb proxy)
+  curl http://$(kubectl get ingress web -o jsonpath='{.status.loadBalancer.ingress[0].hostname}')
+  curl -x $(wharf lb proxy) http://web.shop.svc.cluster.local")]
+    Proxy {
+        #[command(flatten)]
+        lab: LabArgs,
+    },
 }

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod eksctl;
 pub(crate) mod fargate;
+pub(crate) mod lb;
 pub(crate) mod logs;
 pub(crate) mod nodegroup;
 pub(crate) mod run;

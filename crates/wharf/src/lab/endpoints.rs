@@ -12,6 +12,7 @@ use wharf_controllers::journal::Journal;
 use wharf_controllers::karpenter::{KarpenterSettings, review};
 use wharf_controllers::metrics::MEDIA_TYPE;
 use wharf_controllers::scheduler::SchedulerMetrics;
+use wharf_model::balancing::LoadBalancer;
 use wharf_model::instance::Instance;
 use wharf_model::karpenter::NodePool;
 use wharf_model::kinds::{Kind, built_in};
@@ -28,6 +29,7 @@ use wharf_sim::scenario::Target;
 use wharf_sim::why::{self, Telling};
 use wharf_sim::world::create_cloud_objects;
 
+use super::balancers::Balancers;
 use super::clock::{Reading, ScaledClock};
 use super::collected_logs::{self, CollectedLogs};
 use super::shared_board::{self, News};
@@ -49,6 +51,7 @@ pub(super) struct LabEndpoints {
     /// The scheduler's profiles.
     pub(super) profiles: Vec<Profile>,
     pub(super) cloud_is_elsewhere: bool,
+    pub(super) balancers: Arc<Balancers>,
 }
 
 impl LabEndpoints {
@@ -183,7 +186,10 @@ impl LabEndpoints {
     fn ledger(&self) -> Value {
         let instances = self.instances();
         let machines = instances.iter().filter_map(|object| object.typed::<Instance>());
-        Ledger::of(machines, self.clock.read().now).to_json()
+        let now = self.clock.read().now;
+        let (balancers, _) = self.registry.store().list(Kind::of::<LoadBalancer>(), None);
+        let balancers = balancers.iter().filter_map(|object| object.typed::<LoadBalancer>());
+        Ledger::of(machines, now).and_balancers(balancers, now).to_json()
     }
 
     fn instances(&self) -> Vec<Arc<Object>> {
@@ -214,6 +220,7 @@ impl Extra for LabEndpoints {
                     collected_logs::answer(&self.collected, request.query, now).map(json)
                 }
                 ("GET", "ledger") => Ok(json(self.ledger())),
+                ("GET", "load-balancers") => Ok(json(self.balancers.told())),
                 _ => return None,
             };
             Some(answer.unwrap_or_else(ExtraResponse::Refused))

@@ -1,6 +1,7 @@
 //! The lab: an embedded Kubernetes API, the controllers and a simulated EC2, on a clock that can be
 //! sped up, stopped and stepped.
 
+mod balancers;
 pub(crate) mod clock;
 mod collected_logs;
 mod driver;
@@ -38,6 +39,7 @@ use crate::extenders::Extenders;
 use crate::failure::Failure;
 use crate::kubeconfig::Access;
 use crate::prometheus::{History, Sources};
+use balancers::Balancers;
 use clock::{ScaledClock, WallClock};
 use collected_logs::CollectedLogs;
 use driver::{Driver, LabRecorder};
@@ -176,6 +178,7 @@ impl Lab {
             certificate: pki.client_cert_pem.clone(),
             key: pki.client_key_pem.clone(),
         };
+        let balancers = Balancers::start(store.clone(), stopping.clone()).await?;
         let cloud_is_elsewhere = !options.controllers.run_cloud();
         let api = Api::new(ServerParts {
             registry: Arc::clone(&registry),
@@ -205,6 +208,7 @@ impl Lab {
                 catalog: Arc::new(Catalog::load(&settings.region).map_err(Failure::bad_input)?),
                 profiles: options.scheduler.profiles.clone(),
                 cloud_is_elsewhere,
+                balancers,
             }),
             cloud_is_elsewhere,
             stop: stopping.clone(),
