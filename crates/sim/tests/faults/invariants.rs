@@ -13,6 +13,7 @@ use wharf_sim::ledger::Ledger;
 use wharf_store::Store;
 
 use crate::autoscaling::AutoscalingInvariants;
+use crate::batch::BatchInvariants;
 use crate::devices;
 use crate::fargate;
 use crate::gangs::GangInvariants;
@@ -26,6 +27,7 @@ pub(crate) struct Invariants {
     gangs: GangInvariants,
     volumes: VolumeInvariants,
     autoscaling: AutoscalingInvariants,
+    batch: BatchInvariants,
 }
 
 impl Invariants {
@@ -49,6 +51,7 @@ impl Invariants {
         devices::check(store);
         fargate::check(store);
         self.autoscaling.check(store, now);
+        self.batch.check(store);
     }
 }
 

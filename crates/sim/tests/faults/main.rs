@@ -6,6 +6,7 @@
 //! `WHARF_FAULT_SEED=17` runs one.
 
 mod autoscaling;
+mod batch;
 mod cluster;
 mod devices;
 mod fargate;
@@ -81,6 +82,16 @@ fn devices_survive_every_fault() {
 #[test]
 fn devices_survive_late_watches() {
     survives(devices::run_with_late_watches, LATE_WATCH_SEEDS);
+}
+
+#[test]
+fn jobs_and_daemons_survive_every_fault() {
+    survives(batch::run, SEEDS);
+}
+
+#[test]
+fn jobs_and_daemons_survive_late_watches() {
+    survives(batch::run_with_late_watches, LATE_WATCH_SEEDS);
 }
 
 #[test]
