@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use serde_json::{Value, json};
 use wharf_controllers::event_loop::NeverAtRest;
 use wharf_model::balancing::LoadBalancer;
@@ -182,6 +182,19 @@ impl Rehearsal {
     /// # Errors
     /// As [`Rehearsal::run`].
     pub fn advance(&mut self) -> Result<bool, RehearsalError> {
+        self.advance_towards(self.end)
+    }
+
+    /// Goes on until a moment, which is not passed even if nothing happens at it.
+    ///
+    /// # Errors
+    /// As [`Rehearsal::run`].
+    pub fn run_to(&mut self, moment: Time) -> Result<(), RehearsalError> {
+        while self.advance_towards(moment)? {}
+        Ok(())
+    }
+
+    fn advance_towards(&mut self, end: Time) -> Result<bool, RehearsalError> {
         let now = self.world.now();
         while let Some(step) = self.scenario.steps.get(self.next_step)
             && START + step.at <= now
@@ -191,12 +204,12 @@ impl Rehearsal {
             self.act(step.at, &step.action)?;
         }
         self.world.run_due(now, &mut self.timeline)?;
-        if now >= self.end {
+        if now >= end {
             return Ok(false);
         }
         let step = self.scenario.steps.get(self.next_step).map(|step| START + step.at);
         let next = [self.world.next_wake(), step].into_iter().flatten().min();
-        self.clock.advance_to(next.unwrap_or(self.end).clamp(now, self.end));
+        self.clock.advance_to(next.unwrap_or(end).clamp(now, end));
         Ok(true)
     }
 
@@ -208,6 +221,12 @@ impl Rehearsal {
     /// The world as the controllers see it.
     pub fn view(&self) -> &View {
         self.world.view()
+    }
+
+    /// The Events of the cluster, as clients see them.
+    pub fn events(&self) -> Vec<Event> {
+        let (events, _) = self.registry.store().list(Kind::of::<Event>(), None);
+        events.iter().filter_map(|event| event.draft::<Event>()).collect()
     }
 
     /// What is measured of pods and nodes.

@@ -1,6 +1,7 @@
 //! The command line: every verb, flag and example in one place. Parsing only; what the verbs do is
 //! in `commands`.
 
+mod compare_compute;
 mod eks;
 mod prometheus;
 
@@ -17,6 +18,7 @@ use wharf_ports::metrics::MetricsApis;
 use wharf_sim::scenario::read_duration;
 
 use crate::lab::clock::SPEED_MAX;
+pub(crate) use compare_compute::{CompareComputeArgs, ReportOutput};
 pub(crate) use eks::{
     FargateCommand, LbCommand, LogsArgs, NodegroupCommand, NodegroupScaleArgs, ProfileCommand,
     ProfileCreateArgs,
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Clock(ClockArgs),
     /// Run a scenario on a virtual clock and print what happens and what it costs
     Simulate(SimulateArgs),
+    /// Say what a workload would cost on Fargate, Auto Mode, Karpenter and a managed node group
+    CompareCompute(CompareComputeArgs),
     /// Say why a pod, node or nodeclaim is where it is
     Why(WhyArgs),
     /// Make, list, describe and delete Fargate profiles of a running lab

@@ -55,6 +55,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Demo(args) => commands::demo::run(&args)?,
         Command::Clock(args) => commands::clock::run(&args)?,
         Command::Simulate(args) => commands::simulate::run(&args)?,
+        Command::CompareCompute(args) => commands::compare_compute::run(&args)?,
         Command::Why(args) => commands::why::run(&args)?,
         Command::Fargate(FargateCommand::Profile(command)) => commands::fargate::run(&command)?,
         Command::Nodegroup(command) => commands::nodegroup::run(&command)?,

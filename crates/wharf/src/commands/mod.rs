@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod catalog;
 pub(crate) mod clock;
+pub(crate) mod compare_compute;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod eksctl;
