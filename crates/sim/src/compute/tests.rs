@@ -128,3 +128,40 @@ fn a_scenario_costs_what_it_takes_over_its_time() {
     assert!((0.46..0.5).contains(&(month / whole)), "{month} of {whole}");
     assert!(outcome.machines.is_empty());
 }
+
+#[test]
+fn a_node_group_has_as_many_machines_as_the_workload_needs() {
+    let compared = compared(WEB, &[Way::ManagedNodeGroup]);
+    let group = &compared.outcomes[0];
+    assert_eq!(group.refused, []);
+    // Three pods of half a cpu fit on the 1930m of an m5.large.
+    let [machines] = group.machines.as_slice() else { panic!("{:?}", group.machines) };
+    assert_eq!((machines.count, machines.instance_type.as_str()), (2, "m5.large"));
+    assert_eq!(group.per_month.nano_dollars(), machines.price.per_month().nano_dollars() * 2);
+    let start = group.start.expect("it started");
+    assert!(start.max.as_secs() < 30, "the machines are there before the pods: {start:?}");
+}
+
+#[test]
+fn a_node_group_takes_the_smallest_machine_that_holds_every_pod() {
+    let large = WEB.replace("500m", "9").replace("replicas: 6", "replicas: 1");
+    let group = &compared(&large, &[Way::ManagedNodeGroup]).outcomes[0];
+    assert_eq!(group.machines[0].instance_type, "m5.4xlarge");
+    let named = Options {
+        region: "ap-northeast-2".to_owned(),
+        seed: 1,
+        ways: vec![Way::ManagedNodeGroup],
+        instance_type: Some("m5.lagre".to_owned()),
+    };
+    let error = compare(&workload(WEB), &named, &mut |_| {}).expect_err("a typo").to_string();
+    assert!(error.starts_with("there is no instance type \"m5.lagre\" in ap-northeast-2"), "{error}");
+}
+
+#[test]
+fn auto_mode_costs_its_fee_besides_the_machines() {
+    let auto = &compared(WEB, &[Way::AutoMode]).outcomes[0];
+    assert_eq!(auto.refused, []);
+    assert_eq!(auto.per_month, auto.machines_per_month + auto.fees_per_month);
+    let share = auto.fees_per_month.nano_dollars() * 1_000 / auto.machines_per_month.nano_dollars();
+    assert!((119..=121).contains(&share), "12% of the machines' price: {share}");
+}
