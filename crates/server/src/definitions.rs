@@ -124,10 +124,12 @@ mod tests {
                 "clusters.eks.services.k8s.aws",
                 "ec2nodeclasses.karpenter.k8s.aws",
                 "fargateprofiles.eks.services.k8s.aws",
+                "ingressclassparams.elbv2.k8s.aws",
                 "nodeclaims.karpenter.sh",
                 "nodeclasses.eks.amazonaws.com",
                 "nodegroups.eks.services.k8s.aws",
                 "nodepools.karpenter.sh",
+                "targetgroupbindings.elbv2.k8s.aws",
                 "verticalpodautoscalercheckpoints.autoscaling.k8s.io",
                 "verticalpodautoscalers.autoscaling.k8s.io",
             ]
