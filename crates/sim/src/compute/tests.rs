@@ -154,7 +154,10 @@ fn a_node_group_takes_the_smallest_machine_that_holds_every_pod() {
         instance_type: Some("m5.lagre".to_owned()),
     };
     let error = compare(&workload(WEB), &named, &mut |_| {}).expect_err("a typo").to_string();
-    assert!(error.starts_with("there is no instance type \"m5.lagre\" in ap-northeast-2"), "{error}");
+    assert!(
+        error.starts_with("there is no instance type \"m5.lagre\" in ap-northeast-2"),
+        "{error}"
+    );
 }
 
 #[test]
