@@ -12,7 +12,7 @@ use wharf_ports::cluster::Change;
 
 use crate::Expired;
 use crate::data_file::Restored;
-use crate::history::History;
+use crate::history::{CHANGES_MAX, CHANGES_MAX_REHEARSED, History};
 
 /// What a writer expects to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,6 @@ pub struct Page {
     pub remaining: usize,
 }
 
-#[derive(Default)]
 struct OfKind {
     objects: BTreeMap<ObjectKey, Arc<Object>>,
     history: History,
@@ -99,7 +98,8 @@ impl State {
     pub(crate) fn restored(&mut self, revision: Revision) {
         self.revision = revision;
         for kind in wharf_model::kinds::built_in() {
-            self.of_kind(*kind).history = History::after(revision);
+            let max = self.changes_max();
+            self.of_kind(*kind).history = History::after(revision, max);
         }
     }
 
@@ -294,12 +294,17 @@ impl State {
         Ok(())
     }
 
+    /// Without JSON there are no clients, who might fall behind.
+    fn changes_max(&self) -> usize {
+        if self.keep_json { CHANGES_MAX } else { CHANGES_MAX_REHEARSED }
+    }
+
     fn of_kind(&mut self, kind: Kind) -> &mut OfKind {
-        let revision = self.revision;
+        let (revision, max) = (self.revision, self.changes_max());
         if self.kinds.len() <= kind.index {
             self.kinds.resize_with(kind.index + 1, || OfKind {
                 objects: BTreeMap::new(),
-                history: History::after(revision),
+                history: History::after(revision, max),
             });
         }
         &mut self.kinds[kind.index]
