@@ -47,7 +47,7 @@ pub const AUTO: Driver = Driver {
 };
 
 /// The label of Auto Mode's driver for zones.
-pub const AUTO_ZONE: &str = "topology.ebs.csi.eks.amazonaws.com/zone";
+pub const AUTO_ZONE: &str = crate::labels::eks::EBS_ZONE;
 
 /// The driver of this name.
 pub fn driver(name: &str) -> Option<&'static Driver> {

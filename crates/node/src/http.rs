@@ -18,6 +18,9 @@ use wharf_ports::view::View;
 
 use crate::program::{image_name, program_of};
 
+/// The title of the page that nginx has for a start.
+const NGINX_TITLE: &str = "Welcome to nginx!";
+
 /// A request, as far as an answer depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -62,6 +65,18 @@ impl Response {
     pub fn reason(&self) -> &'static str {
         reason(self.status)
     }
+
+    /// The status line and headers, with line ends.
+    pub fn head(&self) -> String {
+        let Self { status, server, content_type, body } = self;
+        let server =
+            if server.is_empty() { String::new() } else { format!("Server: {server}\r\n") };
+        format!(
+            "HTTP/1.1 {status} {}\r\n{server}Content-Type: {content_type}\r\nContent-Length: {}\r\nConnection: keep-alive\r\n\r\n",
+            self.reason(),
+            body.len()
+        )
+    }
 }
 
 /// The words that belong to a status code.
@@ -85,26 +100,40 @@ pub fn reason(status: u16) -> &'static str {
 /// What a pod answers; `None` where nothing listens, so that a connection is refused.
 pub fn answer(pod: &Pod, request: &Request) -> Option<Response> {
     let container = listener(pod, request.port)?;
+    Some(page(pod, container, &request.method, &request.path))
+}
+
+/// What a pod's container answers.
+pub(crate) fn page(pod: &Pod, container: &Container, method: &str, path: &str) -> Response {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let path = request.path.split(['?', '#']).next().unwrap_or_default();
+    let path = path.split(['?', '#']).next().unwrap_or_default();
     let image = image_name(container.image.as_deref().unwrap_or_default());
-    let (server, title, heading) = match image {
-        "nginx" => ("nginx", "Welcome to nginx!".to_owned(), "Welcome to nginx!"),
-        "docker-2048" => ("nginx", "2048".to_owned(), "2048"),
-        "httpd" => ("Apache", "It works!".to_owned(), "It works!"),
-        _ => return Some(plain(image, name, path)),
+    let (server, title) = match image {
+        "nginx" => ("nginx", NGINX_TITLE),
+        "docker-2048" => ("nginx", "2048"),
+        "httpd" => ("Apache", "It works!"),
+        "kube-ops-view" => ("Python/3.11 aiohttp", "Kubernetes Operational View"),
+        _ => return plain(image, name, path),
     };
-    if !matches!(request.method.as_str(), "GET" | "HEAD") {
-        return Some(error_page(405, server));
+    if !matches!(method, "GET" | "HEAD") {
+        return error_page(405, server);
     }
     let is_there = matches!(path, "" | "/" | "/index.html");
     if !is_there {
-        return Some(error_page(404, server));
+        return error_page(404, server);
     }
-    let body = format!(
-        "<!DOCTYPE html>\n<html>\n<head>\n<title>{title}</title>\n</head>\n<body>\n<h1>{heading}</h1>\n<p>pod {name}</p>\n</body>\n</html>\n"
-    );
-    Some(Response::page(200, server, body))
+    Response::page(200, server, titled(title, &format!("<p>pod {name}</p>\n")))
+}
+
+/// The page that nginx has for a start, as it lies in its files.
+pub(crate) fn nginx_page() -> String {
+    titled(NGINX_TITLE, "")
+}
+
+fn titled(title: &str, rest: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html>\n<head>\n<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{rest}</body>\n</html>\n"
+    )
 }
 
 /// What a server says of which nothing is known but its image.

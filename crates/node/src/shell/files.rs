@@ -63,7 +63,7 @@ impl Shell<'_> {
             "/proc/version" => format!("Linux version {} (gcc)\n", self.kernel()),
             "/proc/loadavg" => "0.00 0.00 0.00 1/120 7\n".to_owned(),
             "/var/www/html/index.php" if self.image == Image::Php => HPA_EXAMPLE.to_owned(),
-            "/usr/share/nginx/html/index.html" if self.is_nginx() => super::web::nginx_page(),
+            "/usr/share/nginx/html/index.html" if self.is_nginx() => crate::http::nginx_page(),
             _ => return None,
         };
         Some(text)

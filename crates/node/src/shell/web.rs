@@ -1,40 +1,15 @@
-//! What pods answer at their ports: a page for each of the images that labs use, and a plain one for
-//! other servers. HTTP/1.1 without bodies of requests in mind.
+//! Connections to the ports of pods: HTTP/1.1 without bodies of requests in mind. What is answered is
+//! [`crate::http`]'s.
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use crate::http;
 use crate::program::{image_name, program_of};
 
 /// Longer heads of requests are refused.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Longer bodies of requests are refused.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The status code.
-    pub code: u16,
-    /// Its reason.
-    pub reason: &'static str,
-    /// What the server calls itself.
-    pub server: &'static str,
-    /// The media type.
-    pub media_type: &'static str,
-    /// The body.
-    pub body: String,
-}
-
-impl Page {
-    /// The status line and headers, with line ends.
-    pub fn head(&self) -> String {
-        let Self { code, reason, server, media_type, body } = self;
-        format!(
-            "HTTP/1.1 {code} {reason}\r\nServer: {server}\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\nConnection: keep-alive\r\n\r\n",
-            body.len()
-        )
-    }
-}
 
 /// The container of a pod that listens at a port: the one that declares it, or whose image is known to.
 pub fn listener(pod: &Pod, port: u16) -> Option<&Container> {
@@ -65,50 +40,6 @@ fn default_port(image: &str) -> Option<u16> {
         "coredns" => Some(9153),
         _ => None,
     }
-}
-
-/// What a container answers.
-pub fn page(pod: &Pod, container: &Container, path: &str) -> Page {
-    let image = image_name(container.image.as_deref().unwrap_or_default());
-    let path = path.split(['?', '#']).next().unwrap_or(path);
-    let is_root = matches!(path, "" | "/" | "/index.html" | "/index.php");
-    let found =
-        |server, body| Page { code: 200, reason: "OK", server, media_type: "text/html", body };
-    match image {
-        "nginx" if is_root => found("nginx/1.27.5", nginx_page()),
-        "nginx" => Page {
-            code: 404,
-            reason: "Not Found",
-            ..found("nginx/1.27.5", titled("404 Not Found", "<hr><center>nginx/1.27.5</center>\n"))
-        },
-        "httpd" if is_root => found(
-            "Apache/2.4.63 (Unix)",
-            "<html><body><h1>It works!</h1></body></html>\n".to_owned(),
-        ),
-        "hpa-example" => found("Apache/2.4.10 (Debian)", "OK!".to_owned()),
-        "docker-2048" => {
-            found("nginx/1.12.2", titled("2048", "<div class=\"game-container\"></div>\n"))
-        }
-        "kube-ops-view" => found(
-            "Python/3.11 aiohttp",
-            titled("Kubernetes Operational View", "<div id=\"app\"></div>\n"),
-        ),
-        _ => {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            found("wharf", titled(image, &format!("<p>{name}</p>\n")))
-        }
-    }
-}
-
-/// The page that nginx has for a start.
-pub(super) fn nginx_page() -> String {
-    titled("Welcome to nginx!", "<p>The server works.</p>\n")
-}
-
-fn titled(title: &str, rest: &str) -> String {
-    format!(
-        "<!DOCTYPE html>\n<html>\n<head>\n<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n{rest}</body>\n</html>\n"
-    )
 }
 
 /// One connection to a container's port.
@@ -163,7 +94,7 @@ impl Connection {
             self.closed = true;
             return;
         };
-        let page = page(&self.pod, &self.container, target);
+        let page = http::page(&self.pod, &self.container, method.unwrap_or_default(), target);
         answer.extend(page.head().bytes());
         if method != Some("HEAD") {
             answer.extend(page.body.bytes());
@@ -210,7 +141,7 @@ mod tests {
             ("nginx:latest", 80, "<title>Welcome to nginx!</title>"),
             ("registry.k8s.io/hpa-example", 80, "OK!"),
             ("public.ecr.aws/l6m2t8p7/docker-2048:latest", 80, "<title>2048</title>"),
-            ("example.com/shop:1", 8080, "<title>shop</title>"),
+            ("example.com/shop:1", 8080, "pod p answers /"),
         ] {
             let pod = pod(image, json!([{"containerPort": 8080}]));
             let (answer, closed) =
@@ -238,7 +169,7 @@ mod tests {
         )
         .expect("it listens");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 3);
-        assert_eq!(answer.matches("404 Not Found\r\n").count(), 1);
+        assert_eq!(answer.matches("HTTP/1.1 405 Not Allowed\r\n").count(), 1);
         assert!(closed, "HTTP/1.0 has one request a connection");
         let (answer, closed) = ask(&nginx, 80, "hello\r\n\r\n").expect("it listens");
         assert!(answer.starts_with("HTTP/1.1 400") && closed);

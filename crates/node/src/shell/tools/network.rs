@@ -12,10 +12,11 @@ use wharf_model::random::{Random, fnv1a};
 
 use super::Flags;
 use super::text::complain;
+use crate::http::{self, Response};
 use crate::program::target_of;
 use crate::shell::images::Image;
 use crate::shell::run::{Sink, Streams};
-use crate::shell::web::{self, Page};
+use crate::shell::web;
 use crate::shell::{Done, Flow, Shell};
 
 /// How long a connection to an address where nobody is takes to fail, as Linux does it.
@@ -91,7 +92,12 @@ impl Shell<'_> {
     }
 
     /// Asks a host for a page; with the address that was asked.
-    fn fetch(&mut self, host: &str, port: u16, path: &str) -> Result<(String, Page), Unanswered> {
+    fn fetch(
+        &mut self,
+        host: &str,
+        port: u16,
+        path: &str,
+    ) -> Result<(String, Response), Unanswered> {
         let host = host.to_lowercase();
         let address = self.address_of(&host).ok_or(Unanswered::NoHost)?;
         self.requests += 1;
@@ -110,19 +116,18 @@ impl Shell<'_> {
             web::listener(pod, asked).or_else(|| web::server(pod).filter(|_| asked == 0))
         });
         match (pod, container) {
-            (Some(pod), Some(container)) => Ok((address, web::page(pod, container, path))),
+            (Some(pod), Some(container)) => Ok((address, http::page(pod, container, "GET", path))),
             _ => Err(Unanswered::Refused(address)),
         }
     }
 
-    fn echo_page(&self, host: &str, path: &str) -> Page {
+    fn echo_page(&self, host: &str, path: &str) -> Response {
         let address = self.public_address();
         let as_json = host == "ipinfo.io" && matches!(path, "" | "/" | "/json");
-        Page {
-            code: 200,
-            reason: "OK",
-            server: "wharf",
-            media_type: if as_json { "application/json" } else { "text/plain" },
+        Response {
+            status: 200,
+            server: "wharf".to_owned(),
+            content_type: if as_json { "application/json" } else { "text/plain" }.to_owned(),
             body: match (host, as_json) {
                 (_, true) => format!("{{\n  \"ip\": \"{address}\"\n}}\n"),
                 ("checkip.amazonaws.com" | "icanhazip.com", _) => format!("{address}\n"),
@@ -243,7 +248,7 @@ fn shown(
     shell: &mut Shell<'_>,
     streams: &Streams,
     flags: &Flags<'_>,
-    page: &Page,
+    page: &Response,
     without_meter: bool,
 ) -> Done {
     if !without_meter {
@@ -253,11 +258,11 @@ fn shown(
         );
         shell.write(&streams.errors, meter.as_bytes())?;
     }
-    if flags.has('f') && page.code >= 400 {
+    if flags.has('f') && page.status >= 400 {
         complain(
             shell,
             streams,
-            &format!("curl: (22) The requested URL returned error: {}", page.code),
+            &format!("curl: (22) The requested URL returned error: {}", page.status),
         )?;
         return Ok(22);
     }
@@ -278,7 +283,7 @@ fn shown(
         None => shell.print(streams, &out)?,
     }
     if let Some(format) = flags.value('w') {
-        shell.print(streams, &written_out(format, page.code))?;
+        shell.print(streams, &written_out(format, page.status))?;
     }
     Ok(0)
 }
@@ -300,10 +305,10 @@ pub(super) fn wget(shell: &mut Shell<'_>, arguments: &[String], streams: &Stream
             if !flags.has('q') {
                 complain(shell, streams, &format!("Connecting to {host} ({address}:{port})"))?;
             }
-            if page.code < 400 {
+            if page.status < 400 {
                 return saved(shell, streams, &flags, &path, &page);
             }
-            format!("server returned error: HTTP/1.1 {} {}", page.code, page.reason)
+            format!("server returned error: HTTP/1.1 {} {}", page.status, page.reason())
         }
         Err(Unanswered::NoHost) => format!("bad address '{host}'"),
         Err(Unanswered::Refused(address)) => {
@@ -327,7 +332,7 @@ fn saved(
     streams: &Streams,
     flags: &Flags<'_>,
     path: &str,
-    page: &Page,
+    page: &Response,
 ) -> Done {
     let name = match flags.value('O') {
         Some("-") => {
