@@ -68,18 +68,24 @@ fn the_walkthrough_goes_as_upstreams_documentation_tells_it() {
     // How much of the first 15 seconds it is under load depends on the moment.
     let seen = watch.until_that("more cpu than wanted", |line| share(line) > Some(50));
     assert!(seen.iter().any(|line| line.contains("cpu: 0%/50%")), "{seen:?}");
-    wait_for("seven pods to carry the load", || {
+    // Seven carry it at some 46%. Six do at 54%, which is within the tolerance of a tenth: whether the
+    // autoscaler stops there depends on how much of the load its last measurement saw.
+    let carry = wait_for("six or seven pods to carry the load", || {
         let ready = kubectl.ok("get deployment php-apache -o jsonpath={.status.readyReplicas}");
         let table = kubectl.ok("get hpa php-apache");
         let settled = share(&table).is_some_and(|share| (40..=55).contains(&share));
         let path = "jsonpath={.status.currentReplicas}/{.status.desiredReplicas}";
         let count = kubectl.ok(&format!("get hpa php-apache -o {path}"));
-        if ready == "7" && count == "7/7" && settled { Ok(()) } else { Err(table) }
+        let enough = ["6", "7"].contains(&ready.as_str()) && count == format!("{ready}/{ready}");
+        if enough && settled { Ok(ready) } else { Err(table) }
     });
     let described = kubectl.ok("describe hpa php-apache");
+    let pods = format!(
+        "Deployment pods:                                       {carry} current / {carry} desired"
+    );
     for part in [
         "  resource cpu on pods  (as a percentage of request):  ",
-        "Deployment pods:                                       7 current / 7 desired",
+        pods.as_str(),
         "True    ValidMetricFound",
     ] {
         assert!(described.contains(part), "{described}");
@@ -101,7 +107,7 @@ fn the_walkthrough_goes_as_upstreams_documentation_tells_it() {
         let (_, rest) = text.split_once("New size: ").expect("a size");
         rest.split(';').next().and_then(|size| size.parse().ok()).expect("a number")
     };
-    assert!(texts.iter().any(|text| size(text) == 7), "{texts:?}");
+    assert!(texts.iter().any(|text| size(text).to_string() == carry), "{texts:?}");
     let mut before = 1;
     for text in &texts {
         let why = if size(text) > before { ABOVE } else { BELOW };

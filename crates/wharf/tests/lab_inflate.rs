@@ -18,8 +18,9 @@ fn the_lab_runs_from_no_machine_to_no_machine() {
 fn the_lab_runs_just_the_same_with_the_controllers_in_another_process() {
     let arguments = ["--controllers", "none"].map(str::to_owned).to_vec();
     // What is milliseconds between two processes is seconds of a clock that runs fast: at 60x a
-    // batch of pods, which Karpenter gathers in one second, would come apart.
-    let wharf = Wharf::start(&Options { arguments, speed: 10, ..Options::default() });
+    // batch of pods, which Karpenter gathers in one second, would come apart. At 5x no two of them may
+    // come more than 200 ms apart.
+    let wharf = Wharf::start(&Options { arguments, speed: 5, ..Options::default() });
     let beside = wharf.run_beside(&["--cloud", "sim"]);
     the_lab_runs(&wharf.kubectl());
     assert!(beside.stop("TERM").success());
