@@ -257,8 +257,15 @@ mod tests {
             ]
         );
         workers.spec.capacity_type = Some("SPOT".to_owned());
-        let spot = order(&workers, &zones);
-        assert_eq!(spot[..2], ["us-east-1b c5a.large", "us-east-1b m5.large"]);
+        let catalog = Catalog::load("us-east-1").expect("a region");
+        let offer = offer(&workers, &catalog).expect("they exist");
+        let zones = zones.map(str::to_owned);
+        let spot = request(&workers, &offer, &zones, "t".to_owned(), "mixed").overrides;
+        assert_eq!(spot.len(), 4);
+        for of_zone in spot.chunks(2) {
+            assert_eq!(of_zone[0].zone, of_zone[1].zone, "zones keep their order");
+            assert!(of_zone[0].price <= of_zone[1].price, "{of_zone:?}");
+        }
     }
 
     #[test]

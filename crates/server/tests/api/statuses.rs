@@ -142,12 +142,14 @@ async fn discovery_comes_in_the_form_that_is_asked_for() {
         answer.headers["content-type"],
         "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
     );
-    assert_eq!(answer.json()["items"][0]["metadata"]["name"], "apps");
+    // Upstream's order: the aggregator's own group before all others.
+    assert_eq!(answer.json()["items"][0]["metadata"]["name"], "apiregistration.k8s.io");
+    assert_eq!(answer.json()["items"][1]["metadata"]["name"], "apps");
     assert_eq!(cluster.get("/apis").await.json()["kind"], "APIGroupList");
     assert_eq!(cluster.get("/api").await.json()["versions"], json!(["v1"]));
     assert_eq!(cluster.get("/apis/apps").await.json()["preferredVersion"]["version"], "v1");
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-    assert_eq!(cluster.get(definitions).await.names().len(), 6);
+    assert_eq!(cluster.get(definitions).await.names().len(), 11);
     let one = cluster.get(&format!("{definitions}/nodepools.karpenter.sh")).await;
     assert_eq!(one.json()["spec"]["names"]["kind"], "NodePool");
 }

@@ -26,7 +26,9 @@ fn world() -> World {
         world.apply(json!({"apiVersion": "v1", "kind": "Node",
             "metadata": {"name": name, "labels": labels}}));
         world.apply(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
-            "metadata": {"name": name}, "spec": {"drivers": []}}));
+            "metadata": {"name": name}, "spec": {"drivers": [
+                {"name": "ebs.csi.aws.com", "nodeID": name, "topologyKeys": ["topology.ebs.csi.aws.com/zone"]}
+            ]}}));
     }
     world
 }
