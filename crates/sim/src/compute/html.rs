@@ -68,8 +68,7 @@ impl Comparison {
             let _ = writeln!(page, "<li>{}</li>", escape(&line));
         }
         for line in &self.left_out {
-            let _ =
-                writeln!(page, "<li>Left out, since it is what is compared: {}</li>", escape(line));
+            let _ = writeln!(page, "<li>left out: {}</li>", escape(line));
         }
         let _ = write!(
             page,

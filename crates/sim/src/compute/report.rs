@@ -98,7 +98,7 @@ impl Comparison {
             let _ = writeln!(text, "  {line}");
         }
         for line in &self.left_out {
-            let _ = writeln!(text, "  left out, since it is what is compared: {line}");
+            let _ = writeln!(text, "  left out: {line}");
         }
         text
     }

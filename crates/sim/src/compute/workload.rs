@@ -94,9 +94,7 @@ impl Workload {
         {
             return Self::of_scenario(scenario::load(file)?);
         }
-        let mut workload = Self::empty(
-            files.first().and_then(|file| file.file_stem()).unwrap_or_default().to_string_lossy(),
-        );
+        let mut workload = Self::empty(name_of(paths));
         for file in &files {
             let text = read(file)?;
             if is_scenario(&text) {
@@ -215,6 +213,15 @@ impl Workload {
         self.manifests = namespaces.chain(std::mem::take(&mut self.manifests)).collect();
         Ok(self)
     }
+}
+
+/// The name of the first folder or file that was named.
+fn name_of(paths: &[PathBuf]) -> String {
+    let first = paths.first().map(PathBuf::as_path).unwrap_or(Path::new("."));
+    // `.` and `..` have names of their own.
+    let whole = first.canonicalize().unwrap_or_else(|_| first.to_owned());
+    let name = if whole.is_dir() { whole.file_name() } else { whole.file_stem() };
+    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A file, or the manifests of a folder by name.
