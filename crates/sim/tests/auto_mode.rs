@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 use wharf_controllers::event_loop::NoRecorder;
 use wharf_model::auto_mode::{AutoNodeClass, Cluster as EksCluster};
@@ -357,4 +358,50 @@ fn pools_of_both_kinds_work_side_by_side_each_in_its_own_words() {
     let foreign = lab.told("NodePool");
     assert!(foreign.iter().any(|(reason, _)| reason == "NoCompatibleInstanceTypes"), "{foreign:?}");
     assert!(lab.world.view().objects(Kind::of::<NodeClaim>()).count() == 2);
+}
+
+#[test]
+fn a_volume_of_auto_modes_driver_is_bound_where_its_pod_runs() {
+    let mut lab = Lab::new(&["general-purpose"]);
+    lab.create::<StorageClass>(json!({
+        "metadata": {"name": "auto-ebs"},
+        "provisioner": "ebs.csi.eks.amazonaws.com",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "parameters": {"type": "gp3"},
+    }));
+    lab.create::<PersistentVolumeClaim>(json!({
+        "metadata": {"name": "data", "namespace": "default"},
+        "spec": {"storageClassName": "auto-ebs", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "8Gi"}}},
+    }));
+    lab.create::<Pod>(json!({
+        "metadata": {"name": "db", "namespace": "default"},
+        "spec": {
+            "nodeSelector": {"eks.amazonaws.com/compute-type": "auto"},
+            "containers": [{"name": "db", "image": "postgres",
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        },
+    }));
+    lab.run_for(300);
+    let view = lab.world.view();
+    let pod = view.get::<Pod>(&ObjectKey::namespaced("default", "db")).expect("the pod");
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    assert_eq!(phase, Some("Running"), "{:?}", pod.status);
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).expect("a node");
+    let node = view.get_cluster::<Node>(node).expect("the node");
+    let labels = node.metadata.labels.as_ref().expect("labels");
+    let zone = &labels["topology.ebs.csi.eks.amazonaws.com/zone"];
+    assert_eq!(zone, &labels["topology.kubernetes.io/zone"]);
+    let key = ObjectKey::namespaced("default", "data");
+    let claim = view.get::<PersistentVolumeClaim>(&key).expect("the claim");
+    let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+    let volume = view.get_cluster::<PersistentVolume>(volume.expect("it is bound"));
+    let spec = volume.and_then(|volume| volume.spec.as_ref()).expect("a volume");
+    assert_eq!(spec.csi.as_ref().expect("a driver").driver, "ebs.csi.eks.amazonaws.com");
+    let affinity = spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
+    let terms = &affinity.expect("a zone").node_selector_terms[0];
+    let expression = &terms.match_expressions.as_ref().expect("an expression")[0];
+    assert_eq!(expression.key, "topology.ebs.csi.eks.amazonaws.com/zone");
+    assert_eq!(expression.values.as_ref().expect("a zone"), &vec![zone.clone()]);
 }
