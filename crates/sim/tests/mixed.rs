@@ -67,6 +67,8 @@ spec:
 #[test]
 fn each_pod_goes_where_the_rules_say_and_why_says_the_same() {
     let scenario = scenario::parse(SCENARIO, Path::new("mixed.yaml")).expect("a scenario");
+    let warnings = scenario.cluster.as_ref().map(|config| config.warnings.as_slice());
+    assert_eq!(warnings, Some(&[][..]), "every field means something");
     let mut rehearsal = Rehearsal::new(scenario, &Options::default()).expect("a cluster");
     rehearsal.run_to(START + Duration::from_secs(14 * 60)).expect("it comes to rest");
     let now = rehearsal.now();

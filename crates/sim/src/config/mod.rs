@@ -187,7 +187,9 @@ impl Reader {
             fields.has(name);
         }
         for (name, why) in NOT_DONE {
-            if let Some(node) = fields.get(name) {
+            let Some(node) = fields.get(name) else { continue };
+            // Beside Auto Mode it is what keeps Karpenter's own pools at work.
+            if name != "karpenter" || cluster.auto_mode.is_none() {
                 self.warn(node.place, &format!("{name} has no effect: {why}"));
             }
         }
